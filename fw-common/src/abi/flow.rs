@@ -1,0 +1,203 @@
+//! The conntrack entry: two halves, each written only by packets of its direction, and one state word.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// What one direction of a flow has sent. Written only by packets of that direction, so no lock is needed while each
+/// direction is handled by one CPU (RSS sees to that).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HalfOf<A32, A64> {
+    /// Packets; a GSO super-packet counts as its segments.
+    pub packets: A64,
+    /// Bytes of the frames as on the wire.
+    pub bytes: A64,
+    /// Coarse monotonic time of the last packet, ns; 0: none yet.
+    pub last_seen: A64,
+    /// TCP: the highest sequence number sent plus one (SYN and FIN count as one, RFC 9293 section 3.4).
+    pub seq_end: A32,
+    /// TCP: the last acknowledgement number sent; 0 before the first.
+    pub ack: A32,
+}
+
+/// A conntrack entry, generic over the integer type so that the kernel and the host's tests may share it between CPUs
+/// ([`LiveFlow`]) while user space copies it ([`Flow`]); both have the same layout.
+///
+/// `half[0]` belongs to the opener (original direction), `half[1]` to the side that answers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlowOf<A32, A64> {
+    /// `[original, reply]`.
+    pub half: [HalfOf<A32, A64>; 2],
+    /// Coarse monotonic time of the first packet, ns.
+    pub created: A64,
+    /// [`StateWord`]; changed by compare-and-swap only.
+    pub state: A32,
+    /// Generation of the policy that allowed the flow last.
+    pub generation: A32,
+    /// Stable id of the rule that allowed the flow ([`crate::abi::RuleRecord::id`]).
+    pub rule: A32,
+    /// Stable id of the source's most specific zone; 0: none.
+    pub src_zone: A32,
+    /// Stable id of the destination's most specific zone; 0: none.
+    pub dst_zone: A32,
+    /// [`FlowFlags`]; fixed at creation.
+    pub flags: A32,
+}
+
+/// A half that can be copied.
+pub type Half = HalfOf<u32, u64>;
+/// A flow that can be copied: user space's view, and the template that a new flow is inserted from.
+pub type Flow = FlowOf<u32, u64>;
+/// A flow in a map: other CPUs write to it. Loads and stores are relaxed; see ARCHITECTURE.md, "two CPUs, one flow".
+pub type LiveFlow = FlowOf<AtomicU32, AtomicU64>;
+
+const _: () = assert!(size_of::<Half>() == 32);
+const _: () = assert!(size_of::<Flow>() == 96 && align_of::<Flow>() == 8);
+const _: () = assert!(size_of::<LiveFlow>() == size_of::<Flow>() && align_of::<LiveFlow>() == align_of::<Flow>());
+
+/// Which way a packet enters or leaves the data plane. A flow is bound to the sides it was opened between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    /// Mode `host`: the wire. Mode `inline`: the pair's first port (towards the network).
+    Outer = 0,
+    /// Mode `inline`: the pair's second port (towards the guarded host).
+    Inner = 1,
+    /// This machine's own stack.
+    Own = 2,
+}
+
+impl Side {
+    /// The side with this number; anything unknown is [`Side::Own`], which no ingress packet matches.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        match bits & 3 {
+            0 => Self::Outer,
+            1 => Self::Inner,
+            _ => Self::Own,
+        }
+    }
+}
+
+/// Constant facts of a flow, packed.
+///
+/// bit 0: the opener is the key's `hi` side; bits 1..2: opener's [`Side`]; bits 3..4: the answering side's [`Side`];
+/// bit 5: the flow was picked up in the middle; bits 16..31: ifindex of the opener's port, low 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowFlags(pub u32);
+
+impl FlowFlags {
+    /// Set where the opener is the key's `hi` side.
+    pub const OPENER_HI: u32 = 1;
+    /// Set where the flow was adopted in the middle of its life.
+    pub const PICKED_UP: u32 = 1 << 5;
+
+    /// Packs the facts of a new flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(opener_hi: bool, opener: Side, peer: Side, ifindex: u32) -> Self {
+        Self(opener_hi as u32 | ((opener as u32) << 1) | ((peer as u32) << 3) | (ifindex << 16))
+    }
+
+    /// True if the opener is the key's `hi` side.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opener_hi(self) -> bool {
+        self.0 & Self::OPENER_HI != 0
+    }
+
+    /// The side the opener's packets come from.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opener(self) -> Side {
+        Side::from_bits(self.0 >> 1)
+    }
+
+    /// The side the replies come from.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer(self) -> Side {
+        Side::from_bits(self.0 >> 3)
+    }
+}
+
+/// State and timeout of a flow in one word, so that one compare-and-swap changes both.
+///
+/// bits 0..3: [`crate::tcp::State`] (0 for other protocols); bit 4: the answering side has sent; bit 5: the flow is
+/// over and its entry is a miss ([`StateWord::DEAD`]); bit 6: reply seen and confirmed by the opener (in the main
+/// map); bits 7..8: FIN seen from `[original, reply]`; bit 9: ended by a policy change; bits 12..31: timeout in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct StateWord(pub u32);
+
+impl StateWord {
+    /// The answering side has sent.
+    pub const REPLIED: u32 = 1 << 4;
+    /// The entry counts as absent, whatever its times say; the agent removes it.
+    pub const DEAD: u32 = 1 << 5;
+    /// The opener has answered the reply: the flow belongs in the main map.
+    pub const CONFIRMED: u32 = 1 << 6;
+    /// The opener's FIN was seen.
+    pub const FIN_ORIGINAL: u32 = 1 << 7;
+    /// The answering side's FIN was seen.
+    pub const FIN_REPLY: u32 = 1 << 8;
+    /// The flow was ended because a newer policy denies it.
+    pub const REVOKED: u32 = 1 << 9;
+
+    /// Packs a protocol state, flag bits and a timeout in seconds (at most 2^20 - 1).
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(state: u32, flags: u32, timeout_s: u32) -> Self {
+        Self((state & 0xf) | (flags & 0xff0) | (timeout_s << 12))
+    }
+
+    /// The protocol's state number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state(self) -> u32 {
+        self.0 & 0xf
+    }
+
+    /// The flag bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flags(self) -> u32 {
+        self.0 & 0xff0
+    }
+
+    /// True if all bits of `flag` are set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, flag: u32) -> bool {
+        self.0 & flag == flag
+    }
+
+    /// Timeout in nanoseconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn timeout_ns(self) -> u64 {
+        (self.0 >> 12) as u64 * 1_000_000_000
+    }
+
+    /// True if a flow last seen at `last_seen` is over at `now` (both coarse monotonic ns). A clock that reads earlier
+    /// than `last_seen` (another CPU's tick) counts as no time passed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn expired(self, last_seen: u64, now: u64) -> bool {
+        self.0 & Self::DEAD != 0 || now.saturating_sub(last_seen) > self.timeout_ns()
+    }
+}
+
+impl Flow {
+    /// The later of both halves' last packets, ns.
+    #[must_use]
+    pub fn last_seen(&self) -> u64 {
+        self.half[0].last_seen.max(self.half[1].last_seen)
+    }
+
+    /// See [`StateWord::expired`].
+    #[must_use]
+    pub fn expired(&self, now: u64) -> bool {
+        StateWord(self.state).expired(self.last_seen(), now)
+    }
+}

@@ -1,0 +1,29 @@
+//! Data shared between the kernel programs and user space.
+//!
+//! Every type is `repr(C)`, made of integers only, without implicit padding, and its size is asserted at compile time.
+//! A change of any layout needs a new [`ABI_VERSION`]; `fw-common/tests/abi.rs` holds a snapshot that says so.
+//! Addresses are numeric values in host byte order ([`Ip4`], [`Ip6`]), ports likewise: they are converted once, in
+//! [`crate::wire`].
+
+mod event;
+mod flow;
+mod key;
+mod maps;
+mod port;
+mod reason;
+mod set;
+
+pub use event::{Event, EventKind};
+pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, Side, StateWord};
+pub use key::{Ip4, Ip6, Key4, Key6, Proto};
+pub use maps::{Control, Count, MapDef, MapKind, MAPS, map_names};
+pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
+pub use reason::{Action, Reason, Verdict};
+pub use set::{
+    ClassFlags, ClassRecord, Decision, LINE_BYTES, LINE_WORDS, Line, LinkFlags, MAX_V6_LEVELS, PROTO_DIRECT, REALM_NONE, RuleRecord,
+    SET_MAGIC, SetHeader, V4_LEAF, V6Tree, V6_SUBTREE, checksum,
+};
+
+/// Version of every layout in this module. It is part of the pin path, so programs of one version never meet maps of
+/// another.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,144 @@
+//! The one table of reasons: number, machine name, what it means for the packet, sentence.
+//!
+//! Numbers are never reused: counters, events, metrics, the CLI and `docs/reasons.md` all derive from this table.
+
+/// What happens to a packet that would open a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Action {
+    /// Drop it.
+    Deny = 0,
+    /// Let it pass and follow the flow.
+    Allow = 1,
+}
+
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[repr(u8)]
+pub enum Verdict {
+    /// Dropped here.
+    Drop = 0,
+    /// Handed to this machine's stack (or, at egress, to the wire).
+    Pass = 1,
+    /// Sent out of the pair's other port.
+    Forward = 2,
+}
+
+macro_rules! reasons {
+    ($($number:literal $variant:ident $name:literal $allow:ident $sentence:literal,)*) => {
+        /// Why a packet passed or was dropped: exactly one for each packet.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $(#[doc = $sentence] $variant = $number,)*
+        }
+
+        impl Reason {
+            /// All reasons, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The machine name: metrics label, JSON, `expect: { reason: ... }`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The sentence for people.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$variant => $sentence,)* }
+            }
+
+            /// True if a packet with this reason passes.
+            #[must_use]
+            pub const fn allows(self) -> bool {
+                match self { $(Self::$variant => reasons!(@$allow),)* }
+            }
+
+            /// The reason with this number.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+    (@pass) => { true };
+    (@drop) => { false };
+}
+
+reasons! {
+    0 Unset "unset" drop "The packet path ended without a reason; this is a bug of dpufw.",
+    // What the policy says.
+    1 Rule "rule" pass "A rule of the policy allows this flow; the packet opened it.",
+    2 Established "established" pass "The packet belongs to a flow that was allowed.",
+    3 Related "related" pass "An ICMP error about a packet of an allowed flow.",
+    4 DenyRule "deny_rule" drop "A rule of the policy denies this flow.",
+    5 DenyDefault "deny_default" drop "No rule of the policy allows this flow, and the default is to deny.",
+    6 PolicyRevoked "policy_revoked" drop "The flow was allowed once; the policy in force denies it, so it was ended.",
+    7 NoPolicy "no_policy" drop "No policy has been applied yet; the data plane starts closed.",
+    // Link protocols.
+    10 LinkArp "link_arp" pass "ARP, which the policy's link section allows.",
+    11 LinkNd "link_nd" pass "IPv6 neighbour discovery, which the policy's link section allows.",
+    12 LinkLldp "link_lldp" pass "LLDP, which the policy's link section allows.",
+    13 LinkLacp "link_lacp" pass "LACP, which the policy's link section allows.",
+    14 LinkDhcp "link_dhcp" pass "DHCP of a client, which the policy's link section allows.",
+    15 LinkRa "link_ra" pass "A router solicitation or advertisement, which the policy's link section allows on this port.",
+    16 LinkMulticast "link_multicast" pass "Multicast group membership, which the policy's link section allows.",
+    20 DenyArp "deny_arp" drop "ARP is not in the policy's link section.",
+    21 DenyNd "deny_nd" drop "Neighbour discovery is not in the policy's link section.",
+    22 DenyLldp "deny_lldp" drop "LLDP is not in the policy's link section.",
+    23 DenyLacp "deny_lacp" drop "LACP is not in the policy's link section.",
+    24 DenyDhcp "deny_dhcp" drop "A DHCP message that the policy's link section does not allow on this side.",
+    25 DenyRa "deny_ra" drop "A router solicitation or advertisement on a port where the policy allows none.",
+    26 DenyMulticast "deny_multicast" drop "Multicast group membership is not allowed by the policy's link section.",
+    27 DenyRedirect "deny_redirect" drop "An ICMP redirect; routes are not learnt from packets.",
+    28 BadArp "bad_arp" drop "An ARP packet that is not IPv4 over Ethernet, or is truncated.",
+    29 BadNd "bad_nd" drop "A neighbour discovery message with a hop limit other than 255, a code other than 0, or truncated (RFC 4861 section 7.1).",
+    // Headers.
+    40 Truncated "truncated" drop "The packet ends inside a header.",
+    41 UnknownEthertype "unknown_ethertype" drop "Neither IP nor a link protocol that the policy knows.",
+    42 BadIpv4 "bad_ipv4" drop "An IPv4 header whose version, header length or total length contradict the packet.",
+    43 BadIpv6 "bad_ipv6" drop "An IPv6 header whose version or payload length contradict the packet.",
+    44 ExtensionHeaders "extension_headers" drop "More IPv6 extension headers than are followed, or one that may not stand there.",
+    45 RoutingHeader0 "routing_header_0" drop "An IPv6 routing header of type 0, which is forbidden (RFC 5095).",
+    46 BadTcp "bad_tcp" drop "A TCP header whose data offset contradicts the packet, or flags that no stack sends together.",
+    47 BadUdp "bad_udp" drop "A UDP header whose length contradicts the packet.",
+    48 BadIcmp "bad_icmp" drop "An ICMP message that ends inside its header or in the packet it quotes.",
+    49 Fragment "fragment" drop "A fragment; this version does not follow fragments.",
+    50 TooManyTags "too_many_tags" drop "More VLAN tags than are followed.",
+    51 UnknownRealm "unknown_realm" drop "A VLAN tag that the policy names nowhere.",
+    52 WrongFamily "wrong_family" drop "ICMP inside IPv6, or ICMPv6 inside IPv4.",
+    // State.
+    60 TcpNoFlow "tcp_no_flow" drop "A TCP segment that belongs to no known flow and does not open one.",
+    61 TcpInvalid "tcp_invalid" drop "A TCP segment that cannot occur in its flow's state.",
+    62 TcpBadAck "tcp_bad_ack" drop "An answer to a SYN that acknowledges something else.",
+    63 IcmpUnrelated "icmp_unrelated" drop "An ICMP error that quotes no packet of a known flow.",
+    64 IcmpNoFlow "icmp_no_flow" drop "An ICMP echo reply that nobody asked for.",
+    65 IcmpType "icmp_type" drop "An ICMP message type that is neither echo nor an error.",
+    66 WrongSide "wrong_side" drop "A packet of a known flow that came in by the wrong port.",
+    67 RstInvalid "rst_invalid" drop "A TCP reset whose sequence number fits neither side of its flow.",
+    // Tables.
+    80 TableFull "table_full" drop "The flow table is full.",
+    81 TableError "table_error" drop "The kernel refused to insert a flow although the table is not full.",
+    82 TableCorrupt "table_corrupt" drop "A policy table pointed outside of itself; the packet is dropped and the agent should be asked for its status.",
+    83 UnknownPort "unknown_port" drop "The packet came by an interface that the data plane has no entry for.",
+    84 ForwardFailed "forward_failed" drop "The pair's other port refused the packet.",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_convert_back() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(Reason::from_number(*reason as u8), Some(*reason));
+            for other in &Reason::ALL[index + 1..] {
+                assert_ne!(reason.name(), other.name());
+                assert!((*reason as u8) < (*other as u8), "{} stands before {}", reason.name(), other.name());
+            }
+        }
+    }
+}

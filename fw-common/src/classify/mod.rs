@@ -1,0 +1,183 @@
+//! Class look-up: from a packet's addresses, protocol and selector to a rule, in a fixed number of line loads.
+//!
+//! The scheme is recursive flow classification (Gupta and McKeown, "Packet classification on multiple fields",
+//! SIGCOMM 1999) over the layout of [`crate::abi::SetHeader`]. No step loops over rules.
+
+mod v6;
+
+use crate::abi::{
+    ClassRecord, Decision, Ip4, Ip6, LINE_WORDS, Line, PROTO_DIRECT, REALM_NONE, Reason, SET_MAGIC, V4_LEAF,
+};
+
+/// Read access to one table set, for the time of one packet.
+pub trait Lines<'a>: Copy {
+    /// The line with this number, or `None` if it lies outside of the set.
+    fn line(self, number: u32) -> Option<&'a Line>;
+}
+
+impl<'a> Lines<'a> for &'a [Line] {
+    #[inline(always)]
+    fn line(self, number: u32) -> Option<&'a Line> {
+        self.get(number as usize)
+    }
+}
+
+/// Marks a failed look-up where a class or a line number is expected; no class has this number.
+pub const CORRUPT: u32 = u32::MAX;
+
+/// An address of either family, so that the packet path is generic over it.
+pub trait Address: Copy + PartialEq {
+    /// Word of a realm record where this family's map begins.
+    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32) -> u32;
+}
+
+impl Address for Ip4 {
+    #[inline(always)]
+    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32) -> u32 {
+        class4(lines, realm_record, self)
+    }
+}
+
+impl Address for Ip6 {
+    #[inline(always)]
+    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32) -> u32 {
+        v6::class6(lines, realm_record, self)
+    }
+}
+
+/// What the tables say of a packet that would open a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Classified {
+    /// The source's class record.
+    pub src: ClassRecord,
+    /// The destination's class record.
+    pub dst: ClassRecord,
+    /// Action and rule number, see [`Decision`].
+    pub decision: u32,
+    /// Stable id of the rule; 0 for the default.
+    pub rule_id: u32,
+}
+
+/// Word `index` of a table of words that begins at `base`.
+#[inline(always)]
+pub(crate) fn word<'a, L: Lines<'a>>(lines: L, base: u32, index: u32) -> Option<u32> {
+    let line = lines.line(base.wrapping_add(index / LINE_WORDS as u32))?;
+    Some(line.w[index as usize % LINE_WORDS])
+}
+
+/// Entry `index` of a table of u16 that begins at `base`.
+#[inline(always)]
+fn half_word<'a, L: Lines<'a>>(lines: L, base: u32, index: u32) -> Option<u32> {
+    let pair = word(lines, base, index / 2)?;
+    Some((pair >> ((index & 1) * 16)) & 0xffff)
+}
+
+/// Reads class or rule record `number` (four words) of the table at `base` into `into`.
+#[inline(always)]
+fn record<'a, L: Lines<'a>>(lines: L, base: u32, number: u32) -> Option<ClassRecord> {
+    let line = lines.line(base.wrapping_add(number / 4))?;
+    let at = (number as usize & 3) * 4;
+    Some(ClassRecord { src_row: line.w[at], dst_col: line.w[at + 1], zone: line.w[at + 2], flags: line.w[at + 3] })
+}
+
+/// Line of the realm record for this VLAN id (0: untagged).
+///
+/// # Errors
+/// [`Reason::UnknownRealm`] if the policy does not name the tag, [`Reason::TableCorrupt`] if the set is not one.
+#[inline(always)]
+pub fn realm_record<'a, L: Lines<'a>>(lines: L, vlan: u16) -> Result<u32, Reason> {
+    let Some(header) = lines.line(0) else { return Err(Reason::TableCorrupt) };
+    if header.w[0] != SET_MAGIC {
+        return Err(Reason::TableCorrupt);
+    }
+    match half_word(lines, header.w[6], u32::from(vlan & 0xfff)) {
+        None => Err(Reason::TableCorrupt),
+        Some(number) if number == u32::from(REALM_NONE) => Err(Reason::UnknownRealm),
+        Some(number) => Ok(header.w[7].wrapping_add(number)),
+    }
+}
+
+/// Class of an IPv4 address: at most five dependent loads (strides 16-4-4-4-4). [`CORRUPT`] if the set is damaged.
+#[inline(never)]
+pub fn class4<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip4) -> u32 {
+    let Some(root) = word(lines, realm_record, 0) else { return CORRUPT };
+    let Some(mut entry) = word(lines, root, addr.0 >> 16) else { return CORRUPT };
+    let mut shift = 16;
+    while entry & V4_LEAF == 0 {
+        if shift == 0 {
+            return CORRUPT;
+        }
+        shift -= 4;
+        let Some(line) = lines.line(entry) else { return CORRUPT };
+        entry = line.w[(addr.0 >> shift) as usize & 0xf];
+    }
+    entry & !V4_LEAF
+}
+
+/// Service class of a protocol and selector (destination port; ICMP: type << 8 | code).
+#[inline(always)]
+fn service_class<'a, L: Lines<'a>>(lines: L, protos: u32, proto: u8, selector: u16) -> Option<u32> {
+    let entry = word(lines, protos, u32::from(proto))?;
+    if entry & PROTO_DIRECT != 0 {
+        return Some(entry & 0xffff);
+    }
+    half_word(lines, entry, u32::from(selector))
+}
+
+/// The whole look-up: classes of both addresses, pair class, service class, decision, rule.
+///
+/// Fills `out`; the address records are valid whenever both classes were found, the rest if `Ok` is returned.
+///
+/// # Errors
+/// [`Reason::TableCorrupt`] if a table points outside of the set.
+#[inline(always)]
+pub fn classify<'a, L: Lines<'a>, A: Address>(
+    lines: L,
+    realm_record: u32,
+    (src, dst): (A, A),
+    (proto, selector): (u8, u16),
+    out: &mut Classified,
+) -> Result<Decision, Reason> {
+    let src_class = src.class(lines, realm_record);
+    let dst_class = dst.class(lines, realm_record);
+    if src_class == CORRUPT || dst_class == CORRUPT {
+        return Err(Reason::TableCorrupt);
+    }
+    decide(lines, (src_class, dst_class), proto, selector, out)
+}
+
+/// From two address classes and a service to the decision.
+///
+/// # Errors
+/// As [`classify`].
+#[inline(never)]
+pub fn decide<'a, L: Lines<'a>>(
+    lines: L,
+    (src_class, dst_class): (u32, u32),
+    proto: u8,
+    selector: u16,
+    out: &mut Classified,
+) -> Result<Decision, Reason> {
+    lookup(lines, src_class, dst_class, (proto, selector), out).ok_or(Reason::TableCorrupt)
+}
+
+#[inline(always)]
+fn lookup<'a, L: Lines<'a>>(
+    lines: L,
+    src_class: u32,
+    dst_class: u32,
+    (proto, selector): (u8, u16),
+    out: &mut Classified,
+) -> Option<Decision> {
+    let header = lines.line(0)?;
+    out.src = record(lines, header.w[8], src_class)?;
+    out.dst = record(lines, header.w[8], dst_class)?;
+    let cell = out.src.src_row.wrapping_mul(header.w[10]).wrapping_add(out.dst.dst_col);
+    let pair = word(lines, header.w[9], cell)?;
+    let service = service_class(lines, header.w[11], proto, selector)?;
+    let decision = Decision(word(lines, header.w[12], pair.wrapping_mul(header.w[13]).wrapping_add(service))?);
+    out.decision = decision.0;
+    out.rule_id = record(lines, header.w[14], decision.rule())?.src_row;
+    Some(decision)
+}

@@ -1,0 +1,1 @@
+//! dpufw policy language.

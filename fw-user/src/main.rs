@@ -1,0 +1,2 @@
+//! dpufw.
+fn main() {}
