@@ -1,4 +1,100 @@
+//! dpufw's kernel programs: the adapters of [`fw_common::pipeline`] to XDP and TC.
+//!
+//! `dpufw_xdp` judges what a port receives, natively; `dpufw_tc_in` does the same where a port has no native XDP;
+//! `dpufw_tc_out` judges what this machine sends. All rules live in `fw-common`; all unsafe code lives in `kernel.rs`,
+//! `maps.rs` and `packet.rs`.
 #![no_std]
 #![no_main]
+#![allow(internal_features, reason = "compare-and-swap exists on the BPF target as an intrinsic only")]
+#![feature(core_intrinsics)]
+
+mod kernel;
+mod maps;
+mod packet;
+
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use fw_common::abi::Verdict;
+use fw_common::pipeline::judge;
+
+use crate::kernel::Kernel;
+use crate::packet::{TcIn, TcOut, Xdp};
+
+/// Return codes of `include/uapi/linux/bpf.h`, `enum xdp_action`.
+mod xdp_code {
+    pub const DROP: u32 = 1;
+    pub const PASS: u32 = 2;
+}
+
+/// Return codes of `include/uapi/linux/pkt_cls.h`: go on with the next program, drop.
+mod tc_code {
+    pub const NEXT: i32 = -1;
+    pub const SHOT: i32 = 2;
+}
+
+/// What a port receives, at the driver.
+#[xdp(frags)]
+pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
+    let Some(s) = maps::scratch() else { return xdp_code::DROP };
+    let outcome = judge(Xdp(ctx.ctx), Kernel, s);
+    if maps::reports() {
+        return outcome.report(s.class.decision);
+    }
+    match outcome.verdict() {
+        Verdict::Drop => xdp_code::DROP,
+        Verdict::Pass => xdp_code::PASS,
+        Verdict::Forward => kernel::redirect(s.port.peer_ifindex) as u32,
+    }
+}
+
+/// What a port receives, where it has no native XDP.
+#[classifier]
+pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let Some(s) = maps::scratch() else { return tc_code::SHOT };
+    let outcome = judge(TcIn(skb), Kernel, s);
+    if maps::reports() {
+        return outcome.report(s.class.decision) as i32;
+    }
+    match outcome.verdict() {
+        Verdict::Drop => tc_code::SHOT,
+        Verdict::Pass => tc_code::NEXT,
+        Verdict::Forward => {
+            packet::mark_judged(skb);
+            kernel::redirect(s.port.peer_ifindex) as i32
+        }
+    }
+}
+
+/// What this machine sends or forwards.
+#[classifier]
+pub fn dpufw_tc_out(ctx: TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    // Redirected here by `dpufw_tc_in`, which judged it.
+    if packet::take_judged(skb) {
+        return tc_code::NEXT;
+    }
+    let Some(s) = maps::scratch() else { return tc_code::SHOT };
+    let outcome = judge(TcOut(skb), Kernel, s);
+    if maps::reports() {
+        return outcome.report(s.class.decision) as i32;
+    }
+    match outcome.verdict() {
+        Verdict::Drop => tc_code::SHOT,
+        Verdict::Pass | Verdict::Forward => tc_code::NEXT,
+    }
+}
+
+#[cfg(not(test))]
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! { loop {} }
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // No panic can be reached: the verifier would refuse a program with this loop in its way.
+    loop {}
+}
+
+/// The licence that the kernel reads; helpers that are GPL only need it.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,6 +1,38 @@
 //! The conntrack entry: two halves, each written only by packets of its direction, and one state word.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::cell::Cell;
+
+/// A number in a map that other CPUs read and write too: aligned, loaded and stored as a whole. The BPF target has no
+/// 32-bit atomic types; what needs more than a load or a store goes through [`crate::pipeline::Tables::swap`].
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct Shared<T: Copy>(Cell<T>);
+
+impl<T: Copy> Shared<T> {
+    /// A number.
+    #[must_use]
+    pub const fn new(value: T) -> Self {
+        Self(Cell::new(value))
+    }
+
+    /// Reads it.
+    #[inline(always)]
+    pub fn load(&self) -> T {
+        self.0.get()
+    }
+
+    /// Writes it.
+    #[inline(always)]
+    pub fn store(&self, value: T) {
+        self.0.set(value);
+    }
+
+    /// Where it lies.
+    #[inline(always)]
+    pub const fn as_ptr(&self) -> *mut T {
+        self.0.as_ptr()
+    }
+}
 
 /// What one direction of a flow has sent. Written only by packets of that direction, so no lock is needed while each
 /// direction is handled by one CPU (RSS sees to that).
@@ -48,8 +80,10 @@ pub struct FlowOf<A32, A64> {
 pub type Half = HalfOf<u32, u64>;
 /// A flow that can be copied: user space's view, and the template that a new flow is inserted from.
 pub type Flow = FlowOf<u32, u64>;
-/// A flow in a map: other CPUs write to it. Loads and stores are relaxed; see ARCHITECTURE.md, "two CPUs, one flow".
-pub type LiveFlow = FlowOf<AtomicU32, AtomicU64>;
+/// A half in a map.
+pub type LiveHalf = HalfOf<Shared<u32>, Shared<u64>>;
+/// A flow in a map: other CPUs write to it; see ARCHITECTURE.md, "two CPUs, one flow".
+pub type LiveFlow = FlowOf<Shared<u32>, Shared<u64>>;
 
 const _: () = assert!(size_of::<Half>() == 32);
 const _: () = assert!(size_of::<Flow>() == 96 && align_of::<Flow>() == 8);
@@ -199,5 +233,16 @@ impl Flow {
     #[must_use]
     pub fn expired(&self, now: u64) -> bool {
         StateWord(self.state).expired(self.last_seen(), now)
+    }
+}
+
+impl LiveFlow {
+    /// True if the flow goes on at `now`; see [`StateWord::expired`].
+    #[inline(always)]
+    #[must_use]
+    pub fn alive(&self, now: u64) -> bool {
+        let (original, reply) = (self.half[0].last_seen.load(), self.half[1].last_seen.load());
+        let last_seen = if original > reply { original } else { reply };
+        !StateWord(self.state.load()).expired(last_seen, now)
     }
 }

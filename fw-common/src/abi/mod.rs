@@ -14,7 +14,7 @@ mod reason;
 mod set;
 
 pub use event::{Event, EventKind};
-pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, Side, StateWord};
+pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, Shared, Side, StateWord};
 pub use key::{Ip4, Ip6, Key4, Key6, Proto};
 pub use maps::{Control, Count, MapDef, MapKind, MAPS, map_names};
 pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};

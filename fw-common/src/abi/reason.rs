@@ -90,7 +90,6 @@ reasons! {
     21 DenyNd "deny_nd" drop "Neighbour discovery is not in the policy's link section.",
     22 DenyLldp "deny_lldp" drop "LLDP is not in the policy's link section.",
     23 DenyLacp "deny_lacp" drop "LACP is not in the policy's link section.",
-    24 DenyDhcp "deny_dhcp" drop "A DHCP message that the policy's link section does not allow on this side.",
     25 DenyRa "deny_ra" drop "A router solicitation or advertisement on a port where the policy allows none.",
     26 DenyMulticast "deny_multicast" drop "Multicast group membership is not allowed by the policy's link section.",
     27 DenyRedirect "deny_redirect" drop "An ICMP redirect; routes are not learnt from packets.",

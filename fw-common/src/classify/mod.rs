@@ -5,6 +5,8 @@
 
 mod v6;
 
+pub use v6::Walk;
+
 use crate::abi::{
     ClassRecord, Decision, Ip4, Ip6, LINE_WORDS, Line, PROTO_DIRECT, REALM_NONE, Reason, SET_MAGIC, V4_LEAF,
 };
@@ -27,21 +29,21 @@ pub const CORRUPT: u32 = u32::MAX;
 
 /// An address of either family, so that the packet path is generic over it.
 pub trait Address: Copy + PartialEq {
-    /// Word of a realm record where this family's map begins.
-    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32) -> u32;
+    /// The address's class in a realm; [`CORRUPT`] if the set is damaged.
+    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, walk: &mut Walk) -> u32;
 }
 
 impl Address for Ip4 {
     #[inline(always)]
-    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32) -> u32 {
+    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, _walk: &mut Walk) -> u32 {
         class4(lines, realm_record, self)
     }
 }
 
 impl Address for Ip6 {
     #[inline(always)]
-    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32) -> u32 {
-        v6::class6(lines, realm_record, self)
+    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, walk: &mut Walk) -> u32 {
+        v6::class6(lines, realm_record, self, walk)
     }
 }
 
@@ -57,6 +59,8 @@ pub struct Classified {
     pub decision: u32,
     /// Stable id of the rule; 0 for the default.
     pub rule_id: u32,
+    /// Scratch memory of the IPv6 look-up.
+    pub walk: Walk,
 }
 
 /// Word `index` of a table of words that begins at `base`.
@@ -139,26 +143,28 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     (proto, selector): (u8, u16),
     out: &mut Classified,
 ) -> Result<Decision, Reason> {
-    let src_class = src.class(lines, realm_record);
-    let dst_class = dst.class(lines, realm_record);
+    let src_class = src.class(lines, realm_record, &mut out.walk);
+    let dst_class = dst.class(lines, realm_record, &mut out.walk);
     if src_class == CORRUPT || dst_class == CORRUPT {
         return Err(Reason::TableCorrupt);
     }
-    decide(lines, (src_class, dst_class), proto, selector, out)
+    decide(lines, src_class, dst_class, (u32::from(proto) << 16) | u32::from(selector), out)
 }
 
-/// From two address classes and a service to the decision.
+/// From two address classes and a service (protocol << 16 | selector) to the decision. Five arguments: a BPF function
+/// takes no more.
 ///
 /// # Errors
 /// As [`classify`].
 #[inline(never)]
 pub fn decide<'a, L: Lines<'a>>(
     lines: L,
-    (src_class, dst_class): (u32, u32),
-    proto: u8,
-    selector: u16,
+    src_class: u32,
+    dst_class: u32,
+    service: u32,
     out: &mut Classified,
 ) -> Result<Decision, Reason> {
+    let (proto, selector) = ((service >> 16) as u8, service as u16);
     lookup(lines, src_class, dst_class, (proto, selector), out).ok_or(Reason::TableCorrupt)
 }
 
@@ -180,4 +186,11 @@ fn lookup<'a, L: Lines<'a>>(
     out.decision = decision.0;
     out.rule_id = record(lines, header.w[14], decision.rule())?.src_row;
     Some(decision)
+}
+
+/// Flags of a class; 0 if the set is damaged.
+#[inline(always)]
+pub fn class_flags<'a, L: Lines<'a>>(lines: L, class: u32) -> u32 {
+    let Some(header) = lines.line(0) else { return 0 };
+    record(lines, header.w[8], class).map_or(0, |record| record.flags)
 }

@@ -1,48 +1,78 @@
 //! The IPv6 address map: an 8-ary search over interval starts, first on the high half of the address, then, where a
 //! zone is longer than /64, on the low half.
 
+use core::hint::black_box;
+
 use super::{CORRUPT, Lines, word};
 use crate::abi::{Ip6, Line, MAX_V6_LEVELS, V6_SUBTREE};
 
 /// Words of a [`crate::abi::V6Tree`] before the level counts.
-const COUNTS_AT: u32 = 4;
+const COUNTS_AT: usize = 4;
+
+/// Where a walk stands. It lies in memory, not in registers: what the verifier reads back from a map value is an unknown
+/// number, so all paths through one level look alike to it and are followed once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walk {
+    /// What is looked for.
+    pub x: u64,
+    /// First line of the level.
+    pub base: u32,
+    /// Line in the level, at last the interval.
+    pub index: u32,
+    /// Line of the tree's description.
+    pub tree: u32,
+    /// Word of that line where the description begins: 1 in a realm record, else 0.
+    pub at: u32,
+}
 
 /// Class of an IPv6 address. [`CORRUPT`] if the set is damaged.
 #[inline(always)]
-pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6) -> u32 {
-    let value = search(lines, realm_record, 1, addr.high());
+pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6, walk: &mut Walk) -> u32 {
+    *walk = Walk { x: addr.high(), base: 0, index: 0, tree: realm_record, at: 1 };
+    let value = search(lines, walk);
     if value == CORRUPT || value & V6_SUBTREE == 0 {
         return value;
     }
-    search(lines, value & !V6_SUBTREE, 0, addr.low())
+    *walk = Walk { x: addr.low(), base: 0, index: 0, tree: value & !V6_SUBTREE, at: 0 };
+    search(lines, walk)
 }
 
-/// The value of the interval that holds `x`, in the tree whose description begins at word `at` of line `tree`.
+/// The value of the interval that holds `walk.x`, in the tree whose description begins at word `walk.at` of line
+/// `walk.tree`.
 ///
 /// The walk takes at most [`MAX_V6_LEVELS`] steps. The index is clamped to each level's line count, so a key of all
 /// ones, which equals the padding of a level's last line, ends in the last interval.
 #[inline(never)]
-fn search<'a, L: Lines<'a>>(lines: L, tree: u32, at: u32, x: u64) -> u32 {
-    let Some(head) = lines.line(tree) else { return CORRUPT };
-    let at = (at & 1) as usize;
-    let (depth, intervals, values, mut base) = (head.w[at], head.w[at + 1], head.w[at + 2], head.w[at + 3]);
-    let mut index = 0_u32;
-    let mut level = 0_u32;
-    while level < depth {
-        if level >= MAX_V6_LEVELS as u32 {
-            return CORRUPT;
+fn search<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) -> u32 {
+    let Some(head) = lines.line(walk.tree) else { return CORRUPT };
+    let at = (walk.at & 1) as usize;
+    walk.base = head.w[at + 3];
+    let mut level = 0;
+    while level < MAX_V6_LEVELS {
+        let walk = black_box(&mut *walk);
+        let depth = head.w[at] as usize;
+        if level >= depth {
+            break;
         }
-        let count = head.w[(at + COUNTS_AT as usize + level as usize) & 0xf];
-        let Some(line) = lines.line(base.wrapping_add(index)) else { return CORRUPT };
-        let bound = if level + 1 == depth { intervals } else { head.w[(at + 5 + level as usize) & 0xf] };
-        index = (index.wrapping_mul(8)).wrapping_add(not_above(line, x).wrapping_sub(1));
-        if index >= bound {
-            index = bound.wrapping_sub(1);
-        }
-        base = base.wrapping_add(count);
+        let Some(line) = lines.line(walk.base.wrapping_add(walk.index)) else { return CORRUPT };
+        let last = level + 1 == depth;
+        let bound = if last { head.w[at + 1] } else { head.w[(at + COUNTS_AT + 1 + level) & 0xf] };
+        let index = walk.index.wrapping_mul(8).wrapping_add(not_above(line, walk.x).wrapping_sub(1));
+        walk.index = min(index, bound.wrapping_sub(1));
+        walk.base = walk.base.wrapping_add(head.w[(at + COUNTS_AT + level) & 0xf]);
         level += 1;
     }
-    word(lines, values, index).unwrap_or(CORRUPT)
+    let walk = black_box(walk);
+    word(lines, head.w[at + 2], walk.index).unwrap_or(CORRUPT)
+}
+
+/// The smaller of two numbers, without a branch.
+#[inline(always)]
+fn min(a: u32, b: u32) -> u32 {
+    let (a, b) = (a as u64, b as u64);
+    let less = (a.wrapping_sub(b) as i64 >> 63) as u64;
+    ((a & less) | (b & !less)) as u32
 }
 
 /// How many of a line's eight keys are not above `x`. Without branches: a branchy search over the keys multiplies the

@@ -1,0 +1,182 @@
+//! Transport headers: TCP (RFC 9293), UDP (RFC 768), ICMP (RFC 792), ICMPv6 (RFC 4443), SCTP (RFC 9260).
+
+use super::{Meta, tcp_flag};
+use crate::abi::{Proto, Reason};
+
+/// ICMP types (IANA).
+mod icmp {
+    pub const ECHO_REPLY: u8 = 0;
+    pub const UNREACHABLE: u8 = 3;
+    pub const ECHO_REQUEST: u8 = 8;
+    pub const TIME_EXCEEDED: u8 = 11;
+    pub const PARAMETER_PROBLEM: u8 = 12;
+}
+
+/// ICMPv6 types (IANA).
+mod icmp6 {
+    pub const LAST_ERROR: u8 = 4;
+    pub const ECHO_REQUEST: u8 = 128;
+    pub const ECHO_REPLY: u8 = 129;
+}
+
+/// Parses the transport header at `m.l4`. Protocols without ports that are known here have ports 0.
+#[inline(always)]
+pub(super) fn parse(m: &mut Meta) -> Result<(), Reason> {
+    match m.proto {
+        Proto::TCP => tcp(m),
+        Proto::UDP => udp(m),
+        Proto::ICMP | Proto::ICMPV6 => icmp(m),
+        Proto::SCTP => sctp(m),
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn ports(m: &mut Meta) {
+    let word = m.l4_word(0);
+    m.sport = (word >> 16) as u16;
+    m.dport = word as u16;
+    m.selector = m.dport;
+}
+
+/// True if `bytes` bytes of transport header are there, both in the frame and by the IP header's word.
+#[inline(always)]
+fn has(m: &Meta, bytes: u32) -> bool {
+    m.l4_len >= bytes && m.holds(m.l4, bytes)
+}
+
+#[inline(always)]
+fn tcp(m: &mut Meta) -> Result<(), Reason> {
+    if !has(m, 20) {
+        return Err(Reason::Truncated);
+    }
+    ports(m);
+    m.seq = m.l4_word(1);
+    m.ack = m.l4_word(2);
+    let word = m.l4_word(3);
+    m.tcp_flags = (word >> 16) as u8;
+    let header = (word >> 28) * 4;
+    if header < 20 || header > m.l4_len || !tcp_flags_valid(m.tcp_flags) {
+        return Err(Reason::BadTcp);
+    }
+    m.payload = m.l4_len - header;
+    Ok(())
+}
+
+/// True for the flag combinations that a TCP may send, PSH, ECE and CWR aside: SYN, SYN+ACK, RST, RST+ACK, FIN+ACK,
+/// ACK, with URG where data may stand (the table of `nf_conntrack_proto_tcp.c`, `tcp_valid_flags`).
+#[inline(always)]
+#[must_use]
+pub const fn tcp_flags_valid(flags: u8) -> bool {
+    use tcp_flag::{ACK, FIN, RST, SYN, URG};
+    // One bit for each value of the six low flags with PSH taken out.
+    const fn bit(flags: u8) -> u64 {
+        1 << flags
+    }
+    const VALID: u64 = bit(SYN)
+        | bit(SYN | URG)
+        | bit(SYN | ACK)
+        | bit(RST)
+        | bit(RST | ACK)
+        | bit(FIN | ACK)
+        | bit(FIN | ACK | URG)
+        | bit(ACK)
+        | bit(ACK | URG);
+    VALID >> (flags & (FIN | SYN | RST | ACK | URG)) & 1 != 0
+}
+
+#[inline(always)]
+fn udp(m: &mut Meta) -> Result<(), Reason> {
+    if !has(m, 8) {
+        return Err(Reason::Truncated);
+    }
+    ports(m);
+    let told = m.l4_word(1) >> 16;
+    // A GSO super-packet's UDP length is that of one segment or of all, by kernel version: not judged.
+    if m.segments <= 1 && (told < 8 || told > m.l4_len) {
+        return Err(Reason::BadUdp);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn sctp(m: &mut Meta) -> Result<(), Reason> {
+    if !has(m, 12) {
+        return Err(Reason::Truncated);
+    }
+    ports(m);
+    Ok(())
+}
+
+/// ICMP and ICMPv6. The identifier of an echo is the asking side's port; the answering side's is 0.
+#[inline(always)]
+fn icmp(m: &mut Meta) -> Result<(), Reason> {
+    if !has(m, 8) {
+        return Err(Reason::BadIcmp);
+    }
+    m.selector = (m.l4_word(0) >> 16) as u16;
+    echo_ports(m);
+    Ok(())
+}
+
+#[inline(always)]
+fn echo_ports(m: &mut Meta) {
+    let id = (m.l4_word(1) >> 16) as u16;
+    let kind = (m.selector >> 8) as u8;
+    let (request, reply) = if m.proto == Proto::ICMP {
+        (icmp::ECHO_REQUEST, icmp::ECHO_REPLY)
+    } else {
+        (icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY)
+    };
+    m.sport = if kind == request { id } else { 0 };
+    m.dport = if kind == reply { id } else { 0 };
+}
+
+/// The selector of an echo request in this protocol.
+#[inline(always)]
+#[must_use]
+pub const fn echo_request(proto: u8) -> u16 {
+    if proto == Proto::ICMP { (icmp::ECHO_REQUEST as u16) << 8 } else { (icmp6::ECHO_REQUEST as u16) << 8 }
+}
+
+/// True if this ICMP or ICMPv6 selector is an error that quotes a packet. Source quench is obsolete (RFC 6633) and is
+/// not one.
+#[inline(always)]
+#[must_use]
+pub const fn icmp_error(proto: u8, selector: u16) -> bool {
+    let kind = (selector >> 8) as u8;
+    if proto == Proto::ICMP {
+        matches!(kind, icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM)
+    } else {
+        kind >= 1 && kind <= icmp6::LAST_ERROR
+    }
+}
+
+/// True for the ICMPv6 types that belong to the link: MLD (130 to 132, 143) and neighbour discovery (133 to 137).
+#[inline(always)]
+#[must_use]
+pub const fn icmpv6_is_link(selector: u16) -> bool {
+    let kind = (selector >> 8) as u8;
+    matches!(kind, 130..=137 | 143)
+}
+
+/// Ports of a quoted transport header, of which only 8 bytes need to be there.
+#[inline(always)]
+pub(super) fn quoted_ports(m: &mut Meta) -> Result<(), Reason> {
+    m.sport = 0;
+    m.dport = 0;
+    m.selector = 0;
+    match m.proto {
+        Proto::TCP | Proto::UDP | Proto::SCTP => ports(m),
+        Proto::ICMP | Proto::ICMPV6 => {
+            m.selector = (m.l4_word(0) >> 16) as u16;
+            // An error about an error is never sent (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+            if icmp_error(m.proto, m.selector) {
+                return Err(Reason::BadIcmp);
+            }
+            echo_ports(m);
+        }
+        _ => {}
+    }
+    Ok(())
+}

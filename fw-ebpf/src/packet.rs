@@ -1,0 +1,177 @@
+//! Frames as XDP and TC hand them over.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use fw_common::wire::{NO_TAG, Packet, WINDOW_BYTES, Window};
+
+/// A frame at the XDP hook.
+#[derive(Clone, Copy)]
+pub struct Xdp(pub *mut xdp_md);
+/// A packet at TC ingress.
+#[derive(Clone, Copy)]
+pub struct TcIn(pub *mut __sk_buff);
+/// A packet at TC egress.
+#[derive(Clone, Copy)]
+pub struct TcOut(pub *mut __sk_buff);
+
+/// `tc_index` of a packet that `dpufw_tc_in` has judged and redirected. Only programs of this machine can set it.
+const JUDGED: u32 = 0xdf3a;
+
+/// Marks a packet as judged before it is redirected to the pair's other port, whose egress hook it will meet.
+#[inline(always)]
+pub fn mark_judged(skb: *mut __sk_buff) {
+    // SAFETY: the verifier knows the context pointer and permits writes to tc_index at TC hooks.
+    unsafe { (*skb).tc_index = JUDGED };
+}
+
+/// True if the packet was marked; takes the mark away.
+#[inline(always)]
+pub fn take_judged(skb: *mut __sk_buff) -> bool {
+    // SAFETY: context fields that the verifier permits to read, and tc_index to write.
+    unsafe {
+        if (*skb).tc_index != JUDGED || (*skb).ingress_ifindex == 0 {
+            return false;
+        }
+        (*skb).tc_index = 0;
+    }
+    true
+}
+
+/// Fills a window through one of the load-bytes helpers. The helper wants a length that the verifier can bound, and not
+/// 0: the common long case has a constant, the rest is masked.
+#[inline(always)]
+fn load(
+    len: u32,
+    (offset, skip): (u32, u32),
+    into: &mut Window,
+    helper: impl Fn(u32, *mut c_void, u32) -> i64,
+) -> u32 {
+    let room = WINDOW_BYTES - skip;
+    if offset >= len {
+        return 0;
+    }
+    let left = len - offset;
+    // SAFETY: `skip` is 0 or 2 at every call, so the pointer stays inside of the window.
+    let to: *mut c_void = unsafe { into.words.as_mut_ptr().cast::<u8>().add(skip as usize) }.cast();
+    if left >= room {
+        return if helper(offset, to, room) == 0 { WINDOW_BYTES } else { 0 };
+    }
+    let bytes = core::hint::black_box(left) & (WINDOW_BYTES - 1);
+    if bytes == 0 || bytes > room || helper(offset, to, bytes) != 0 {
+        return 0;
+    }
+    skip + bytes
+}
+
+impl Packet for Xdp {
+    #[inline(always)]
+    fn len(self) -> u32 {
+        // SAFETY: the helper takes the context only; all fragments are counted.
+        unsafe { bpf_xdp_get_buff_len(self.0) as u32 }
+    }
+
+    #[inline(always)]
+    fn load(self, offset: u32, skip: u32, into: &mut Window) -> u32 {
+        load(self.len(), (offset, skip), into, |offset, to, bytes| {
+            // SAFETY: `to` has room for `bytes` bytes; the verifier checks it against the scratch map's value.
+            unsafe { bpf_xdp_load_bytes(self.0, offset, to, bytes) }
+        })
+    }
+
+    #[inline(always)]
+    fn ifindex(self) -> u32 {
+        // SAFETY: a context field that the verifier permits to read.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn tag(self) -> u32 {
+        NO_TAG
+    }
+
+    #[inline(always)]
+    fn segments(self) -> u32 {
+        1
+    }
+
+    #[inline(always)]
+    fn wire_bytes(self) -> u32 {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn egress(self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn forwarded(self) -> bool {
+        false
+    }
+}
+
+/// `ETH_P_8021AD` as `__sk_buff::vlan_proto` shows it makes no difference here: one tag is one tag.
+macro_rules! tc_packet {
+    ($name:ident, egress: $egress:literal, |$skb:ident| $forwarded:expr) => {
+        impl Packet for $name {
+            #[inline(always)]
+            fn len(self) -> u32 {
+                // SAFETY: a context field that the verifier permits to read.
+                unsafe { (*self.0).len }
+            }
+
+            #[inline(always)]
+            fn load(self, offset: u32, skip: u32, into: &mut Window) -> u32 {
+                load(self.len(), (offset, skip), into, |offset, to, bytes| {
+                    // SAFETY: `to` has room for `bytes` bytes; the verifier checks it against the scratch map's value.
+                    unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to, bytes) }
+                })
+            }
+
+            #[inline(always)]
+            fn ifindex(self) -> u32 {
+                // SAFETY: a context field that the verifier permits to read.
+                unsafe { (*self.0).ifindex }
+            }
+
+            #[inline(always)]
+            fn tag(self) -> u32 {
+                // SAFETY: context fields that the verifier permits to read.
+                unsafe { if (*self.0).vlan_present != 0 { (*self.0).vlan_tci } else { NO_TAG } }
+            }
+
+            #[inline(always)]
+            fn segments(self) -> u32 {
+                // SAFETY: a context field that the verifier permits to read.
+                let segments = unsafe { (*self.0).gso_segs };
+                if segments > 1 { segments } else { 1 }
+            }
+
+            #[inline(always)]
+            fn wire_bytes(self) -> u32 {
+                // SAFETY: context fields that the verifier permits to read.
+                let (len, wire) = unsafe { ((*self.0).len, (*self.0).wire_len) };
+                if wire > len { wire } else { len }
+            }
+
+            #[inline(always)]
+            fn egress(self) -> bool {
+                $egress
+            }
+
+            #[inline(always)]
+            fn forwarded(self) -> bool {
+                let $skb = self.0;
+                $forwarded
+            }
+        }
+    };
+}
+
+tc_packet!(TcIn, egress: false, |_skb| false);
+tc_packet!(TcOut, egress: true, |skb| {
+    // SAFETY: a context field that the verifier permits to read.
+    unsafe { (*skb).ingress_ifindex != 0 }
+});
