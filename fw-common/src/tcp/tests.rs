@@ -68,7 +68,7 @@ fn a_connection_opens_works_and_closes() {
 #[test]
 fn the_handshake_must_acknowledge() {
     let mut walk = Walk::open(1000);
-    assert_eq!(walk.send(true, segment(SYN | ACK, 7, 5)), Outcome::Drop(Reason::TcpBadAck));
+    assert_eq!(walk.send(true, segment(SYN | ACK, 7, 90_000)), Outcome::Drop(Reason::TcpBadAck));
     walk.passes(true, segment(SYN | ACK, 7, 1001), State::SynRecv);
     assert_eq!(walk.send(false, segment(ACK, 1001, 9)), Outcome::Drop(Reason::TcpBadAck));
     assert_eq!(walk.send(false, segment(ACK, 1001, 0)), Outcome::Drop(Reason::TcpBadAck));
@@ -83,7 +83,7 @@ fn only_an_exact_reset_closes() {
     walk.passes(true, segment(RST, 501, 0), State::Close);
 
     let mut refused = Walk::open(40);
-    assert_eq!(refused.send(true, segment(RST | ACK, 0, 17)), Outcome::Drop(Reason::RstInvalid));
+    assert_eq!(refused.send(true, segment(RST | ACK, 0, 90_000)), Outcome::Drop(Reason::RstInvalid));
     refused.passes(true, segment(RST | ACK, 0, 41), State::Close);
 }
 

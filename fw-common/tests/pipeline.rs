@@ -1,0 +1,198 @@
+//! The whole way of a packet on the host: the same code as in the kernel, over a model of the maps.
+
+mod model;
+
+use fw_common::abi::{Flow, Proto, Reason, StateWord, Verdict};
+use fw_common::pipeline::FlowStat;
+use fw_common::tcp::State;
+use fw_common::wire::tcp_flag::{ACK, FIN, RST, SYN};
+use model::{Frame, SECOND, World};
+use proptest::prelude::*;
+
+const A: [u8; 4] = [10, 0, 0, 1];
+const B: [u8; 4] = [10, 0, 0, 2];
+
+fn ipv4(src: [u8; 4], dst: [u8; 4], proto: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend((20 + payload.len() as u16).to_be_bytes());
+    frame.extend([0, 0, 0x40, 0, 64, proto, 0, 0]);
+    frame.extend(src);
+    frame.extend(dst);
+    frame.extend(payload);
+    frame
+}
+
+fn tcp(src: [u8; 4], dst: [u8; 4], ports: (u16, u16), flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(ports.0.to_be_bytes());
+    segment.extend(ports.1.to_be_bytes());
+    segment.extend(seq.to_be_bytes());
+    segment.extend(ack.to_be_bytes());
+    segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    ipv4(src, dst, Proto::TCP, &segment)
+}
+
+fn udp(src: [u8; 4], dst: [u8; 4], ports: (u16, u16)) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    datagram.extend(ports.0.to_be_bytes());
+    datagram.extend(ports.1.to_be_bytes());
+    datagram.extend([0, 12, 0, 0, 1, 2, 3, 4]);
+    ipv4(src, dst, Proto::UDP, &datagram)
+}
+
+fn only_flow(world: &World) -> Flow {
+    let flows: Vec<_> = world.main4.borrow().values().copied().collect();
+    let flow = flows.first().expect("a flow in the main map");
+    Flow { state: flow.state.load(), created: flow.created.load(), flags: flow.flags.load(), ..Flow::default() }
+}
+
+fn handshake(world: &World) {
+    let pass = |bytes: &[u8], port, reason| {
+        assert_eq!(world.send(Frame::new(bytes, port)), (Verdict::Forward, reason));
+    };
+    pass(&tcp(A, B, (4000, 80), SYN, 99, 0), 2, Reason::Rule);
+    assert_eq!(world.half4.borrow().len(), 1);
+    pass(&tcp(B, A, (80, 4000), SYN | ACK, 500, 100), 3, Reason::Established);
+    assert_eq!(world.main4.borrow().len(), 0, "an open port answers spoofed SYNs: not promoted yet");
+    pass(&tcp(A, B, (4000, 80), ACK, 100, 501), 2, Reason::Established);
+    assert_eq!((world.half4.borrow().len(), world.main4.borrow().len()), (0, 1));
+}
+
+#[test]
+fn a_connection_is_promoted_by_the_openers_ack_and_closes() {
+    let world = World::new(&[Proto::TCP]);
+    handshake(&world);
+    for (bytes, port, state) in [
+        (tcp(A, B, (4000, 80), FIN | ACK, 100, 501), 2, State::FinWait),
+        (tcp(B, A, (80, 4000), ACK, 501, 101), 3, State::CloseWait),
+        (tcp(B, A, (80, 4000), FIN | ACK, 501, 101), 3, State::LastAck),
+        (tcp(A, B, (4000, 80), ACK, 101, 502), 2, State::TimeWait),
+    ] {
+        assert_eq!(world.send(Frame::new(&bytes, port)).1, Reason::Established);
+        assert_eq!(State::from_bits(StateWord(only_flow(&world).state).state()), state);
+    }
+    assert_eq!(world.stat(FlowStat::Promoted), 1);
+}
+
+#[test]
+fn the_wrong_port_and_the_blind_reset_are_refused() {
+    let world = World::new(&[Proto::TCP]);
+    handshake(&world);
+    let reply = tcp(B, A, (80, 4000), ACK, 501, 100);
+    assert_eq!(world.send(Frame::new(&reply, 2)), (Verdict::Drop, Reason::WrongSide));
+    let blind = tcp(B, A, (80, 4000), RST, 0x6000_0000, 0);
+    assert_eq!(world.send(Frame::new(&blind, 3)), (Verdict::Drop, Reason::RstInvalid));
+    assert_eq!(world.send(Frame::new(&reply, 3)).1, Reason::Established);
+}
+
+#[test]
+fn an_expired_flow_is_a_miss_and_its_successor_waits_for_the_agent() {
+    let world = World::new(&[Proto::UDP]);
+    let ask = udp(A, B, (5000, 53));
+    let answer = udp(B, A, (53, 5000));
+    let round = || {
+        assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Rule);
+        assert_eq!(world.send(Frame::new(&answer, 3)).1, Reason::Established);
+        assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Established);
+    };
+    round();
+    assert_eq!(world.main4.borrow().len(), 1);
+    world.now.set(world.now.get() + 121 * SECOND);
+    assert_eq!(world.send(Frame::new(&answer, 3)), (Verdict::Forward, Reason::Rule), "the policy allows both ways");
+    world.now.set(world.now.get() + 31 * SECOND);
+    round();
+    assert_eq!(world.stat(FlowStat::PromotionWaits), 1);
+    assert_eq!((world.half4.borrow().len(), world.main4.borrow().len()), (1, 1));
+    world.main4.borrow_mut().clear();
+    assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Established);
+    assert_eq!((world.half4.borrow().len(), world.main4.borrow().len()), (0, 1));
+}
+
+#[test]
+fn a_newer_policy_ends_what_it_denies_whoever_sends_next() {
+    let world = World::new(&[Proto::TCP]);
+    handshake(&world);
+    world.apply(&[Proto::TCP]);
+    let reply = tcp(B, A, (80, 4000), ACK, 501, 100);
+    assert_eq!(world.send(Frame::new(&reply, 3)).1, Reason::Established);
+    world.apply(&[Proto::UDP]);
+    assert_eq!(world.send(Frame::new(&reply, 3)), (Verdict::Drop, Reason::PolicyRevoked));
+    assert_eq!(world.send(Frame::new(&reply, 3)), (Verdict::Drop, Reason::TcpNoFlow));
+    assert!(StateWord(only_flow(&world).state).has(StateWord::REVOKED));
+}
+
+#[test]
+fn packets_to_this_machine_are_passed_up_on_a_paired_port() {
+    let world = World::new(&[Proto::UDP]);
+    assert_eq!(world.send(Frame::new(&udp(A, [192, 0, 2, 1], (9, 9)), 2)), (Verdict::Pass, Reason::Rule));
+    let mut reply = Frame::new(&[], 2);
+    let bytes = udp([192, 0, 2, 1], A, (9, 9));
+    reply.bytes = &bytes;
+    reply.egress = true;
+    assert_eq!(world.send(reply), (Verdict::Pass, Reason::Established));
+}
+
+#[test]
+fn a_full_table_refuses_new_flows_only() {
+    let world = World::new(&[Proto::TCP]);
+    handshake(&world);
+    world.capacity.set(1);
+    world.send(Frame::new(&tcp(A, B, (4001, 80), SYN, 99, 0), 2)).1.allows().then_some(()).expect("half-open");
+    world.send(Frame::new(&tcp(B, A, (80, 4001), SYN | ACK, 500, 100), 3)).1.allows().then_some(()).expect("half-open");
+    let last = tcp(A, B, (4001, 80), ACK, 100, 501);
+    assert_eq!(world.send(Frame::new(&last, 2)), (Verdict::Drop, Reason::TableFull));
+    assert_eq!(world.send(Frame::new(&tcp(A, B, (4000, 80), ACK, 100, 501), 2)).1, Reason::Established);
+}
+
+#[test]
+fn no_policy_means_closed_and_a_flood_of_drops_sends_few_events() {
+    let world = World::new(&[]);
+    world.generation.set(0);
+    assert_eq!(world.send(Frame::new(&udp(A, B, (1, 2)), 1)), (Verdict::Drop, Reason::NoPolicy));
+    world.generation.set(1);
+    for _ in 0..1000 {
+        assert_eq!(world.send(Frame::new(&udp(A, B, (1, 2)), 1)), (Verdict::Drop, Reason::DenyDefault));
+    }
+    assert_eq!(world.events.borrow().len(), 4);
+    assert_eq!(world.counters.borrow()[&(Reason::DenyDefault as u8)], 1000);
+    assert_eq!(world.stat(FlowStat::EventsSuppressed), 997);
+    assert_eq!(world.send(Frame::new(&udp(A, B, (1, 2)), 8)), (Verdict::Drop, Reason::UnknownPort));
+}
+
+#[test]
+fn a_packet_cut_anywhere_is_dropped() {
+    let world = World::new(&[Proto::TCP, Proto::UDP]);
+    for whole in [tcp(A, B, (1, 2), SYN, 0, 0), udp(A, B, (1, 2))] {
+        for length in 0..whole.len() {
+            assert_eq!(world.send(Frame::new(&whole[..length], 1)).0, Verdict::Drop, "{length} bytes");
+        }
+        assert_eq!(world.send(Frame::new(&whole, 1)), (Verdict::Pass, Reason::Rule));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_get_exactly_one_reason_that_agrees_with_the_verdict(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ethertype in prop::sample::select(vec![0x0800_u16, 0x86dd, 0x0806, 0x8100, 0x88cc]),
+        first in prop::sample::select(vec![0x45_u8, 0x46, 0x60, 0x4f, 0]),
+        proto in prop::sample::select(vec![1_u8, 6, 17, 58, 0, 43, 44, 60]),
+        port in 1_u32..4,
+        egress: bool,
+    ) {
+        let world = World::new(&[Proto::TCP, Proto::UDP, Proto::ICMP, Proto::ICMPV6]);
+        let mut bytes = bytes;
+        for (at, value) in [(12, (ethertype >> 8) as u8), (13, ethertype as u8), (14, first), (20, proto), (23, proto)] {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        let mut frame = Frame::new(&bytes, port);
+        frame.egress = egress;
+        let (verdict, reason) = world.send(frame);
+        prop_assert_eq!(verdict != Verdict::Drop, reason.allows());
+        prop_assert!(reason != Reason::Unset);
+        prop_assert_eq!(world.counters.borrow().values().sum::<u64>(), 1);
+    }
+}
