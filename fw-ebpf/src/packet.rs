@@ -58,8 +58,9 @@ fn load(
     if left >= room {
         return if helper(offset, to, room) == 0 { WINDOW_BYTES } else { 0 };
     }
-    let bytes = core::hint::black_box(left) & (WINDOW_BYTES - 1);
-    if bytes == 0 || bytes > room || helper(offset, to, bytes) != 0 {
+    // `offset < len`, so at least 1 is left; the mask tells the verifier of 6.1 so, which forgets it after a compare with 0.
+    let bytes = (core::hint::black_box(left - 1) & (WINDOW_BYTES - 1)) + 1;
+    if helper(offset, to, bytes) != 0 {
         return 0;
     }
     skip + bytes
