@@ -6,8 +6,8 @@ use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
 use fw_common::abi::{
-    ABI_VERSION, ClassRecord, Control, Count, Event, Flow, Half, Key4, Key6, Line, MAPS, PortConfig, Reason, RuleRecord,
-    SetHeader, V6Tree,
+    ABI_VERSION, ClassRecord, Control, Count, Event, Flow, Half, Key4, Key6, Line, MAPS, PortConfig, Reason,
+    RuleRecord, SetHeader, V6Tree,
 };
 use fw_common::pipeline::FlowStat;
 
@@ -22,27 +22,157 @@ macro_rules! layout {
 
 fn layouts() -> String {
     let mut out = String::new();
-    layout!(out, Key4 { lo, hi, lo_port, hi_port, realm, proto, pad });
-    layout!(out, Key6 { lo, hi, lo_port, hi_port, realm, proto, pad });
-    layout!(out, Half { packets, bytes, last_seen, seq_end, ack });
-    layout!(out, Flow { half, created, state, generation, rule, src_zone, dst_zone, flags });
-    layout!(out, PortConfig { ifindex, peer_ifindex, mode, engine, link, side, realm, role, pad });
-    layout!(out, Control { generation, pad, clock, events_per_window, pad2 });
+    layout!(
+        out,
+        Key4 {
+            lo,
+            hi,
+            lo_port,
+            hi_port,
+            realm,
+            proto,
+            pad
+        }
+    );
+    layout!(
+        out,
+        Key6 {
+            lo,
+            hi,
+            lo_port,
+            hi_port,
+            realm,
+            proto,
+            pad
+        }
+    );
+    layout!(
+        out,
+        Half {
+            packets,
+            bytes,
+            last_seen,
+            seq_end,
+            ack
+        }
+    );
+    layout!(
+        out,
+        Flow {
+            half,
+            created,
+            state,
+            generation,
+            rule,
+            src_zone,
+            dst_zone,
+            flags
+        }
+    );
+    layout!(
+        out,
+        PortConfig {
+            ifindex,
+            peer_ifindex,
+            mode,
+            engine,
+            link,
+            side,
+            realm,
+            role,
+            pad
+        }
+    );
+    layout!(
+        out,
+        Control {
+            generation,
+            pad,
+            clock,
+            events_per_window,
+            pad2
+        }
+    );
     layout!(out, Count { packets, bytes });
-    layout!(out, Event {
-        time, src, dst, ifindex, rule, src_zone, dst_zone, generation, len, sport, dport, realm, ethertype, kind, reason,
-        family, proto, tcp_flags, egress, pad,
-    });
-    layout!(out, SetHeader {
-        magic, abi, generation, lines, checksum_lo, checksum_hi, realms, realm_records, classes, pairs, pair_columns,
-        protos, decisions, service_classes, rules, link, ra_roles, class_count, pair_count, rule_count, reserved,
-    });
-    layout!(out, V6Tree { depth, intervals, values, level0, count });
-    layout!(out, ClassRecord { src_row, dst_col, zone, flags });
+    layout!(
+        out,
+        Event {
+            time,
+            src,
+            dst,
+            ifindex,
+            rule,
+            src_zone,
+            dst_zone,
+            generation,
+            len,
+            sport,
+            dport,
+            realm,
+            ethertype,
+            kind,
+            reason,
+            family,
+            proto,
+            tcp_flags,
+            egress,
+            pad,
+        }
+    );
+    layout!(
+        out,
+        SetHeader {
+            magic,
+            abi,
+            generation,
+            lines,
+            checksum_lo,
+            checksum_hi,
+            realms,
+            realm_records,
+            classes,
+            pairs,
+            pair_columns,
+            protos,
+            decisions,
+            service_classes,
+            rules,
+            link,
+            ra_roles,
+            class_count,
+            pair_count,
+            rule_count,
+            reserved,
+        }
+    );
+    layout!(
+        out,
+        V6Tree {
+            depth,
+            intervals,
+            values,
+            level0,
+            count
+        }
+    );
+    layout!(
+        out,
+        ClassRecord {
+            src_row,
+            dst_col,
+            zone,
+            flags
+        }
+    );
     layout!(out, RuleRecord { id, reserved });
     layout!(out, Line { w });
     for map in MAPS {
-        writeln!(out, "map {} {:?} key {} value {}", map.name, map.kind, map.key, map.value).unwrap();
+        writeln!(
+            out,
+            "map {} {:?} key {} value {}",
+            map.name, map.kind, map.key, map.value
+        )
+        .unwrap();
     }
     for stat in [
         FlowStat::Opened,
@@ -76,7 +206,10 @@ fn a_layout_changes_only_with_the_version() {
         "a shared layout changed but ABI_VERSION is still {ABI_VERSION}: raise it in fw-common/src/abi/mod.rs, then \
          record the new layout with DPUFW_BLESS=1 cargo test -p fw-common --test abi\n{now}"
     );
-    assert!(!changed && same_version, "record the new layout with DPUFW_BLESS=1 cargo test -p fw-common --test abi");
+    assert!(
+        !changed && same_version,
+        "record the new layout with DPUFW_BLESS=1 cargo test -p fw-common --test abi"
+    );
 }
 
 #[test]

@@ -44,7 +44,12 @@ fn udp(src: [u8; 4], dst: [u8; 4], ports: (u16, u16)) -> Vec<u8> {
 fn only_flow(world: &World) -> Flow {
     let flows: Vec<_> = world.main4.borrow().values().copied().collect();
     let flow = flows.first().expect("a flow in the main map");
-    Flow { state: flow.state.load(), created: flow.created.load(), flags: flow.flags.load(), ..Flow::default() }
+    Flow {
+        state: flow.state.load(),
+        created: flow.created.load(),
+        flags: flow.flags.load(),
+        ..Flow::default()
+    }
 }
 
 fn handshake(world: &World) {
@@ -53,8 +58,16 @@ fn handshake(world: &World) {
     };
     pass(&tcp(A, B, (4000, 80), SYN, 99, 0), 2, Reason::Rule);
     assert_eq!(world.half4.borrow().len(), 1);
-    pass(&tcp(B, A, (80, 4000), SYN | ACK, 500, 100), 3, Reason::Established);
-    assert_eq!(world.main4.borrow().len(), 0, "an open port answers spoofed SYNs: not promoted yet");
+    pass(
+        &tcp(B, A, (80, 4000), SYN | ACK, 500, 100),
+        3,
+        Reason::Established,
+    );
+    assert_eq!(
+        world.main4.borrow().len(),
+        0,
+        "an open port answers spoofed SYNs: not promoted yet"
+    );
     pass(&tcp(A, B, (4000, 80), ACK, 100, 501), 2, Reason::Established);
     assert_eq!((world.half4.borrow().len(), world.main4.borrow().len()), (0, 1));
 }
@@ -70,7 +83,10 @@ fn a_connection_is_promoted_by_the_openers_ack_and_closes() {
         (tcp(A, B, (4000, 80), ACK, 101, 502), 2, State::TimeWait),
     ] {
         assert_eq!(world.send(Frame::new(&bytes, port)).1, Reason::Established);
-        assert_eq!(State::from_bits(StateWord(only_flow(&world).state).state()), state);
+        assert_eq!(
+            State::from_bits(StateWord(only_flow(&world).state).state()),
+            state
+        );
     }
     assert_eq!(world.stat(FlowStat::Promoted), 1);
 }
@@ -80,9 +96,15 @@ fn the_wrong_port_and_the_blind_reset_are_refused() {
     let world = World::new(&[Proto::TCP]);
     handshake(&world);
     let reply = tcp(B, A, (80, 4000), ACK, 501, 100);
-    assert_eq!(world.send(Frame::new(&reply, 2)), (Verdict::Drop, Reason::WrongSide));
+    assert_eq!(
+        world.send(Frame::new(&reply, 2)),
+        (Verdict::Drop, Reason::WrongSide)
+    );
     let blind = tcp(B, A, (80, 4000), RST, 0x6000_0000, 0);
-    assert_eq!(world.send(Frame::new(&blind, 3)), (Verdict::Drop, Reason::RstInvalid));
+    assert_eq!(
+        world.send(Frame::new(&blind, 3)),
+        (Verdict::Drop, Reason::RstInvalid)
+    );
     assert_eq!(world.send(Frame::new(&reply, 3)).1, Reason::Established);
 }
 
@@ -99,7 +121,11 @@ fn an_expired_flow_is_a_miss_and_its_successor_waits_for_the_agent() {
     round();
     assert_eq!(world.main4.borrow().len(), 1);
     world.now.set(world.now.get() + 121 * SECOND);
-    assert_eq!(world.send(Frame::new(&answer, 3)), (Verdict::Forward, Reason::Rule), "the policy allows both ways");
+    assert_eq!(
+        world.send(Frame::new(&answer, 3)),
+        (Verdict::Forward, Reason::Rule),
+        "the policy allows both ways"
+    );
     world.now.set(world.now.get() + 31 * SECOND);
     round();
     assert_eq!(world.stat(FlowStat::PromotionWaits), 1);
@@ -117,15 +143,24 @@ fn a_newer_policy_ends_what_it_denies_whoever_sends_next() {
     let reply = tcp(B, A, (80, 4000), ACK, 501, 100);
     assert_eq!(world.send(Frame::new(&reply, 3)).1, Reason::Established);
     world.apply(&[Proto::UDP]);
-    assert_eq!(world.send(Frame::new(&reply, 3)), (Verdict::Drop, Reason::PolicyRevoked));
-    assert_eq!(world.send(Frame::new(&reply, 3)), (Verdict::Drop, Reason::TcpNoFlow));
+    assert_eq!(
+        world.send(Frame::new(&reply, 3)),
+        (Verdict::Drop, Reason::PolicyRevoked)
+    );
+    assert_eq!(
+        world.send(Frame::new(&reply, 3)),
+        (Verdict::Drop, Reason::TcpNoFlow)
+    );
     assert!(StateWord(only_flow(&world).state).has(StateWord::REVOKED));
 }
 
 #[test]
 fn packets_to_this_machine_are_passed_up_on_a_paired_port() {
     let world = World::new(&[Proto::UDP]);
-    assert_eq!(world.send(Frame::new(&udp(A, [192, 0, 2, 1], (9, 9)), 2)), (Verdict::Pass, Reason::Rule));
+    assert_eq!(
+        world.send(Frame::new(&udp(A, [192, 0, 2, 1], (9, 9)), 2)),
+        (Verdict::Pass, Reason::Rule)
+    );
     let mut reply = Frame::new(&[], 2);
     let bytes = udp([192, 0, 2, 1], A, (9, 9));
     reply.bytes = &bytes;
@@ -138,26 +173,51 @@ fn a_full_table_refuses_new_flows_only() {
     let world = World::new(&[Proto::TCP]);
     handshake(&world);
     world.capacity.set(1);
-    world.send(Frame::new(&tcp(A, B, (4001, 80), SYN, 99, 0), 2)).1.allows().then_some(()).expect("half-open");
-    world.send(Frame::new(&tcp(B, A, (80, 4001), SYN | ACK, 500, 100), 3)).1.allows().then_some(()).expect("half-open");
+    world
+        .send(Frame::new(&tcp(A, B, (4001, 80), SYN, 99, 0), 2))
+        .1
+        .allows()
+        .then_some(())
+        .expect("half-open");
+    world
+        .send(Frame::new(&tcp(B, A, (80, 4001), SYN | ACK, 500, 100), 3))
+        .1
+        .allows()
+        .then_some(())
+        .expect("half-open");
     let last = tcp(A, B, (4001, 80), ACK, 100, 501);
-    assert_eq!(world.send(Frame::new(&last, 2)), (Verdict::Drop, Reason::TableFull));
-    assert_eq!(world.send(Frame::new(&tcp(A, B, (4000, 80), ACK, 100, 501), 2)).1, Reason::Established);
+    assert_eq!(
+        world.send(Frame::new(&last, 2)),
+        (Verdict::Drop, Reason::TableFull)
+    );
+    assert_eq!(
+        world.send(Frame::new(&tcp(A, B, (4000, 80), ACK, 100, 501), 2)).1,
+        Reason::Established
+    );
 }
 
 #[test]
 fn no_policy_means_closed_and_a_flood_of_drops_sends_few_events() {
     let world = World::new(&[]);
     world.generation.set(0);
-    assert_eq!(world.send(Frame::new(&udp(A, B, (1, 2)), 1)), (Verdict::Drop, Reason::NoPolicy));
+    assert_eq!(
+        world.send(Frame::new(&udp(A, B, (1, 2)), 1)),
+        (Verdict::Drop, Reason::NoPolicy)
+    );
     world.generation.set(1);
     for _ in 0..1000 {
-        assert_eq!(world.send(Frame::new(&udp(A, B, (1, 2)), 1)), (Verdict::Drop, Reason::DenyDefault));
+        assert_eq!(
+            world.send(Frame::new(&udp(A, B, (1, 2)), 1)),
+            (Verdict::Drop, Reason::DenyDefault)
+        );
     }
     assert_eq!(world.events.borrow().len(), 4);
     assert_eq!(world.counters.borrow()[&(Reason::DenyDefault as u8)], 1000);
     assert_eq!(world.stat(FlowStat::EventsSuppressed), 997);
-    assert_eq!(world.send(Frame::new(&udp(A, B, (1, 2)), 8)), (Verdict::Drop, Reason::UnknownPort));
+    assert_eq!(
+        world.send(Frame::new(&udp(A, B, (1, 2)), 8)),
+        (Verdict::Drop, Reason::UnknownPort)
+    );
 }
 
 #[test]
@@ -165,7 +225,11 @@ fn a_packet_cut_anywhere_is_dropped() {
     let world = World::new(&[Proto::TCP, Proto::UDP]);
     for whole in [tcp(A, B, (1, 2), SYN, 0, 0), udp(A, B, (1, 2))] {
         for length in 0..whole.len() {
-            assert_eq!(world.send(Frame::new(&whole[..length], 1)).0, Verdict::Drop, "{length} bytes");
+            assert_eq!(
+                world.send(Frame::new(&whole[..length], 1)).0,
+                Verdict::Drop,
+                "{length} bytes"
+            );
         }
         assert_eq!(world.send(Frame::new(&whole, 1)), (Verdict::Pass, Reason::Rule));
     }

@@ -48,7 +48,12 @@ pub fn redirect(ifindex: u32) -> i64 {
 fn insert<K>(map: *mut c_void, key: &K, flow: &Flow, flags: u64) -> Insert {
     // SAFETY: key and value have the sizes of the map's definition; the verifier checks both.
     let code = unsafe {
-        bpf_map_update_elem(map, core::ptr::from_ref(key).cast(), core::ptr::from_ref(flow).cast(), flags)
+        bpf_map_update_elem(
+            map,
+            core::ptr::from_ref(key).cast(),
+            core::ptr::from_ref(flow).cast(),
+            flags,
+        )
     };
     match code {
         0 => Insert::Done,
@@ -86,7 +91,12 @@ macro_rules! flow_maps {
 
             #[inline(always)]
             fn insert_half_open(self, key: &$key, flow: &Flow, replace: bool) -> Insert {
-                insert(pointer(&maps::$half), key, flow, if replace { ANY } else { NOEXIST })
+                insert(
+                    pointer(&maps::$half),
+                    key,
+                    flow,
+                    if replace { ANY } else { NOEXIST },
+                )
             }
 
             #[inline(always)]
@@ -107,7 +117,9 @@ impl Tables<'_> for Kernel {
     #[inline(always)]
     fn generation(self) -> u32 {
         // SAFETY: the element has the size of Control; a volatile read, so that it happens once.
-        maps::control().map_or(0, |control| unsafe { (&raw const (*control.as_ptr()).generation).read_volatile() })
+        maps::control().map_or(0, |control| unsafe {
+            (&raw const (*control.as_ptr()).generation).read_volatile()
+        })
     }
 
     #[inline(always)]
@@ -149,7 +161,11 @@ impl Tables<'_> for Kernel {
         // SAFETY: the cell lies in a map value, aligned; sequentially consistent, because a relaxed exchange whose
         // result is used is miscompiled for this target (LLVM 22).
         let (_, done) = unsafe {
-            atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(cell.as_ptr(), old, new)
+            atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                cell.as_ptr(),
+                old,
+                new,
+            )
         };
         done
     }
@@ -187,7 +203,14 @@ impl Tables<'_> for Kernel {
     fn emit(self, event: &Event) -> bool {
         let size = size_of::<Event>() as u64;
         // SAFETY: the helper copies `size` bytes of the event, which is that long.
-        unsafe { bpf_ringbuf_output(pointer(&maps::EVENTS), core::ptr::from_ref(event).cast_mut().cast(), size, 0) == 0 }
+        unsafe {
+            bpf_ringbuf_output(
+                pointer(&maps::EVENTS),
+                core::ptr::from_ref(event).cast_mut().cast(),
+                size,
+                0,
+            ) == 0
+        }
     }
 
     #[inline(always)]

@@ -5,7 +5,10 @@
 //! `maps.rs` and `packet.rs`.
 #![no_std]
 #![no_main]
-#![allow(internal_features, reason = "compare-and-swap exists on the BPF target as an intrinsic only")]
+#![allow(
+    internal_features,
+    reason = "compare-and-swap exists on the BPF target as an intrinsic only"
+)]
 #![feature(core_intrinsics)]
 
 mod kernel;
@@ -37,7 +40,9 @@ mod tc_code {
 /// What a port receives, at the driver.
 #[xdp(frags)]
 pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
-    let Some(s) = maps::scratch() else { return xdp_code::DROP };
+    let Some(s) = maps::scratch() else {
+        return xdp_code::DROP;
+    };
     let outcome = judge(Xdp(ctx.ctx), Kernel, s);
     if maps::reports() {
         return outcome.report(s.class.decision);
@@ -53,7 +58,9 @@ pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    let Some(s) = maps::scratch() else { return tc_code::SHOT };
+    let Some(s) = maps::scratch() else {
+        return tc_code::SHOT;
+    };
     let outcome = judge(TcIn(skb), Kernel, s);
     if maps::reports() {
         return outcome.report(s.class.decision) as i32;
@@ -76,7 +83,9 @@ pub fn dpufw_tc_out(ctx: TcContext) -> i32 {
     if packet::take_judged(skb) {
         return tc_code::NEXT;
     }
-    let Some(s) = maps::scratch() else { return tc_code::SHOT };
+    let Some(s) = maps::scratch() else {
+        return tc_code::SHOT;
+    };
     let outcome = judge(TcOut(skb), Kernel, s);
     if maps::reports() {
         return outcome.report(s.class.decision) as i32;

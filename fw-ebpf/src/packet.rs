@@ -56,7 +56,11 @@ fn load(
     // SAFETY: `skip` is 0 or 2 at every call, so the pointer stays inside of the window.
     let to: *mut c_void = unsafe { into.words.as_mut_ptr().cast::<u8>().add(skip as usize) }.cast();
     if left >= room {
-        return if helper(offset, to, room) == 0 { WINDOW_BYTES } else { 0 };
+        return if helper(offset, to, room) == 0 {
+            WINDOW_BYTES
+        } else {
+            0
+        };
     }
     // `offset < len`, so at least 1 is left; the mask tells the verifier of 6.1 so, which forgets it after a compare with 0.
     let bytes = (core::hint::black_box(left - 1) & (WINDOW_BYTES - 1)) + 1;
@@ -140,7 +144,13 @@ macro_rules! tc_packet {
             #[inline(always)]
             fn tag(self) -> u32 {
                 // SAFETY: context fields that the verifier permits to read.
-                unsafe { if (*self.0).vlan_present != 0 { (*self.0).vlan_tci } else { NO_TAG } }
+                unsafe {
+                    if (*self.0).vlan_present != 0 {
+                        (*self.0).vlan_tci
+                    } else {
+                        NO_TAG
+                    }
+                }
             }
 
             #[inline(always)]

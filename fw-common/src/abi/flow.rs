@@ -87,7 +87,8 @@ pub type LiveFlow = FlowOf<Shared<u32>, Shared<u64>>;
 
 const _: () = assert!(size_of::<Half>() == 32);
 const _: () = assert!(size_of::<Flow>() == 96 && align_of::<Flow>() == 8);
-const _: () = assert!(size_of::<LiveFlow>() == size_of::<Flow>() && align_of::<LiveFlow>() == align_of::<Flow>());
+const _: () =
+    assert!(size_of::<LiveFlow>() == size_of::<Flow>() && align_of::<LiveFlow>() == align_of::<Flow>());
 
 /// Which way a packet enters or leaves the data plane. A flow is bound to the sides it was opened between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

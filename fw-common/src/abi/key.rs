@@ -28,7 +28,12 @@ impl Ip6 {
     /// From the numeric value of the address.
     #[must_use]
     pub const fn from_bits(bits: u128) -> Self {
-        Self([(bits >> 96) as u32, (bits >> 64) as u32, (bits >> 32) as u32, bits as u32])
+        Self([
+            (bits >> 96) as u32,
+            (bits >> 64) as u32,
+            (bits >> 32) as u32,
+            bits as u32,
+        ])
     }
 
     /// The numeric value of the address.

@@ -87,7 +87,12 @@ pub struct MapDef {
 }
 
 const fn def(name: &'static str, kind: MapKind, key: usize, value: usize) -> MapDef {
-    MapDef { name, kind, key: key as u32, value: value as u32 }
+    MapDef {
+        name,
+        kind,
+        key: key as u32,
+        value: value as u32,
+    }
 }
 
 /// All pinned maps. `max_entries` of the flow maps is the agent's configuration, so it is compared there.
@@ -98,10 +103,30 @@ pub const MAPS: &[MapDef] = &[
     def(map_names::COUNTERS, MapKind::PerCpuArray, 4, size_of::<Count>()),
     def(map_names::FLOW_STATS, MapKind::PerCpuArray, 4, size_of::<u64>()),
     def(map_names::EVENTS, MapKind::RingBuf, 0, 0),
-    def(map_names::FLOWS4, MapKind::Hash, size_of::<Key4>(), size_of::<Flow>()),
-    def(map_names::FLOWS6, MapKind::Hash, size_of::<Key6>(), size_of::<Flow>()),
-    def(map_names::HALF4, MapKind::LruHash, size_of::<Key4>(), size_of::<Flow>()),
-    def(map_names::HALF6, MapKind::LruHash, size_of::<Key6>(), size_of::<Flow>()),
+    def(
+        map_names::FLOWS4,
+        MapKind::Hash,
+        size_of::<Key4>(),
+        size_of::<Flow>(),
+    ),
+    def(
+        map_names::FLOWS6,
+        MapKind::Hash,
+        size_of::<Key6>(),
+        size_of::<Flow>(),
+    ),
+    def(
+        map_names::HALF4,
+        MapKind::LruHash,
+        size_of::<Key4>(),
+        size_of::<Flow>(),
+    ),
+    def(
+        map_names::HALF6,
+        MapKind::LruHash,
+        size_of::<Key6>(),
+        size_of::<Flow>(),
+    ),
 ];
 
 const _: () = assert!(size_of::<Line>() == 64 && size_of::<Event>() == 80);

@@ -16,12 +16,12 @@ mod set;
 pub use event::{Event, EventKind};
 pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, Shared, Side, StateWord};
 pub use key::{Ip4, Ip6, Key4, Key6, Proto};
-pub use maps::{Control, Count, MapDef, MapKind, MAPS, map_names};
+pub use maps::{Control, Count, MAPS, MapDef, MapKind, map_names};
 pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
 pub use reason::{Action, Reason, Verdict};
 pub use set::{
-    ClassFlags, ClassRecord, Decision, LINE_BYTES, LINE_WORDS, Line, LinkFlags, MAX_V6_LEVELS, PROTO_DIRECT, REALM_NONE, RuleRecord,
-    SET_MAGIC, SetHeader, V4_LEAF, V6Tree, V6_SUBTREE, checksum,
+    ClassFlags, ClassRecord, Decision, LINE_BYTES, LINE_WORDS, Line, LinkFlags, MAX_V6_LEVELS, PROTO_DIRECT,
+    REALM_NONE, RuleRecord, SET_MAGIC, SetHeader, V4_LEAF, V6_SUBTREE, V6Tree, checksum,
 };
 
 /// Version of every layout in this module. It is part of the pin path, so programs of one version never meet maps of

@@ -36,7 +36,7 @@ pub enum Engine {
 pub enum LinkKind {
     /// An Ethernet header (`ARPHRD_ETHER`).
     Ethernet = 1,
-    /// The IP header itself (`ARPHRD_NONE`: tun, WireGuard).
+    /// The IP header itself (`ARPHRD_NONE`: tun, `WireGuard`).
     Raw = 2,
 }
 

@@ -136,7 +136,12 @@ mod tests {
             assert_eq!(Reason::from_number(*reason as u8), Some(*reason));
             for other in &Reason::ALL[index + 1..] {
                 assert_ne!(reason.name(), other.name());
-                assert!((*reason as u8) < (*other as u8), "{} stands before {}", reason.name(), other.name());
+                assert!(
+                    (*reason as u8) < (*other as u8),
+                    "{} stands before {}",
+                    reason.name(),
+                    other.name()
+                );
             }
         }
     }

@@ -161,7 +161,11 @@ pub fn checksum(lines: &[Line]) -> u64 {
     let mut sum = 0xcbf2_9ce4_8422_2325_u64;
     for (number, line) in lines.iter().enumerate() {
         for (index, word) in line.w.iter().enumerate() {
-            let word = if number == 0 && (index == 4 || index == 5) { 0 } else { *word };
+            let word = if number == 0 && (index == 4 || index == 5) {
+                0
+            } else {
+                *word
+            };
             sum = (sum ^ word as u64).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }

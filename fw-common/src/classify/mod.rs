@@ -1,6 +1,6 @@
 //! Class look-up: from a packet's addresses, protocol and selector to a rule, in a fixed number of line loads.
 //!
-//! The scheme is recursive flow classification (Gupta and McKeown, "Packet classification on multiple fields",
+//! The scheme is recursive flow classification (Gupta and `McKeown`, "Packet classification on multiple fields",
 //! SIGCOMM 1999) over the layout of [`crate::abi::SetHeader`]. No step loops over rules.
 
 mod v6;
@@ -82,7 +82,12 @@ fn half_word<'a, L: Lines<'a>>(lines: L, base: u32, index: u32) -> Option<u32> {
 fn record<'a, L: Lines<'a>>(lines: L, base: u32, number: u32) -> Option<ClassRecord> {
     let line = lines.line(base.wrapping_add(number / 4))?;
     let at = (number as usize & 3) * 4;
-    Some(ClassRecord { src_row: line.w[at], dst_col: line.w[at + 1], zone: line.w[at + 2], flags: line.w[at + 3] })
+    Some(ClassRecord {
+        src_row: line.w[at],
+        dst_col: line.w[at + 1],
+        zone: line.w[at + 2],
+        flags: line.w[at + 3],
+    })
 }
 
 /// Line of the realm record for this VLAN id (0: untagged).
@@ -91,7 +96,9 @@ fn record<'a, L: Lines<'a>>(lines: L, base: u32, number: u32) -> Option<ClassRec
 /// [`Reason::UnknownRealm`] if the policy does not name the tag, [`Reason::TableCorrupt`] if the set is not one.
 #[inline(always)]
 pub fn realm_record<'a, L: Lines<'a>>(lines: L, vlan: u16) -> Result<u32, Reason> {
-    let Some(header) = lines.line(0) else { return Err(Reason::TableCorrupt) };
+    let Some(header) = lines.line(0) else {
+        return Err(Reason::TableCorrupt);
+    };
     if header.w[0] != SET_MAGIC {
         return Err(Reason::TableCorrupt);
     }
@@ -105,15 +112,21 @@ pub fn realm_record<'a, L: Lines<'a>>(lines: L, vlan: u16) -> Result<u32, Reason
 /// Class of an IPv4 address: at most five dependent loads (strides 16-4-4-4-4). [`CORRUPT`] if the set is damaged.
 #[inline(never)]
 pub fn class4<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip4) -> u32 {
-    let Some(root) = word(lines, realm_record, 0) else { return CORRUPT };
-    let Some(mut entry) = word(lines, root, addr.0 >> 16) else { return CORRUPT };
+    let Some(root) = word(lines, realm_record, 0) else {
+        return CORRUPT;
+    };
+    let Some(mut entry) = word(lines, root, addr.0 >> 16) else {
+        return CORRUPT;
+    };
     let mut shift = 16;
     while entry & V4_LEAF == 0 {
         if shift == 0 {
             return CORRUPT;
         }
         shift -= 4;
-        let Some(line) = lines.line(entry) else { return CORRUPT };
+        let Some(line) = lines.line(entry) else {
+            return CORRUPT;
+        };
         entry = line.w[(addr.0 >> shift) as usize & 0xf];
     }
     entry & !V4_LEAF
@@ -148,7 +161,13 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     if src_class == CORRUPT || dst_class == CORRUPT {
         return Err(Reason::TableCorrupt);
     }
-    decide(lines, src_class, dst_class, (u32::from(proto) << 16) | u32::from(selector), out)
+    decide(
+        lines,
+        src_class,
+        dst_class,
+        (u32::from(proto) << 16) | u32::from(selector),
+        out,
+    )
 }
 
 /// From two address classes and a service (protocol << 16 | selector) to the decision. Five arguments: a BPF function
@@ -179,10 +198,18 @@ fn lookup<'a, L: Lines<'a>>(
     let header = lines.line(0)?;
     out.src = record(lines, header.w[8], src_class)?;
     out.dst = record(lines, header.w[8], dst_class)?;
-    let cell = out.src.src_row.wrapping_mul(header.w[10]).wrapping_add(out.dst.dst_col);
+    let cell = out
+        .src
+        .src_row
+        .wrapping_mul(header.w[10])
+        .wrapping_add(out.dst.dst_col);
     let pair = word(lines, header.w[9], cell)?;
     let service = service_class(lines, header.w[11], proto, selector)?;
-    let decision = Decision(word(lines, header.w[12], pair.wrapping_mul(header.w[13]).wrapping_add(service))?);
+    let decision = Decision(word(
+        lines,
+        header.w[12],
+        pair.wrapping_mul(header.w[13]).wrapping_add(service),
+    )?);
     out.decision = decision.0;
     out.rule_id = record(lines, header.w[14], decision.rule())?.src_row;
     Some(decision)

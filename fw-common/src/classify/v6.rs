@@ -29,12 +29,24 @@ pub struct Walk {
 /// Class of an IPv6 address. [`CORRUPT`] if the set is damaged.
 #[inline(always)]
 pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6, walk: &mut Walk) -> u32 {
-    *walk = Walk { x: addr.high(), base: 0, index: 0, tree: realm_record, at: 1 };
+    *walk = Walk {
+        x: addr.high(),
+        base: 0,
+        index: 0,
+        tree: realm_record,
+        at: 1,
+    };
     let value = search(lines, walk);
     if value == CORRUPT || value & V6_SUBTREE == 0 {
         return value;
     }
-    *walk = Walk { x: addr.low(), base: 0, index: 0, tree: value & !V6_SUBTREE, at: 0 };
+    *walk = Walk {
+        x: addr.low(),
+        base: 0,
+        index: 0,
+        tree: value & !V6_SUBTREE,
+        at: 0,
+    };
     search(lines, walk)
 }
 
@@ -45,7 +57,9 @@ pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6, w
 /// ones, which equals the padding of a level's last line, ends in the last interval.
 #[inline(never)]
 fn search<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) -> u32 {
-    let Some(head) = lines.line(walk.tree) else { return CORRUPT };
+    let Some(head) = lines.line(walk.tree) else {
+        return CORRUPT;
+    };
     let at = (walk.at & 1) as usize;
     walk.base = head.w[at + 3];
     let mut level = 0;
@@ -55,10 +69,19 @@ fn search<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) -> u32 {
         if level >= depth {
             break;
         }
-        let Some(line) = lines.line(walk.base.wrapping_add(walk.index)) else { return CORRUPT };
+        let Some(line) = lines.line(walk.base.wrapping_add(walk.index)) else {
+            return CORRUPT;
+        };
         let last = level + 1 == depth;
-        let bound = if last { head.w[at + 1] } else { head.w[(at + COUNTS_AT + 1 + level) & 0xf] };
-        let index = walk.index.wrapping_mul(8).wrapping_add(not_above(line, walk.x).wrapping_sub(1));
+        let bound = if last {
+            head.w[at + 1]
+        } else {
+            head.w[(at + COUNTS_AT + 1 + level) & 0xf]
+        };
+        let index = walk
+            .index
+            .wrapping_mul(8)
+            .wrapping_add(not_above(line, walk.x).wrapping_sub(1));
         walk.index = min(index, bound.wrapping_sub(1));
         walk.base = walk.base.wrapping_add(head.w[(at + COUNTS_AT + level) & 0xf]);
         level += 1;
@@ -71,7 +94,7 @@ fn search<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) -> u32 {
 #[inline(always)]
 fn min(a: u32, b: u32) -> u32 {
     let (a, b) = (a as u64, b as u64);
-    let less = (a.wrapping_sub(b) as i64 >> 63) as u64;
+    let less = (a.wrapping_sub(b).cast_signed() >> 63).cast_unsigned();
     ((a & less) | (b & !less)) as u32
 }
 

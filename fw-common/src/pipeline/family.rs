@@ -93,7 +93,11 @@ impl Family for V6 {
             m.sport > m.dport
         };
         m.from_hi = u8::from(from_hi);
-        let (lo, hi) = if from_hi { ((dst, m.dport), (src, m.sport)) } else { ((src, m.sport), (dst, m.dport)) };
+        let (lo, hi) = if from_hi {
+            ((dst, m.dport), (src, m.sport))
+        } else {
+            ((src, m.sport), (dst, m.dport))
+        };
         s.key6.lo = lo.0;
         s.key6.hi = hi.0;
         s.key6.lo_port = lo.1;

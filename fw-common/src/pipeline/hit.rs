@@ -3,7 +3,7 @@
 use super::open::{self, fresh_copy};
 use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables};
 use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Side, StateWord};
-use crate::tcp::{self, Segment, Seen};
+use crate::tcp::{self, Seen, Segment};
 use crate::wire::tcp_flag;
 
 /// A flow that nobody answers moves to the main map after this many packets (syslog, RoCE: one-way by nature) ...
@@ -26,16 +26,23 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     let word = StateWord(flow.state.load());
     let flags = FlowFlags(flow.flags.load());
     let reply = flags.opener_hi() != (s.meta.from_hi != 0);
-    let (from, to) = if reply { (flags.peer(), flags.opener()) } else { (flags.opener(), flags.peer()) };
+    let (from, to) = if reply {
+        (flags.peer(), flags.opener())
+    } else {
+        (flags.opener(), flags.peer())
+    };
     if s.meta.side != from as u8 && s.meta.forwarded == 0 {
         return Outcome::drop(Reason::WrongSide);
     }
-    if flow.generation.load() != s.generation {
-        if let Err(reason) = open::judge_again::<F, T>(t, s, flow) {
-            return Outcome::drop(reason);
-        }
+    if flow.generation.load() != s.generation
+        && let Err(reason) = open::judge_again::<F, T>(t, s, flow)
+    {
+        return Outcome::drop(reason);
     }
-    let next = if s.meta.proto == Proto::TCP {
+    // A forwarded packet that leaves went through the machine when it came in.
+    let next = if s.meta.forwarded != 0 {
+        word
+    } else if s.meta.proto == Proto::TCP {
         match tcp_step(s, flow, word, reply) {
             tcp::Outcome::Pass(next) => next,
             tcp::Outcome::Reopen => {
@@ -72,12 +79,21 @@ fn end<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord) {
 /// The packet as a TCP segment.
 #[inline(always)]
 pub(super) fn segment(s: &Scratch) -> Segment {
-    Segment { flags: s.meta.tcp_flags, seq: s.meta.seq, ack: s.meta.ack, payload: s.meta.payload }
+    Segment {
+        flags: s.meta.tcp_flags,
+        seq: s.meta.seq,
+        ack: s.meta.ack,
+        payload: s.meta.payload,
+    }
 }
 
 #[inline(always)]
 fn tcp_step(s: &Scratch, flow: &LiveFlow, word: StateWord, reply: bool) -> tcp::Outcome {
-    let (own, peer) = if reply { (&flow.half[1], &flow.half[0]) } else { (&flow.half[0], &flow.half[1]) };
+    let (own, peer) = if reply {
+        (&flow.half[1], &flow.half[0])
+    } else {
+        (&flow.half[0], &flow.half[1])
+    };
     let seen = Seen {
         own_end: own.seq_end.load(),
         peer_end: peer.seq_end.load(),
@@ -89,7 +105,14 @@ fn tcp_step(s: &Scratch, flow: &LiveFlow, word: StateWord, reply: bool) -> tcp::
 
 /// UDP, ICMP and the rest: unanswered, answered, confirmed (the opener sent again after an answer).
 #[inline(always)]
-fn other_step<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, word: StateWord, reply: bool, now: u64) -> StateWord {
+fn other_step<'a, T: Tables<'a>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    word: StateWord,
+    reply: bool,
+    now: u64,
+) -> StateWord {
     if reply {
         return StateWord(word.0 | StateWord::REPLIED);
     }
@@ -97,7 +120,11 @@ fn other_step<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, word: S
         return word;
     }
     if word.has(StateWord::REPLIED) {
-        return StateWord::new(0, word.flags() | StateWord::CONFIRMED, open::confirmed_timeout_s(s.meta.proto));
+        return StateWord::new(
+            0,
+            word.flags() | StateWord::CONFIRMED,
+            open::confirmed_timeout_s(s.meta.proto),
+        );
     }
     let age = now.saturating_sub(flow.created.load());
     if flow.half[0].packets.load() >= ONE_WAY_PACKETS && age >= ONE_WAY_AGE && one_way_room(t, s, now) {
@@ -133,7 +160,8 @@ fn note(s: &Scratch, flow: &LiveFlow, reply: bool, now: u64) {
     if s.meta.forwarded != 0 {
         return;
     }
-    half.packets.store(half.packets.load() + u64::from(s.meta.segments));
+    half.packets
+        .store(half.packets.load() + u64::from(s.meta.segments));
     half.bytes.store(half.bytes.load() + u64::from(s.meta.wire_bytes));
     if s.meta.proto == Proto::TCP && s.meta.tcp_flags & tcp_flag::RST == 0 {
         note_tcp(s, half);

@@ -30,10 +30,19 @@ struct Section<L> {
 
 #[inline(always)]
 fn section<'a, T: Tables<'a>>(t: T, s: &Scratch) -> Result<Section<T::Lines>, Reason> {
-    let Some(lines) = t.lines(s.generation) else { return Err(Reason::TableCorrupt) };
+    let Some(lines) = t.lines(s.generation) else {
+        return Err(Reason::TableCorrupt);
+    };
     let realm = classify::realm_record(lines, s.meta.vlan)?;
-    let (Some(first), Some(second)) = (lines.line(0), lines.line(1)) else { return Err(Reason::TableCorrupt) };
-    Ok(Section { lines, flags: first.w[15], ra_roles: second.w[0], realm })
+    let (Some(first), Some(second)) = (lines.line(0), lines.line(1)) else {
+        return Err(Reason::TableCorrupt);
+    };
+    Ok(Section {
+        lines,
+        flags: first.w[15],
+        ra_roles: second.w[0],
+        realm,
+    })
 }
 
 /// True if the address is this machine's.
@@ -46,7 +55,11 @@ fn own<'a, L: Lines<'a>, A: Address>(section: &Section<L>, addr: A, walk: &mut W
 /// Where a link packet goes: up if it is for this machine, else (inline) through.
 #[inline(always)]
 fn pass(s: &Scratch, to_own: bool, reason: Reason) -> Outcome {
-    let through = if s.port.side == Side::Outer as u8 { Side::Inner } else { Side::Outer };
+    let through = if s.port.side == Side::Outer as u8 {
+        Side::Inner
+    } else {
+        Side::Outer
+    };
     Outcome::deliver(s, if to_own { Side::Own } else { through }, reason)
 }
 
@@ -58,7 +71,11 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
         Err(reason) => return Outcome::drop(reason),
     };
     if s.meta.family != 0 {
-        return if s.meta.proto == Proto::IGMP { membership(section.flags, s) } else { icmpv6(&section, s) };
+        return if s.meta.proto == Proto::IGMP {
+            membership(section.flags, s)
+        } else {
+            icmpv6(&section, s)
+        };
     }
     frame(&section, s)
 }
@@ -134,7 +151,12 @@ fn neighbour<'a, L: Lines<'a>>(section: &Section<L>, s: &mut Scratch, kind: u8) 
         return Outcome::drop(Reason::BadNd);
     }
     let target = if kind == nd::NEIGHBOUR_SOLICITATION {
-        Ip6([s.meta.l4_word(2), s.meta.l4_word(3), s.meta.l4_word(4), s.meta.l4_word(5)])
+        Ip6([
+            s.meta.l4_word(2),
+            s.meta.l4_word(3),
+            s.meta.l4_word(4),
+            s.meta.l4_word(5),
+        ])
     } else {
         Ip6(s.meta.dst)
     };
@@ -152,7 +174,11 @@ fn router<L>(section: &Section<L>, s: &Scratch, kind: u8) -> Outcome {
     } else {
         by_role && !sending
     };
-    if allowed { pass(s, false, Reason::LinkRa) } else { Outcome::drop(Reason::DenyRa) }
+    if allowed {
+        pass(s, false, Reason::LinkRa)
+    } else {
+        Outcome::drop(Reason::DenyRa)
+    }
 }
 
 #[inline(always)]
@@ -178,5 +204,9 @@ pub(super) fn dhcp<'a, L: Lines<'a>>(lines: L, s: &Scratch) -> Option<Outcome> {
     let from_network = s.meta.side == Side::Outer as u8;
     let request = s.meta.sport == client && s.meta.dport == server && !from_network;
     let answer = s.meta.dport == client && (s.meta.sport == server || s.meta.family == 6) && from_network;
-    if request || answer { Some(pass(s, false, Reason::LinkDhcp)) } else { None }
+    if request || answer {
+        Some(pass(s, false, Reason::LinkDhcp))
+    } else {
+        None
+    }
 }

@@ -62,20 +62,63 @@ impl Scratch {
     /// All zero.
     pub const EMPTY: Self = {
         let key6 = crate::abi::Ip6([0; 4]);
-        let half = crate::abi::Half { packets: 0, bytes: 0, last_seen: 0, seq_end: 0, ack: 0 };
-        let record = crate::abi::ClassRecord { src_row: 0, dst_col: 0, zone: 0, flags: 0 };
+        let half = crate::abi::Half {
+            packets: 0,
+            bytes: 0,
+            last_seen: 0,
+            seq_end: 0,
+            ack: 0,
+        };
+        let record = crate::abi::ClassRecord {
+            src_row: 0,
+            dst_col: 0,
+            zone: 0,
+            flags: 0,
+        };
         let ip4 = crate::abi::Ip4(0);
         Self {
             meta: Meta::EMPTY,
-            port: PortConfig { ifindex: 0, peer_ifindex: 0, mode: 0, engine: 0, link: 0, side: 0, realm: 0, role: 0, pad: 0 },
-            key4: Key4 { lo: ip4, hi: ip4, lo_port: 0, hi_port: 0, realm: 0, proto: 0, pad: 0 },
-            key6: Key6 { lo: key6, hi: key6, lo_port: 0, hi_port: 0, realm: 0, proto: 0, pad: 0 },
+            port: PortConfig {
+                ifindex: 0,
+                peer_ifindex: 0,
+                mode: 0,
+                engine: 0,
+                link: 0,
+                side: 0,
+                realm: 0,
+                role: 0,
+                pad: 0,
+            },
+            key4: Key4 {
+                lo: ip4,
+                hi: ip4,
+                lo_port: 0,
+                hi_port: 0,
+                realm: 0,
+                proto: 0,
+                pad: 0,
+            },
+            key6: Key6 {
+                lo: key6,
+                hi: key6,
+                lo_port: 0,
+                hi_port: 0,
+                realm: 0,
+                proto: 0,
+                pad: 0,
+            },
             class: Classified {
                 src: record,
                 dst: record,
                 decision: 0,
                 rule_id: 0,
-                walk: Walk { x: 0, base: 0, index: 0, tree: 0, at: 0 },
+                walk: Walk {
+                    x: 0,
+                    base: 0,
+                    index: 0,
+                    tree: 0,
+                    at: 0,
+                },
             },
             generation: 0,
             event_window: 0,
@@ -194,20 +237,26 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
 /// port and is judged as if by this one.
 #[inline(always)]
 fn side_of(s: &Scratch) -> u8 {
-    if s.meta.egress != 0 && s.meta.forwarded == 0 { Side::Own as u8 } else { s.port.side }
+    if s.meta.egress != 0 && s.meta.forwarded == 0 {
+        Side::Own as u8
+    } else {
+        s.port.side
+    }
 }
 
 #[inline(always)]
-fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(pkt: P, t: T, s: &mut Scratch) -> Outcome {
+fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    pkt: P,
+    t: T,
+    s: &mut Scratch,
+) -> Outcome {
     let (proto, selector) = (s.meta.proto, s.meta.selector);
     if proto == Proto::IGMP || (proto == Proto::ICMPV6 && wire::icmpv6_is_link(selector)) {
         s.kind = Kind::Ipv6 as u32;
         return Outcome::from_word(t.stage(Stage::Link, s));
     }
-    if proto == Proto::ICMP || proto == Proto::ICMPV6 {
-        if wire::icmp_error(proto, selector) {
-            return related::judge::<F, P, T>(pkt, t, s);
-        }
+    if (proto == Proto::ICMP || proto == Proto::ICMPV6) && wire::icmp_error(proto, selector) {
+        return related::judge::<F, P, T>(pkt, t, s);
     }
     track::<F, T>(t, s)
 }
@@ -235,15 +284,15 @@ fn find<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     s: &Scratch,
     now: u64,
 ) -> Option<(&'a LiveFlow, bool)> {
-    if let Some(flow) = t.main(F::key(s)) {
-        if flow.alive(now) {
-            return Some((flow, true));
-        }
+    if let Some(flow) = t.main(F::key(s))
+        && flow.alive(now)
+    {
+        return Some((flow, true));
     }
-    if let Some(flow) = t.half_open(F::key(s)) {
-        if flow.alive(now) {
-            return Some((flow, false));
-        }
+    if let Some(flow) = t.half_open(F::key(s))
+        && flow.alive(now)
+    {
+        return Some((flow, false));
     }
     let flow = t.main(F::key(s))?;
     if flow.alive(now) { Some((flow, true)) } else { None }

@@ -6,7 +6,7 @@ use crate::classify::{self, classify};
 use crate::tcp;
 use crate::wire::{echo_request, tcp_flag};
 
-/// Seconds that an unanswered flow lives: the defaults of nf_conntrack (nf_conntrack-sysctl.rst).
+/// Seconds that an unanswered flow lives: the defaults of `nf_conntrack` (nf_conntrack-sysctl.rst).
 #[inline(always)]
 #[must_use]
 const fn unconfirmed_timeout_s(proto: u8) -> u32 {
@@ -33,7 +33,9 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
     if let Some(reason) = cannot_open(s) {
         return Outcome::drop(reason);
     }
-    let Some(lines) = t.lines(s.generation) else { return Outcome::drop(Reason::TableCorrupt) };
+    let Some(lines) = t.lines(s.generation) else {
+        return Outcome::drop(Reason::TableCorrupt);
+    };
     let realm = match classify::realm_record(lines, s.meta.vlan) {
         Ok(realm) => realm,
         Err(reason) => return Outcome::drop(reason),
@@ -47,7 +49,11 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
         Err(reason) => return Outcome::drop(reason),
     };
     if !decision.allows() {
-        return Outcome::drop(if decision.rule() == 0 { Reason::DenyDefault } else { Reason::DenyRule });
+        return Outcome::drop(if decision.rule() == 0 {
+            Reason::DenyDefault
+        } else {
+            Reason::DenyRule
+        });
     }
     let to = peer_side(s);
     if !t.dry_run() {
@@ -65,7 +71,9 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
 #[inline(always)]
 fn cannot_open(s: &Scratch) -> Option<Reason> {
     match s.meta.proto {
-        Proto::TCP if s.meta.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) != tcp_flag::SYN => Some(Reason::TcpNoFlow),
+        Proto::TCP if s.meta.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) != tcp_flag::SYN => {
+            Some(Reason::TcpNoFlow)
+        }
         Proto::ICMP | Proto::ICMPV6 => {
             let kind = s.meta.selector >> 8;
             if kind == echo_request(s.meta.proto) >> 8 {
@@ -92,7 +100,11 @@ fn peer_side(s: &Scratch) -> Side {
     } else if s.meta.forwarded == 0 && s.class.dst.flags & ClassFlags::OWN != 0 {
         Side::Own
     } else if inline {
-        if matches!(port_side, Side::Outer) { Side::Inner } else { Side::Outer }
+        if matches!(port_side, Side::Outer) {
+            Side::Inner
+        } else {
+            Side::Outer
+        }
     } else {
         Side::Outer
     }
@@ -100,7 +112,13 @@ fn peer_side(s: &Scratch) -> Side {
 
 #[inline(always)]
 fn fill_fresh(s: &mut Scratch, to: Side, now: u64) {
-    let empty = Half { packets: 0, bytes: 0, last_seen: 0, seq_end: 0, ack: 0 };
+    let empty = Half {
+        packets: 0,
+        bytes: 0,
+        last_seen: 0,
+        seq_end: 0,
+        ack: 0,
+    };
     let tcp = s.meta.proto == Proto::TCP;
     s.fresh.half[1] = empty;
     s.fresh.half[0].packets = u64::from(s.meta.segments);
@@ -109,8 +127,11 @@ fn fill_fresh(s: &mut Scratch, to: Side, now: u64) {
     s.fresh.half[0].seq_end = if tcp { hit::segment(s).end() } else { 0 };
     s.fresh.half[0].ack = 0;
     s.fresh.created = now;
-    s.fresh.state =
-        if tcp { tcp::opened().0 } else { StateWord::new(0, 0, unconfirmed_timeout_s(s.meta.proto)).0 };
+    s.fresh.state = if tcp {
+        tcp::opened().0
+    } else {
+        StateWord::new(0, 0, unconfirmed_timeout_s(s.meta.proto)).0
+    };
     s.fresh.generation = s.generation;
     s.fresh.rule = s.class.rule_id;
     s.fresh.src_zone = s.class.src.zone;
@@ -127,10 +148,10 @@ fn insert<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch
         Insert::Exists => {}
         other => return other,
     }
-    if let Some(flow) = t.half_open(F::key(s)) {
-        if flow.alive(s.fresh.created) {
-            return Insert::Exists;
-        }
+    if let Some(flow) = t.half_open(F::key(s))
+        && flow.alive(s.fresh.created)
+    {
+        return Insert::Exists;
     }
     t.insert_half_open(F::key(s), &s.fresh, true)
 }
@@ -150,10 +171,7 @@ pub(super) fn fresh_copy(s: &mut Scratch, flow: &LiveFlow) {
 }
 
 #[inline(always)]
-fn copy_half(
-    into: &mut Half,
-    from: &LiveHalf,
-) {
+fn copy_half(into: &mut Half, from: &LiveHalf) {
     into.packets = from.packets.load();
     into.bytes = from.bytes.load();
     into.last_seen = from.last_seen.load();
@@ -165,7 +183,9 @@ fn copy_half(
 /// [`Reason::Established`], [`Reason::PolicyRevoked`], or [`Reason::TableCorrupt`], which ends nothing.
 #[inline(always)]
 pub(super) fn ask_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
-    let Some(lines) = t.lines(s.generation) else { return Reason::TableCorrupt as u32 };
+    let Some(lines) = t.lines(s.generation) else {
+        return Reason::TableCorrupt as u32;
+    };
     let realm = match classify::realm_record(lines, s.meta.vlan) {
         Ok(realm) => realm,
         Err(Reason::UnknownRealm) => return Reason::PolicyRevoked as u32,
@@ -189,7 +209,11 @@ pub(super) fn ask_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> 
 /// # Errors
 /// The reason to drop the packet.
 #[inline(always)]
-pub(super) fn judge_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow) -> Result<(), Reason> {
+pub(super) fn judge_again<'a, F: Family, T: Tables<'a>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+) -> Result<(), Reason> {
     s.opener_hi = u32::from(FlowFlags(flow.flags.load()).opener_hi());
     let answer = t.stage(F::AGAIN, s);
     if answer == Reason::Established as u32 {

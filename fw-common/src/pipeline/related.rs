@@ -33,14 +33,18 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
     let quoted_reply = flags.opener_hi() != (s.meta.from_hi != 0);
     // The error comes back from where the quoted packet went, and goes where it came from. This machine may report too:
     // it is a router on the way of what it forwards.
-    let (from, to) = if quoted_reply { (flags.opener(), flags.peer()) } else { (flags.peer(), flags.opener()) };
+    let (from, to) = if quoted_reply {
+        (flags.opener(), flags.peer())
+    } else {
+        (flags.peer(), flags.opener())
+    };
     if s.meta.side != from as u8 && s.meta.side != Side::Own as u8 && s.meta.forwarded == 0 {
         return Outcome::drop(Reason::WrongSide);
     }
-    if flow.generation.load() != s.generation {
-        if let Err(reason) = open::judge_again::<F, T>(t, s, flow) {
-            return Outcome::drop(reason);
-        }
+    if flow.generation.load() != s.generation
+        && let Err(reason) = open::judge_again::<F, T>(t, s, flow)
+    {
+        return Outcome::drop(reason);
     }
     Outcome::deliver(s, to, Reason::Related)
 }

@@ -1,4 +1,4 @@
-//! The TCP machine: a transition table held as data, after RFC 9293 section 3.3.2 and nf_conntrack_proto_tcp.c.
+//! The TCP machine: a transition table held as data, after RFC 9293 section 3.3.2 and `nf_conntrack_proto_tcp.c`.
 
 mod table;
 
@@ -49,7 +49,11 @@ impl Segment {
         if self.has(tcp_flag::RST) {
             Class::Rst
         } else if self.has(tcp_flag::SYN) {
-            if self.has(tcp_flag::ACK) { Class::SynAck } else { Class::Syn }
+            if self.has(tcp_flag::ACK) {
+                Class::SynAck
+            } else {
+                Class::Syn
+            }
         } else if self.has(tcp_flag::FIN) {
             Class::Fin
         } else {
@@ -93,7 +97,7 @@ pub const fn opened() -> StateWord {
 #[inline(always)]
 #[must_use]
 pub const fn before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
+    a.wrapping_sub(b).cast_signed() < 0
 }
 
 /// Judges a segment of an existing flow. `reply`: it comes from the answering side.
@@ -109,9 +113,25 @@ pub fn step(word: StateWord, reply: bool, segment: Segment, seen: Seen) -> Outco
 }
 
 #[inline(always)]
-fn other_step(word: StateWord, state: State, class: Class, reply: bool, segment: Segment, seen: Seen) -> Outcome {
+fn other_step(
+    word: StateWord,
+    state: State,
+    class: Class,
+    reply: bool,
+    segment: Segment,
+    seen: Seen,
+) -> Outcome {
     if matches!(class, Class::Rst) {
         return reset(word, state, segment, seen);
+    }
+    // A FIN seen again is a retransmission and not the other side's.
+    let own_fin = if reply {
+        StateWord::FIN_REPLY
+    } else {
+        StateWord::FIN_ORIGINAL
+    };
+    if matches!(class, Class::Fin) && word.has(own_fin) {
+        return Outcome::Pass(word);
     }
     match (state, class, reply) {
         // The answer to a SYN must acknowledge it; the opener's ACK must acknowledge the answer (a spoofed source never
@@ -140,7 +160,11 @@ fn moved(word: StateWord, state: State, next: State, reply: bool, class: Class) 
         flags |= StateWord::REPLIED;
     }
     if matches!(class, Class::Fin) {
-        flags |= if reply { StateWord::FIN_REPLY } else { StateWord::FIN_ORIGINAL };
+        flags |= if reply {
+            StateWord::FIN_REPLY
+        } else {
+            StateWord::FIN_ORIGINAL
+        };
     }
     if matches!(state, State::SynRecv) && !reply {
         flags |= StateWord::CONFIRMED;
@@ -149,7 +173,7 @@ fn moved(word: StateWord, state: State, next: State, reply: bool, class: Class) 
 }
 
 /// A reset ends the flow only if its sequence number is exactly the one expected: the receiver's last acknowledgement
-/// or the sender's highest (RFC 5961 section 3.2; nf_conntrack likewise). In SYN_SENT it must acknowledge the SYN
+/// or the sender's highest (RFC 5961 section 3.2; `nf_conntrack` likewise). In SYN_SENT it must acknowledge the SYN
 /// (RFC 9293 section 3.10.7.3).
 #[inline(always)]
 fn reset(word: StateWord, state: State, segment: Segment, seen: Seen) -> Outcome {
@@ -164,11 +188,19 @@ fn reset(word: StateWord, state: State, segment: Segment, seen: Seen) -> Outcome
         segment.seq == seen.own_end || (seen.peer_spoke && segment.seq == seen.peer_ack)
     };
     if exact {
-        return Outcome::Pass(StateWord::new(State::Close as u32, word.flags(), State::Close.timeout_s()));
+        return Outcome::Pass(StateWord::new(
+            State::Close as u32,
+            word.flags(),
+            State::Close.timeout_s(),
+        ));
     }
     let distance = segment.seq.wrapping_sub(seen.own_end);
     let near = distance <= RESET_SLACK || distance.wrapping_neg() <= RESET_SLACK;
-    if near && !matches!(state, State::SynSent) { Outcome::Pass(word) } else { Outcome::Drop(Reason::RstInvalid) }
+    if near && !matches!(state, State::SynSent) {
+        Outcome::Pass(word)
+    } else {
+        Outcome::Drop(Reason::RstInvalid)
+    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// Seconds without a packet after which a flow in this state is over: the defaults of nf_conntrack
+    /// Seconds without a packet after which a flow in this state is over: the defaults of `nf_conntrack`
     /// (Documentation/networking/nf_conntrack-sysctl.rst).
     #[inline(always)]
     #[must_use]
@@ -143,11 +143,11 @@ const IG: u64 = IGNORE;
 const RO: u64 = REOPEN;
 const IV: u64 = INVALID;
 
-/// The table: `TABLE[reply][class]`, one nibble a state (columns NONE, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT,
-/// CLOSE_WAIT, LAST_ACK, TIME_WAIT, CLOSE). A reset has no row.
+/// The table: `TABLE[reply][class]`, one nibble a state (columns NONE, SYN_SENT, SYN_RECV, ESTABLISHED, `FIN_WAIT`,
+/// `CLOSE_WAIT`, `LAST_ACK`, TIME_WAIT, CLOSE). A reset has no row.
 ///
 /// Differences from the kernel's: a simultaneous open (a SYN from the answering side in SYN_SENT) goes to SYN_RECV, the
-/// kernel's SYN_SENT2 being no state of ours; a SYN-ACK that nobody can have asked for is invalid in the opener's
+/// kernel's `SYN_SENT2` being no state of ours; a SYN-ACK that nobody can have asked for is invalid in the opener's
 /// direction except as the answer in a simultaneous open.
 pub const TABLE: [[u64; 4]; 2] = [
     [

@@ -5,7 +5,12 @@ use crate::abi::{Reason, StateWord};
 use crate::wire::tcp_flag::{ACK, FIN, RST, SYN};
 
 fn segment(flags: u8, seq: u32, ack: u32) -> Segment {
-    Segment { flags, seq, ack, payload: 0 }
+    Segment {
+        flags,
+        seq,
+        ack,
+        payload: 0,
+    }
 }
 
 /// A flow with both sides' numbers, as the pipeline keeps them.
@@ -17,7 +22,11 @@ struct Walk {
 
 impl Walk {
     fn open(isn: u32) -> Self {
-        Self { word: opened(), end: [isn.wrapping_add(1), 0], ack: [0, 0] }
+        Self {
+            word: opened(),
+            end: [isn.wrapping_add(1), 0],
+            ack: [0, 0],
+        }
     }
 
     fn send(&mut self, reply: bool, segment: Segment) -> Outcome {
@@ -26,7 +35,7 @@ impl Walk {
             own_end: self.end[own],
             peer_end: self.end[peer],
             peer_ack: self.ack[peer],
-            peer_spoke: !reply && self.word.has(StateWord::REPLIED) || reply,
+            peer_spoke: reply || self.word.has(StateWord::REPLIED),
         };
         let outcome = step(self.word, reply, segment, seen);
         if let Outcome::Pass(word) = outcome {
@@ -59,6 +68,7 @@ fn a_connection_opens_works_and_closes() {
     assert!(walk.word.has(StateWord::CONFIRMED | StateWord::REPLIED));
     assert_eq!(walk.word.timeout_ns(), 432_000_000_000_000);
     walk.passes(false, segment(FIN | ACK, 0, 501), State::FinWait);
+    walk.passes(false, segment(FIN | ACK, 0, 501), State::FinWait);
     walk.passes(true, segment(ACK, 501, 1), State::CloseWait);
     walk.passes(true, segment(FIN | ACK, 501, 1), State::LastAck);
     walk.passes(false, segment(ACK, 1, 502), State::TimeWait);
@@ -68,10 +78,19 @@ fn a_connection_opens_works_and_closes() {
 #[test]
 fn the_handshake_must_acknowledge() {
     let mut walk = Walk::open(1000);
-    assert_eq!(walk.send(true, segment(SYN | ACK, 7, 90_000)), Outcome::Drop(Reason::TcpBadAck));
+    assert_eq!(
+        walk.send(true, segment(SYN | ACK, 7, 90_000)),
+        Outcome::Drop(Reason::TcpBadAck)
+    );
     walk.passes(true, segment(SYN | ACK, 7, 1001), State::SynRecv);
-    assert_eq!(walk.send(false, segment(ACK, 1001, 9)), Outcome::Drop(Reason::TcpBadAck));
-    assert_eq!(walk.send(false, segment(ACK, 1001, 0)), Outcome::Drop(Reason::TcpBadAck));
+    assert_eq!(
+        walk.send(false, segment(ACK, 1001, 9)),
+        Outcome::Drop(Reason::TcpBadAck)
+    );
+    assert_eq!(
+        walk.send(false, segment(ACK, 1001, 0)),
+        Outcome::Drop(Reason::TcpBadAck)
+    );
     walk.passes(false, segment(ACK, 1001, 8), State::Established);
 }
 
@@ -79,11 +98,17 @@ fn the_handshake_must_acknowledge() {
 fn only_an_exact_reset_closes() {
     let mut walk = Walk::established();
     walk.passes(true, segment(RST, 700, 0), State::Established);
-    assert_eq!(walk.send(true, segment(RST, 0x7000_0000, 0)), Outcome::Drop(Reason::RstInvalid));
+    assert_eq!(
+        walk.send(true, segment(RST, 0x7000_0000, 0)),
+        Outcome::Drop(Reason::RstInvalid)
+    );
     walk.passes(true, segment(RST, 501, 0), State::Close);
 
     let mut refused = Walk::open(40);
-    assert_eq!(refused.send(true, segment(RST | ACK, 0, 90_000)), Outcome::Drop(Reason::RstInvalid));
+    assert_eq!(
+        refused.send(true, segment(RST | ACK, 0, 90_000)),
+        Outcome::Drop(Reason::RstInvalid)
+    );
     refused.passes(true, segment(RST | ACK, 0, 41), State::Close);
 }
 
@@ -103,8 +128,14 @@ fn every_cell_is_a_known_step_and_closing_never_reopens_by_itself() {
             for reply in [false, true] {
                 if let Step::To(next) = table::next(state, class, reply) {
                     assert_ne!(next, State::None);
-                    let closing = matches!(state, State::FinWait | State::CloseWait | State::LastAck | State::TimeWait);
-                    assert!(!closing || (next as u8) >= State::FinWait as u8, "{state:?} {class:?} -> {next:?}");
+                    let closing = matches!(
+                        state,
+                        State::FinWait | State::CloseWait | State::LastAck | State::TimeWait
+                    );
+                    assert!(
+                        !closing || (next as u8) >= State::FinWait as u8,
+                        "{state:?} {class:?} -> {next:?}"
+                    );
                     assert!(next != State::Established || class == Class::Ack);
                 }
             }

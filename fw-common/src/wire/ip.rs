@@ -91,7 +91,10 @@ pub(super) fn ipv6<P: Packet>(pkt: P, m: &mut Meta, offset: u32) -> Result<Kind,
 
 #[inline(always)]
 fn is_extension(proto: u8) -> bool {
-    matches!(proto, next::HOP_BY_HOP | next::ROUTING | next::FRAGMENT | next::DESTINATION | next::NONE)
+    matches!(
+        proto,
+        next::HOP_BY_HOP | next::ROUTING | next::FRAGMENT | next::DESTINATION | next::NONE
+    )
 }
 
 /// Follows at most [`MAX_EXTENSIONS`] extension headers. The window is loaded anew at each header, so that none is too
@@ -133,7 +136,7 @@ fn extension<P: Packet>(pkt: P, m: &mut Meta, position: u32) -> Result<(), Reaso
         return Err(Reason::Truncated);
     }
     let first = m.window.be32(0);
-    if proto == next::ROUTING && (first >> 8) & 0xff == 0 {
+    if proto == next::ROUTING && (first >> 8) as u8 == 0 {
         return Err(Reason::RoutingHeader0);
     }
     let mut bytes = ((first >> 16 & 0xff) + 1) * 8;
@@ -172,7 +175,11 @@ pub fn quoted<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Reason> {
         return Err(Reason::BadIcmp);
     }
     let first = m.window.be32(0);
-    let header = if m.family == 4 { quoted4(m, first)? } else { quoted6(m, first)? };
+    let header = if m.family == 4 {
+        quoted4(m, first)?
+    } else {
+        quoted6(m, first)?
+    };
     if !m.holds(header, 8) {
         return Err(Reason::BadIcmp);
     }

@@ -189,7 +189,9 @@ pub struct Meta {
 impl Meta {
     /// All zero.
     pub const EMPTY: Self = Self {
-        window: Window { words: [0; WINDOW_WORDS] },
+        window: Window {
+            words: [0; WINDOW_WORDS],
+        },
         src: [0; 4],
         dst: [0; 4],
         window_end: 0,
@@ -261,7 +263,11 @@ pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) -> Resul
     m.len = pkt.len();
     m.segments = pkt.segments();
     m.wire_bytes = pkt.wire_bytes();
-    if link == LinkKind::Ethernet as u8 { ethernet(pkt, port_realm, m) } else { raw(pkt, port_realm, m) }
+    if link == LinkKind::Ethernet as u8 {
+        ethernet(pkt, port_realm, m)
+    } else {
+        raw(pkt, port_realm, m)
+    }
 }
 
 /// A port without link header: the family comes from the version nibble.

@@ -136,7 +136,11 @@ fn echo_ports(m: &mut Meta) {
 #[inline(always)]
 #[must_use]
 pub const fn echo_request(proto: u8) -> u16 {
-    if proto == Proto::ICMP { (icmp::ECHO_REQUEST as u16) << 8 } else { (icmp6::ECHO_REQUEST as u16) << 8 }
+    if proto == Proto::ICMP {
+        (icmp::ECHO_REQUEST as u16) << 8
+    } else {
+        (icmp6::ECHO_REQUEST as u16) << 8
+    }
 }
 
 /// True if this ICMP or ICMPv6 selector is an error that quotes a packet. Source quench is obsolete (RFC 6633) and is
@@ -146,7 +150,10 @@ pub const fn echo_request(proto: u8) -> u16 {
 pub const fn icmp_error(proto: u8, selector: u16) -> bool {
     let kind = (selector >> 8) as u8;
     if proto == Proto::ICMP {
-        matches!(kind, icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM)
+        matches!(
+            kind,
+            icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM
+        )
     } else {
         kind >= 1 && kind <= icmp6::LAST_ERROR
     }

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use fw_common::abi::{
-    Action, ClassFlags, Decision, Engine, Event, Flow, FlowOf, Key4, Key6, LINE_WORDS, Line, LinkFlags, LinkKind,
-    LiveFlow, LiveHalf, Mode, PROTO_DIRECT, PortConfig, Reason, SET_MAGIC, SetHeader, Shared, Side, V4_LEAF, Verdict,
+    Action, ClassFlags, Decision, Engine, Event, Flow, FlowOf, Key4, Key6, LINE_WORDS, Line, LinkFlags,
+    LinkKind, LiveFlow, LiveHalf, Mode, PROTO_DIRECT, PortConfig, Reason, SET_MAGIC, SetHeader, Shared, Side,
+    V4_LEAF, Verdict,
 };
 use fw_common::pipeline::{self, FlowMaps, FlowStat, Insert, Scratch, Stage, Tables};
 use fw_common::wire::{NO_TAG, Packet, WINDOW_BYTES, Window};
@@ -24,7 +25,13 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub fn new(bytes: &'a [u8], ifindex: u32) -> Self {
-        Self { bytes, ifindex, egress: false, forwarded: false, tag: NO_TAG }
+        Self {
+            bytes,
+            ifindex,
+            egress: false,
+            forwarded: false,
+            tag: NO_TAG,
+        }
     }
 }
 
@@ -34,7 +41,9 @@ impl Packet for Frame<'_> {
     }
 
     fn load(self, offset: u32, skip: u32, into: &mut Window) -> u32 {
-        let Some(rest) = self.bytes.get(offset as usize..) else { return 0 };
+        let Some(rest) = self.bytes.get(offset as usize..) else {
+            return 0;
+        };
         let count = rest.len().min((WINDOW_BYTES - skip) as usize);
         if count == 0 {
             return 0;
@@ -113,7 +122,13 @@ pub fn live(flow: &Flow) -> &'static LiveFlow {
     }))
 }
 
-fn insert<K: Copy + Eq + Hash>(map: &FlowTable<K>, key: &K, flow: &Flow, replace: bool, room: usize) -> Insert {
+fn insert<K: Copy + Eq + Hash>(
+    map: &FlowTable<K>,
+    key: &K,
+    flow: &Flow,
+    replace: bool,
+    room: usize,
+) -> Insert {
     let mut map = map.borrow_mut();
     if map.contains_key(key) && !replace {
         return Insert::Exists;
@@ -163,10 +178,14 @@ impl<'a> Tables<'a> for &'a World {
     }
 
     fn port(self, ifindex: u32, into: &mut PortConfig) -> bool {
-        self.ports.borrow().iter().find(|port| port.ifindex == ifindex).is_some_and(|port| {
-            *into = *port;
-            true
-        })
+        self.ports
+            .borrow()
+            .iter()
+            .find(|port| port.ifindex == ifindex)
+            .is_some_and(|port| {
+                *into = *port;
+                true
+            })
     }
 
     fn now(self) -> u64 {
@@ -258,11 +277,18 @@ impl World {
     /// Sends a frame through; verdict and reason.
     pub fn send(&self, frame: Frame<'_>) -> (Verdict, Reason) {
         let outcome = pipeline::judge(frame, self, &mut self.scratch.borrow_mut());
-        (outcome.verdict(), Reason::from_number(outcome.reason()).expect("a known reason"))
+        (
+            outcome.verdict(),
+            Reason::from_number(outcome.reason()).expect("a known reason"),
+        )
     }
 
     pub fn stat(&self, stat: FlowStat) -> u64 {
-        self.stats.borrow().get(&(stat as u32)).copied().unwrap_or_default()
+        self.stats
+            .borrow()
+            .get(&(stat as u32))
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -285,12 +311,19 @@ fn tiny_set(generation: u32, allowed: &[u8]) -> Vec<Line> {
     for depth in 0..4_u32 {
         let nibble = (0x0201_u32 >> (12 - 4 * depth)) & 0xf;
         let mut node = [V4_LEAF; LINE_WORDS];
-        node[nibble as usize] = if depth == 3 { V4_LEAF | 1 } else { nodes + depth + 1 };
+        node[nibble as usize] = if depth == 3 {
+            V4_LEAF | 1
+        } else {
+            nodes + depth + 1
+        };
         table(&node, &mut lines);
     }
     root[0xc000] = nodes;
     let v4 = table(&root, &mut lines);
-    let level = table(&[0, 0, u32::MAX, u32::MAX, u32::MAX, u32::MAX, u32::MAX, u32::MAX], &mut lines);
+    let level = table(
+        &[0, 0, u32::MAX, u32::MAX, u32::MAX, u32::MAX, u32::MAX, u32::MAX],
+        &mut lines,
+    );
     let values = table(&[0], &mut lines);
     let record = lines.len() as u32 - 1;
     table(&[v4, 1, 1, values, level, 1], &mut lines);
@@ -301,7 +334,13 @@ fn tiny_set(generation: u32, allowed: &[u8]) -> Vec<Line> {
         protos[*proto as usize] = PROTO_DIRECT | 1;
     }
     let protos = table(&protos, &mut lines);
-    let decisions = table(&[Decision::new(Action::Deny, 0).0, Decision::new(Action::Allow, 1).0], &mut lines);
+    let decisions = table(
+        &[
+            Decision::new(Action::Deny, 0).0,
+            Decision::new(Action::Allow, 1).0,
+        ],
+        &mut lines,
+    );
     let rules = table(&[0, 0, 0, 0, 77, 0, 0, 0], &mut lines);
     let header = SetHeader {
         magic: SET_MAGIC,
