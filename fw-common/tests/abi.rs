@@ -20,6 +20,7 @@ macro_rules! layout {
     };
 }
 
+#[expect(clippy::too_many_lines, reason = "one list of all layouts")]
 fn layouts() -> String {
     let mut out = String::new();
     layout!(

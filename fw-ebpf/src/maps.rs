@@ -13,9 +13,9 @@ use fw_common::pipeline::Scratch;
 
 const SET_FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 
-/// Generation in force.
+/// Generation in force. Mapped by the agent, so that it changes by one store.
 #[btf_map]
-pub static CONTROL: Array<Control, 1> = Array::new();
+pub static CONTROL: Array<Control, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Two slots of table sets.
 #[btf_map]
 pub static SETS: ArrayOfMaps<Array<Line, 1, SET_FLAGS>, 2> = ArrayOfMaps::new();

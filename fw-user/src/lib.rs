@@ -1,1 +1,14 @@
-//! dpufw library.
+//! dpufw's library: everything that the binary `dpufw` does.
+//!
+//! - [`cli`]: one file per subcommand; nothing but arguments, calls and output.
+//! - [`agent`]: configuration and life cycle of the agent.
+//! - [`control`]: the protocol between the two, with server and client of the Unix socket.
+//! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
+//! - [`telemetry`]: what the agent says: dropped packets, flow records, metrics.
+
+pub mod agent;
+pub mod cli;
+pub mod control;
+pub mod dataplane;
+pub mod exit;
+pub mod telemetry;

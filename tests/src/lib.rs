@@ -1,1 +1,11 @@
-//! Tests.
+//! dpufw's lab: network namespaces, packets, raw wires and an oracle for the tests above the unit level.
+//!
+//! * [`lab`]: network namespaces, veth pairs and processes, all removed again on every way out;
+//! * [`packet`]: frames written as a person would describe them, well-formed or broken on purpose;
+//! * [`wire`]: raw frames on an interface, for what no ordinary client sends;
+//! * [`oracle`]: a plain first-match evaluator and the generators of random policies and packets.
+
+pub mod lab;
+pub mod oracle;
+pub mod packet;
+pub mod wire;

@@ -1,0 +1,168 @@
+//! Mappings, texts and lists of the YAML tree, read against what is expected at their place.
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::names;
+use crate::yaml::{Key, Node, Value};
+
+/// A mapping whose keys are all known.
+pub(super) struct Fields<'n> {
+    pub(super) span: Span,
+    pairs: &'n [(Key, Node)],
+}
+
+impl<'n> Fields<'n> {
+    /// Reads `node` as a mapping and reports every key that is not among `keys`. `what` names it in messages.
+    pub(super) fn read(node: &'n Node, what: &str, keys: &[&str], findings: &mut Diagnostics) -> Option<Self> {
+        let Value::Map(pairs) = &node.value else {
+            findings.push(wrong_type(node, &format!("{what} is a mapping (`key: value`)"), "a mapping"));
+            return None;
+        };
+        for (key, _) in pairs {
+            if !keys.contains(&key.text.as_str()) {
+                findings.push(unknown_key(key, what, keys));
+            }
+        }
+        Some(Self { span: node.span, pairs })
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
+        self.pairs.iter().find(|(own, _)| own.text == key).map(|(_, node)| node)
+    }
+
+    /// Where the key stands.
+    pub(super) fn key_span(&self, key: &str) -> Option<Span> {
+        self.pairs.iter().find(|(own, _)| own.text == key).map(|(own, _)| own.span)
+    }
+
+    /// True if the key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn require(&self, key: &str, what: &str, findings: &mut Diagnostics) -> Option<&'n Node> {
+        let node = self.get(key);
+        if node.is_none() {
+            let place = Span::new(self.span.start, self.span.start);
+            findings.push(
+                Diagnostic::error("missing_key", place, format!("{what} needs the key `{key}`"))
+                    .label(format!("`{key}` is missing")),
+            );
+        }
+        node
+    }
+}
+
+/// Reads `node` as a text.
+pub(super) fn text<'n>(node: &'n Node, expected: &str, findings: &mut Diagnostics) -> Option<&'n str> {
+    match &node.value {
+        Value::Text { text, .. } => Some(text),
+        _ => {
+            findings.push(wrong_type(node, &format!("{expected} must stand here"), expected));
+            None
+        }
+    }
+}
+
+/// Reads `node` as a list; a single text or mapping is a list of one.
+pub(super) fn list<'n>(node: &'n Node, expected: &str, findings: &mut Diagnostics) -> Option<&'n [Node]> {
+    match &node.value {
+        Value::List(items) => Some(items),
+        Value::Text { .. } | Value::Map(_) => Some(std::slice::from_ref(node)),
+        Value::Empty => {
+            findings.push(wrong_type(node, &format!("{expected} must stand here"), expected));
+            None
+        }
+    }
+}
+
+/// Reads `node` as one of some words.
+pub(super) fn word(node: &Node, words: &[&'static str], findings: &mut Diagnostics) -> Option<&'static str> {
+    let expected = one_of(words);
+    let text = text(node, &expected, findings)?;
+    if let Some(word) = words.iter().find(|word| **word == text) {
+        return Some(word);
+    }
+    let mut item = Diagnostic::error("unknown_word", node.span, format!("`{text}` is not known here"))
+        .label(format!("expected {expected}"));
+    if names::NOT_ENFORCED.contains(&text) {
+        item = not_enforced(text, node.span);
+    } else if is_yaml_word(node) {
+        item = item.help("YAML tools turn this word into a boolean, so the language has none of them");
+    } else if let Some(nearest) = names::nearest(text, words.iter().copied()) {
+        item = item.help(format!("did you mean `{nearest}`?"));
+    }
+    findings.push(item);
+    None
+}
+
+/// Reads a name that is defined here.
+pub(super) fn new_name(text: &str, plain: bool, span: Span, what: &str, findings: &mut Diagnostics) -> bool {
+    if plain && names::YAML_WORDS.contains(&text.to_lowercase().as_str()) {
+        findings.push(
+            Diagnostic::error("yaml_boolean", span, format!("`{text}` cannot be the name of {what}"))
+                .help("YAML tools turn this word into a boolean or into nothing; take another name"),
+        );
+        return false;
+    }
+    if names::is_name(text) {
+        return true;
+    }
+    let mended: String = text
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .take(names::MAX_NAME)
+        .collect();
+    let mut item = Diagnostic::error("bad_name", span, format!("`{text}` cannot be the name of {what}"))
+        .label(format!("expected 1 to {} of the characters a-z, 0-9, _ and -", names::MAX_NAME));
+    if names::is_name(&mended) {
+        item = item.help(format!("write `{mended}`"));
+    }
+    findings.push(item);
+    false
+}
+
+/// True if the node is a word that YAML tools turn into a boolean or into nothing.
+pub(super) fn is_yaml_word(node: &Node) -> bool {
+    matches!(&node.value, Value::Text { text, plain: true }
+        if names::YAML_WORDS.contains(&text.to_lowercase().as_str()))
+}
+
+/// The finding for a value of the wrong kind.
+pub(super) fn wrong_type(node: &Node, message: &str, expected: &str) -> Diagnostic {
+    Diagnostic::error("wrong_type", node.span, message).label(format!("expected {expected}, found {}", node.found()))
+}
+
+/// The finding for a part of the language that this version does not enforce.
+pub(super) fn not_enforced(key: &str, span: Span) -> Diagnostic {
+    Diagnostic::error("not_enforced", span, format!("`{key}` is not enforced by this version")).help(
+        "remove it, or keep what it belongs to out of the policy until a version enforces it; dpufw never accepts \
+         a promise that it does not keep",
+    )
+}
+
+/// "`a`, `b` or `c`".
+pub(super) fn one_of(words: &[&str]) -> String {
+    match words {
+        [] => "nothing".to_owned(),
+        [only] => format!("`{only}`"),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(|word| format!("`{word}`")).collect();
+            format!("{} or `{last}`", first.join(", "))
+        }
+    }
+}
+
+fn unknown_key(key: &Key, what: &str, keys: &[&str]) -> Diagnostic {
+    if names::NOT_ENFORCED.contains(&key.text.as_str()) {
+        return not_enforced(&key.text, key.span);
+    }
+    let item = Diagnostic::error("unknown_key", key.span, format!("{what} has no key `{}`", key.text))
+        .label(format!("expected {}", one_of(keys)));
+    match names::nearest(&key.text, keys.iter().copied()) {
+        Some(nearest) => item.help(format!("did you mean `{nearest}`?")),
+        None => item,
+    }
+}

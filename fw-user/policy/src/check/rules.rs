@@ -1,0 +1,247 @@
+//! The `rules:` section.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::fields::{self, Fields};
+use super::services::{self, Services};
+use super::zones::{self, Zones};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span, line_column};
+use crate::model::{Direction, Rule, RuleAction, ZoneIndex, ZoneKind};
+use crate::names;
+use crate::yaml::{Node, Value};
+
+/// Most rules of a policy: a decision holds the number in 22 bits.
+const MAX_RULES: usize = 1 << 20;
+const KEYS: &[&str] = &["name", "allow", "deny", "from", "to", "between"];
+
+/// Reads the section. Rules with errors are left out, except that their names count.
+pub(super) fn read(
+    section: Option<&Node>,
+    zones: &Zones,
+    services: &Services,
+    findings: &mut Diagnostics,
+) -> Vec<Rule> {
+    let Some(node) = section else { return Vec::new() };
+    let items = match &node.value {
+        Value::List(items) => items.as_slice(),
+        Value::Empty => &[],
+        _ => {
+            let message = "`rules` is a list (`- { name: ..., allow: [...], from: ..., to: ... }`)";
+            findings.push(fields::wrong_type(node, message, "a list"));
+            return Vec::new();
+        }
+    };
+    if items.is_empty() {
+        findings.push(
+            Diagnostic::warning("no_rules", node.span, "the list of rules is empty: every flow is denied")
+                .help("this is a lock-down; add a rule for each flow that is wanted"),
+        );
+    }
+    if items.len() > MAX_RULES {
+        let message = format!("the policy has {} rules; at most {MAX_RULES} are enforced", items.len());
+        findings.push(Diagnostic::error("too_large", node.span, message));
+        return Vec::new();
+    }
+    let mut reader = Reader { zones, services, names: HashMap::new(), ids: HashMap::new(), lines: Lines::default() };
+    let mut rules = Vec::with_capacity(items.len());
+    for item in items {
+        let number = rules.len() as u32 + 1;
+        rules.extend(reader.rule(item, number, findings));
+    }
+    rules
+}
+
+struct Reader<'a> {
+    zones: &'a Zones,
+    services: &'a Services,
+    names: HashMap<String, Span>,
+    ids: HashMap<u32, String>,
+    lines: Lines,
+}
+
+/// Line numbers of places that come in order, without counting from the start each time.
+#[derive(Default)]
+struct Lines {
+    byte: usize,
+    line: usize,
+}
+
+impl Lines {
+    fn line(&mut self, text: &str, byte: usize) -> usize {
+        if byte < self.byte {
+            return line_column(text, byte).0;
+        }
+        self.line += text[self.byte..byte].matches('\n').count();
+        self.byte = byte;
+        self.line + 1
+    }
+}
+
+impl Reader<'_> {
+    fn rule(&mut self, node: &Node, number: u32, findings: &mut Diagnostics) -> Option<Rule> {
+        let fields = Fields::read(node, "a rule", KEYS, findings)?;
+        let name = self.name(&fields, findings);
+        let action = action(&fields, findings);
+        let directions = self.directions(&fields, findings);
+        let services = action.map(|(_, node)| self.services.matches(node, findings));
+        let ((name, span), (action, _), directions, services) = (name?, action?, directions?, services?);
+        let rule = Rule {
+            number,
+            id: names::stable_id("rule", &name),
+            name,
+            action,
+            directions,
+            services,
+            line: self.lines.line(&findings.text, node.span.start),
+            span,
+        };
+        self.doubts(&rule, findings);
+        Some(rule)
+    }
+
+    fn name(&mut self, fields: &Fields<'_>, findings: &mut Diagnostics) -> Option<(String, Span)> {
+        let node = fields.require("name", "a rule", findings)?;
+        let text = fields::text(node, "the rule's name", findings)?;
+        let plain = matches!(node.value, Value::Text { plain: true, .. });
+        if !fields::new_name(text, plain, node.span, "a rule", findings) {
+            return None;
+        }
+        if let Some(first) = self.names.get(text) {
+            findings.push(
+                Diagnostic::error("duplicate_rule", node.span, format!("two rules have the name `{text}`"))
+                    .label("used again here")
+                    .also(*first, "first used here")
+                    .help("rename one of the two: counters and logs know a rule by its name"),
+            );
+            return None;
+        }
+        self.names.insert(text.to_owned(), node.span);
+        if let Some(other) = self.ids.insert(names::stable_id("rule", text), text.to_owned()) {
+            findings.push(zones::same_id("rules", text, &other, node.span));
+        }
+        Some((text.to_owned(), node.span))
+    }
+
+    fn directions(&self, fields: &Fields<'_>, findings: &mut Diagnostics) -> Option<Vec<Direction>> {
+        let Some(between) = fields.get("between") else {
+            let from = fields.require("from", "a rule without `between`", findings);
+            let to = fields.require("to", "a rule without `between`", findings);
+            let from = from.and_then(|node| self.zone_list(node, findings));
+            let to = to.and_then(|node| self.zone_list(node, findings));
+            return Some(vec![Direction { from: from?, to: to? }]);
+        };
+        for key in ["from", "to"] {
+            if let Some(span) = fields.key_span(key) {
+                findings.push(
+                    Diagnostic::error("between", span, format!("a rule with `between` has no `{key}`"))
+                        .help("`between: [a, b]` means both ways; remove it, or remove `from` and `to`"),
+                );
+            }
+        }
+        self.between(between, findings)
+    }
+
+    fn between(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<Direction>> {
+        let Value::List(items) = &node.value else {
+            findings.push(fields::wrong_type(node, "`between` is a list of two zones", "a list such as [a, b]"));
+            return None;
+        };
+        let [a, b] = items.as_slice() else {
+            findings.push(
+                Diagnostic::error("between", node.span, format!("`between` has {} zones", items.len()))
+                    .label("expected two zones, such as [gpu, storage]")
+                    .help("for more zones write `from` and `to` with lists"),
+            );
+            return None;
+        };
+        let (a, b) = (self.zone(a, findings), self.zone(b, findings));
+        let (a, b) = (vec![a?], vec![b?]);
+        let mut directions = vec![Direction { from: a.clone(), to: b.clone() }];
+        if a != b {
+            directions.push(Direction { from: b, to: a });
+        }
+        Some(directions)
+    }
+
+    fn zone_list(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<ZoneIndex>> {
+        let items = fields::list(node, "a zone or a list of zones", findings)?;
+        if items.is_empty() {
+            findings.push(
+                Diagnostic::error("empty_list", node.span, "the rule names no zone")
+                    .label("expected at least one zone")
+                    .help("write `any` for every address"),
+            );
+            return None;
+        }
+        let found: Vec<Option<ZoneIndex>> = items.iter().map(|item| self.zone(item, findings)).collect();
+        let found: Option<BTreeSet<ZoneIndex>> = found.into_iter().collect();
+        found.map(|zones| zones.into_iter().collect())
+    }
+
+    fn zone(&self, node: &Node, findings: &mut Diagnostics) -> Option<ZoneIndex> {
+        if let Value::Map(pairs) = &node.value
+            && let Some((key, _)) = pairs.iter().find(|(key, _)| names::NOT_ENFORCED.contains(&key.text.as_str()))
+        {
+            findings.push(fields::not_enforced(&key.text, key.span));
+            return None;
+        }
+        let name = fields::text(node, "a zone's name", findings)?;
+        let zone = self.zones.get(name);
+        if zone.is_none() {
+            findings.push(self.zones.unknown(name, node.span));
+        }
+        zone
+    }
+
+    /// Warns of a rule that can match nothing.
+    fn doubts(&self, rule: &Rule, findings: &mut Diagnostics) {
+        if !rule.services.is_empty() && !rule.services.iter().any(services::opens_flows) {
+            findings.push(services::never_opens(&rule.name, rule.span));
+        }
+        let met = rule.directions.iter().any(|direction| {
+            direction.from.iter().any(|from| direction.to.iter().any(|to| self.may_meet(*from, *to)))
+        });
+        if !met {
+            let message = format!("the rule `{}` matches nothing: its zones are in different VLANs", rule.name);
+            findings.push(
+                Diagnostic::warning("no_common_vlan", rule.span, message)
+                    .help("a packet has one tag, which both of its zones must have"),
+            );
+        }
+    }
+
+    /// True if one VLAN has addresses of both zones.
+    fn may_meet(&self, from: ZoneIndex, to: ZoneIndex) -> bool {
+        let (from, to) = (&self.zones.list[from], &self.zones.list[to]);
+        from.kind != ZoneKind::Named || to.kind != ZoneKind::Named || from.vlan == to.vlan
+    }
+}
+
+/// Action and services of a rule.
+fn action<'n>(fields: &Fields<'n>, findings: &mut Diagnostics) -> Option<(RuleAction, &'n Node)> {
+    match (fields.get("allow"), fields.get("deny")) {
+        (Some(node), None) => Some((RuleAction::Allow, node)),
+        (None, Some(node)) => Some((RuleAction::Deny, node)),
+        (Some(_), Some(_)) => {
+            let [allow, deny] = ["allow", "deny"].map(|key| fields.key_span(key).unwrap_or(fields.span));
+            findings.push(
+                Diagnostic::error("action", deny, "a rule has either `allow` or `deny`, not both")
+                    .label("the second one")
+                    .also(allow, "the first one")
+                    .help("make two rules of it; the first that matches wins"),
+            );
+            None
+        }
+        // `reject` was reported as not enforced.
+        (None, None) if fields.has("reject") => None,
+        (None, None) => {
+            let place = Span::new(fields.span.start, fields.span.start);
+            findings.push(
+                Diagnostic::error("action", place, "the rule has neither `allow` nor `deny`")
+                    .label("expected exactly one of the two")
+                    .help("write `allow: [ssh]` or `deny: all`"),
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The growing set, with a limit and an account of what takes the space.
+
+use fw_common::abi::{LINE_BYTES, LINE_WORDS, Line};
+
+use super::CompileError;
+
+/// A part of the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    Header,
+    Realms,
+    Ipv4,
+    Ipv6,
+    Classes,
+    Protocols,
+    Rules,
+    Pairs,
+    Decisions,
+}
+
+impl Section {
+    const ALL: [Self; 9] = [
+        Self::Header,
+        Self::Realms,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Classes,
+        Self::Protocols,
+        Self::Rules,
+        Self::Pairs,
+        Self::Decisions,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Realms => "realms",
+            Self::Ipv4 => "IPv4 address maps",
+            Self::Ipv6 => "IPv6 address maps",
+            Self::Classes => "address classes",
+            Self::Protocols => "port maps",
+            Self::Rules => "rule records",
+            Self::Pairs => "pairs of zones",
+            Self::Decisions => "decisions",
+        }
+    }
+
+    const fn help(self) -> &'static str {
+        match self {
+            Self::Header | Self::Realms | Self::Ipv4 => {
+                "Each VLAN and each IPv4 /16 with smaller zones costs space: use fewer VLANs or larger prefixes"
+            }
+            Self::Ipv6 => "Use fewer or larger IPv6 prefixes",
+            Self::Classes | Self::Pairs => "Zones that overlap in many ways cost space: merge some",
+            Self::Protocols | Self::Rules => "Use fewer rules or protocols",
+            Self::Decisions => {
+                "Each pair of zones that has rules of its own times each port that rules tell apart costs 4 bytes: \
+                 join ports to ranges, or give rules lists of zones"
+            }
+        }
+    }
+}
+
+/// The set while it grows.
+pub(super) struct Lines {
+    lines: Vec<Line>,
+    /// Most lines that may be used.
+    limit: u64,
+    /// Lines of each section, in the order of [`Section::ALL`].
+    used: [u64; Section::ALL.len()],
+    /// Words in use at the end of the stream, see [`Self::append`].
+    appended: usize,
+}
+
+impl Lines {
+    /// An empty set that may grow to `limit` bytes.
+    pub(super) fn new(limit: u64) -> Self {
+        Self { lines: Vec::new(), limit: limit / LINE_BYTES as u64, used: [0; Section::ALL.len()], appended: 0 }
+    }
+
+    /// Lines so far.
+    pub(super) fn len(&self) -> u32 {
+        // The limit keeps the number of lines below 2^27.
+        self.lines.len() as u32
+    }
+
+    /// Adds zeroed lines and returns the number of the first.
+    pub(super) fn reserve(&mut self, section: Section, count: u64) -> Result<u32, CompileError> {
+        let first = self.lines.len() as u64;
+        self.used[section as usize] = self.used[section as usize].saturating_add(count);
+        match first.checked_add(count) {
+            Some(end) if end <= self.limit => {
+                self.lines.resize(end as usize, Line::default());
+                Ok(first as u32)
+            }
+            _ => Err(self.too_large()),
+        }
+    }
+
+    /// Adds zeroed lines for this many words.
+    pub(super) fn reserve_words(&mut self, section: Section, words: u64) -> Result<u32, CompileError> {
+        self.reserve(section, words.div_ceil(LINE_WORDS as u64))
+    }
+
+    /// Adds a line.
+    pub(super) fn push(&mut self, section: Section, line: Line) -> Result<u32, CompileError> {
+        let at = self.reserve(section, 1)?;
+        self.lines[at as usize] = line;
+        Ok(at)
+    }
+
+    /// Adds words to the table that ends the set. No other call may add lines between two of these.
+    pub(super) fn append(&mut self, section: Section, words: &[u32]) -> Result<(), CompileError> {
+        let start = self.lines.len() * LINE_WORDS - self.free();
+        let missing = (words.len() as u64).saturating_sub(self.free() as u64);
+        self.reserve_words(section, missing)?;
+        for (index, word) in words.iter().enumerate() {
+            let at = start + index;
+            self.lines[at / LINE_WORDS].w[at % LINE_WORDS] = *word;
+        }
+        self.appended = (start + words.len()) % LINE_WORDS;
+        Ok(())
+    }
+
+    /// Words of the last line that [`Self::append`] has not used.
+    const fn free(&self) -> usize {
+        match self.appended {
+            0 => 0,
+            used => LINE_WORDS - used,
+        }
+    }
+
+    /// Sets a word of a line.
+    pub(super) fn set(&mut self, line: u32, word: usize, value: u32) {
+        self.lines[line as usize].w[word] = value;
+    }
+
+    /// Sets a word of a table.
+    pub(super) fn set_word(&mut self, table: u32, index: u32, value: u32) {
+        let index = index as usize;
+        self.lines[table as usize + index / LINE_WORDS].w[index % LINE_WORDS] = value;
+    }
+
+    /// Sets words of a table.
+    pub(super) fn set_words(&mut self, table: u32, index: u32, values: &[u32]) {
+        for (offset, value) in values.iter().enumerate() {
+            self.set_word(table, index + offset as u32, *value);
+        }
+    }
+
+    /// Sets an entry of a table of 16-bit numbers that was 0.
+    pub(super) fn set_half(&mut self, table: u32, index: u32, value: u16) {
+        let at = index as usize / 2;
+        let word = &mut self.lines[table as usize + at / LINE_WORDS].w[at % LINE_WORDS];
+        *word |= u32::from(value) << ((index & 1) * 16);
+    }
+
+    /// Name and bytes of each part.
+    pub(super) fn parts(&self) -> Vec<(&'static str, u64)> {
+        let bytes = self.used.iter().map(|lines| lines * LINE_BYTES as u64);
+        Section::ALL.iter().map(|section| section.name()).zip(bytes).collect()
+    }
+
+    pub(super) fn into_inner(self) -> Vec<Line> {
+        self.lines
+    }
+
+    fn too_large(&self) -> CompileError {
+        let mib = |lines: u64| lines.saturating_mul(LINE_BYTES as u64) >> 20;
+        let largest = Section::ALL.into_iter().max_by_key(|section| self.used[*section as usize]);
+        let largest = largest.unwrap_or(Section::Decisions);
+        CompileError::TooLarge {
+            limit_mib: mib(self.limit),
+            part: largest.name(),
+            part_mib: mib(self.used[largest as usize]),
+            help: largest.help(),
+        }
+    }
+}

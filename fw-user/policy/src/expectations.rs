@@ -1,0 +1,115 @@
+//! Runs the policy's own tests on the compiled tables.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::compile::{CompileError, TableSet, compile};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::explain::{Explanation, explain};
+use crate::model::{Expectation, Policy, RuleAction};
+use crate::Environment;
+
+/// All results.
+#[derive(Clone, Debug)]
+pub struct Expectations {
+    /// One for each expectation, in the order of the file.
+    pub results: Vec<ExpectationResult>,
+    /// An error for each that failed, pointing at its flow.
+    pub diagnostics: Diagnostics,
+}
+
+/// How one expectation came out.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExpectationResult {
+    /// The flow as it is written.
+    pub flow: String,
+    /// Line in the file, from 1.
+    pub line: usize,
+    /// What was expected.
+    pub expected: RuleAction,
+    /// True if everything came out as expected.
+    pub passed: bool,
+    /// What happened; `None` if the flow has no addresses.
+    pub explanation: Option<Explanation>,
+}
+
+impl Expectations {
+    /// True if all came out as expected.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.results.iter().all(|result| result.passed)
+    }
+}
+
+/// Runs all expectations of a policy. Those that name no machine (`self:`) mean the one of `environment`.
+///
+/// # Errors
+/// [`CompileError`]: the policy cannot be compiled.
+pub fn run_expectations(policy: &Policy, environment: &Environment) -> Result<Expectations, CompileError> {
+    let mut machines: HashMap<&[IpAddr], (Environment, TableSet)> = HashMap::new();
+    let mut diagnostics = Diagnostics::new(&policy.file, &policy.text);
+    let mut results = Vec::with_capacity(policy.expectations.len());
+    for expectation in &policy.expectations {
+        let own = match expectation.own_addresses.as_slice() {
+            [] => environment.own_addresses.as_slice(),
+            own => own,
+        };
+        if !machines.contains_key(own) {
+            let machine = Environment { own_addresses: own.to_vec(), ..environment.clone() };
+            let tables = compile(policy, &machine)?;
+            machines.insert(own, (machine, tables));
+        }
+        let (machine, tables) = &machines[own];
+        let (result, finding) = run(policy, machine, tables, expectation);
+        results.push(result);
+        diagnostics.items.extend(finding);
+    }
+    Ok(Expectations { results, diagnostics })
+}
+
+fn run(
+    policy: &Policy,
+    machine: &Environment,
+    tables: &TableSet,
+    expectation: &Expectation,
+) -> (ExpectationResult, Option<Diagnostic>) {
+    let role = expectation.role.as_deref();
+    let explained = explain(policy, tables, machine, &expectation.flow, expectation.vlan, role);
+    let problem = match &explained {
+        Ok(explanation) => difference(expectation, explanation),
+        Err(error) => Some(error.to_string()),
+    };
+    let result = ExpectationResult {
+        flow: expectation.text.clone(),
+        line: expectation.line,
+        expected: expectation.is,
+        passed: problem.is_none(),
+        explanation: explained.ok(),
+    };
+    let finding = problem.map(|problem| {
+        let item = Diagnostic::error("expectation", expectation.span, "an expectation is not met").label(problem);
+        match result.explanation.as_ref().and_then(|explanation| explanation.rule.as_ref()) {
+            Some(rule) => item.help(format!("the rule `{}` (line {}) decides this flow", rule.name, rule.line)),
+            None => item,
+        }
+    });
+    (result, finding)
+}
+
+/// What came out otherwise than expected.
+fn difference(expectation: &Expectation, explanation: &Explanation) -> Option<String> {
+    let rule = explanation.rule.as_ref().map(|rule| rule.name.as_str());
+    let by = rule.map_or_else(|| format!("reason {}", explanation.reason), |rule| format!("rule `{rule}`"));
+    let (wanted, is) = (expectation.is.name(), explanation.verdict.name());
+    if wanted != is {
+        return Some(format!("expected {wanted}, but it is {is} ({by})"));
+    }
+    if let Some(wanted) = expectation.rule.as_deref().filter(|wanted| Some(*wanted) != rule) {
+        return Some(format!("expected rule `{wanted}`, but {by} decides"));
+    }
+    let reason = explanation.reason;
+    let wanted = expectation.reason.as_deref().filter(|wanted| *wanted != reason)?;
+    Some(format!("expected reason {wanted}, but it is {reason}"))
+}

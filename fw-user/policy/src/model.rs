@@ -1,0 +1,383 @@
+//! The checked model: what a policy means, with every name resolved. No tables, no text handling.
+//!
+//! An evaluator can be written from this module alone:
+//!
+//! 1. A packet has a VLAN id (0: untagged), two addresses, a protocol and a selector. The selector is the destination
+//!    port of TCP, UDP and SCTP, `type << 8 | code` of ICMP and ICMPv6, and 0 for every other protocol.
+//! 2. The packet is denied as `unknown_realm` unless its VLAN id is among [`Policy::vlans`].
+//! 3. [`Policy::zones_of`] gives the zones that hold an address in that VLAN. Zones may overlap.
+//! 4. The first rule of [`Policy::rules`] of which one [`Direction`] has a zone of the source in `from` and a zone of
+//!    the destination in `to`, and of which one [`ServiceMatch`] holds protocol and selector, decides. If there is none,
+//!    [`Policy::default`] does.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::diagnostic::Span;
+use crate::flow::FlowSpec;
+
+/// Index of a zone in [`Policy::zones`].
+pub type ZoneIndex = usize;
+
+/// A policy that passed all checks.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Name of the file, for messages.
+    pub file: String,
+    /// The text as it was read.
+    pub text: String,
+    /// SHA-256 of the text.
+    pub hash: [u8; 32],
+    /// The policy's zones in the order of the file, then the built-in ones ([`ZoneKind::BUILT_IN`]).
+    pub zones: Vec<Zone>,
+    /// The policy's own services in the order of the file; built-in ones are not listed.
+    pub services: Vec<Service>,
+    /// Which link protocols pass.
+    pub link: Link,
+    /// The rules in the order of the file. First match wins.
+    pub rules: Vec<Rule>,
+    /// What happens to flows that no rule matches.
+    pub default: Defaults,
+    /// The policy's own tests.
+    pub expectations: Vec<Expectation>,
+}
+
+/// What a zone holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZoneKind {
+    /// A zone of the policy: [`Zone::prefixes`], in the realm of [`Zone::vlan`] only.
+    Named,
+    /// The addresses of this machine ([`crate::Environment::own_addresses`]), in every realm.
+    SelfMachine,
+    /// Every address that no other zone but `any` holds in that realm.
+    Outside,
+    /// Every address.
+    Any,
+    /// The cloud metadata service: [`Zone::prefixes`], in every realm.
+    Metadata,
+    /// Multicast and the limited broadcast address: [`Zone::prefixes`], in every realm.
+    Multicast,
+    /// Link-local addresses: [`Zone::prefixes`], in every realm.
+    LinkLocal,
+}
+
+impl ZoneKind {
+    /// The built-in zones, in the order in which they end [`Policy::zones`].
+    pub const BUILT_IN: [Self; 6] =
+        [Self::SelfMachine, Self::Outside, Self::Any, Self::Metadata, Self::Multicast, Self::LinkLocal];
+
+    /// The name under which rules know a built-in zone; `None` for a named one.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Named => return None,
+            Self::SelfMachine => "self",
+            Self::Outside => "outside",
+            Self::Any => "any",
+            Self::Metadata => "metadata",
+            Self::Multicast => "multicast",
+            Self::LinkLocal => "link_local",
+        })
+    }
+
+    /// Addresses that the zone holds by definition.
+    #[must_use]
+    pub fn prefixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Named | Self::SelfMachine | Self::Outside | Self::Any => &[],
+            // The addresses of AWS, Azure, GCP and OpenStack (IPv4), of AWS (IPv6).
+            Self::Metadata => &["169.254.169.254/32", "fd00:ec2::254/128"],
+            // RFC 5771, RFC 919, RFC 4291 section 2.7.
+            Self::Multicast => &["224.0.0.0/4", "255.255.255.255/32", "ff00::/8"],
+            // RFC 3927, RFC 4291 section 2.5.6.
+            Self::LinkLocal => &["169.254.0.0/16", "fe80::/10"],
+        }
+    }
+}
+
+/// A named set of addresses.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    /// Name, as rules write it.
+    pub name: String,
+    /// Stable id, made from the name; never 0.
+    pub id: u32,
+    /// What the zone holds.
+    pub kind: ZoneKind,
+    /// VLAN id of the zone's realm; 0: untagged. Built-in zones hold in every realm and have 0 here.
+    pub vlan: u16,
+    /// The zone's prefixes, sorted, without duplicates, host bits 0. Empty for `self`, `outside` and `any`.
+    pub prefixes: Vec<IpNet>,
+    /// Where the zone's name stands; empty for built-in zones.
+    pub span: Span,
+}
+
+/// A named list of matches.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Name.
+    pub name: String,
+    /// What it matches, sorted, overlapping ranges merged.
+    pub matches: Vec<ServiceMatch>,
+    /// Where the name stands.
+    pub span: Span,
+}
+
+/// One protocol and a range of its selectors, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ServiceMatch {
+    /// IP protocol number; `None`: every protocol.
+    pub proto: Option<u8>,
+    /// Lowest selector: destination port (TCP, UDP, SCTP) or ICMP `type << 8 | code`; 0 for the rest.
+    pub lo: u16,
+    /// Highest selector; `u16::MAX` where the whole protocol is meant.
+    pub hi: u16,
+}
+
+impl ServiceMatch {
+    /// Every packet: the service `all`.
+    pub const ALL: Self = Self { proto: None, lo: 0, hi: u16::MAX };
+
+    /// All packets of a protocol.
+    #[must_use]
+    pub const fn protocol(proto: u8) -> Self {
+        Self { proto: Some(proto), lo: 0, hi: u16::MAX }
+    }
+
+    /// True if a packet of this protocol and selector is meant.
+    #[must_use]
+    pub fn holds(&self, proto: u8, selector: u16) -> bool {
+        self.proto.is_none_or(|own| own == proto) && (self.lo..=self.hi).contains(&selector)
+    }
+}
+
+/// What a rule or the default says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleAction {
+    /// The flow may be opened.
+    Allow,
+    /// The packet is dropped.
+    Deny,
+}
+
+impl RuleAction {
+    /// As the policy writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Place in the policy, from 1; the number that decisions of the tables carry (0 is the default).
+    pub number: u32,
+    /// Name, unique in the policy.
+    pub name: String,
+    /// Stable id, made from the name; never 0.
+    pub id: u32,
+    /// Allow or deny.
+    pub action: RuleAction,
+    /// One direction for `from`/`to`; both for `between`.
+    pub directions: Vec<Direction>,
+    /// What the rule matches, sorted, overlapping ranges merged.
+    pub services: Vec<ServiceMatch>,
+    /// Line of the rule in the file, from 1.
+    pub line: usize,
+    /// Where the rule's name stands.
+    pub span: Span,
+}
+
+impl Rule {
+    /// True if one of the rule's matches holds this protocol and selector.
+    #[must_use]
+    pub fn serves(&self, proto: u8, selector: u16) -> bool {
+        self.services.iter().any(|service| service.holds(proto, selector))
+    }
+}
+
+/// Who opens the flow, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Direction {
+    /// The source is in one of these; sorted.
+    pub from: Vec<ZoneIndex>,
+    /// The destination is in one of these; sorted.
+    pub to: Vec<ZoneIndex>,
+}
+
+/// The `link:` section: what passes below and beside the rules.
+#[expect(clippy::struct_excessive_bools, reason = "each is one key of the link section")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// ARP.
+    pub arp: bool,
+    /// IPv6 neighbour discovery and duplicate address detection.
+    pub nd: bool,
+    /// LLDP.
+    pub lldp: bool,
+    /// LACP and the other slow protocols.
+    pub lacp: bool,
+    /// DHCP as a client.
+    pub dhcp_client: bool,
+    /// Router advertisements.
+    pub router_advertisement: RouterAdvertisement,
+    /// IGMP and MLD.
+    pub multicast: bool,
+}
+
+impl Default for Link {
+    /// Without a link section: ARP, neighbour discovery, LLDP and LACP; a default-deny node must not die of its policy.
+    fn default() -> Self {
+        Self {
+            arp: true,
+            nd: true,
+            lldp: true,
+            lacp: true,
+            dhcp_client: false,
+            router_advertisement: RouterAdvertisement::Never,
+            multicast: false,
+        }
+    }
+}
+
+/// From which ports router advertisements are accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouterAdvertisement {
+    /// From none.
+    Never,
+    /// From ports with one of these roles.
+    Roles(Vec<String>),
+}
+
+/// What happens to flows that no rule matches. This version drops; `reject` is refused when the policy is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Defaults {
+    /// Flows from inside (this machine, or the guarded host).
+    pub inside: DefaultAction,
+    /// Flows from outside.
+    pub outside: DefaultAction,
+}
+
+/// One default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefaultAction {
+    /// Without an answer.
+    Drop,
+}
+
+/// A test that the policy brings along.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// The flow.
+    pub flow: FlowSpec,
+    /// The flow as it is written.
+    pub text: String,
+    /// Role of the port it comes in by, where the policy says one. Of this version only router advertisements ask for it.
+    pub role: Option<String>,
+    /// VLAN id; `None`: that of the flow's zones, else untagged.
+    pub vlan: Option<u16>,
+    /// Addresses of the machine that is meant; empty: those of the [`crate::Environment`].
+    pub own_addresses: Vec<IpAddr>,
+    /// What should happen.
+    pub is: RuleAction,
+    /// Name of the rule that should decide.
+    pub rule: Option<String>,
+    /// Machine name of the reason that should be given.
+    pub reason: Option<String>,
+    /// Line in the file, from 1.
+    pub line: usize,
+    /// Where the flow stands.
+    pub span: Span,
+}
+
+impl Policy {
+    /// The VLAN ids that the policy names, sorted; 0 (untagged) is always among them. Packets with another tag are
+    /// denied.
+    #[must_use]
+    pub fn vlans(&self) -> BTreeSet<u16> {
+        self.zones.iter().map(|zone| zone.vlan).chain([0]).collect()
+    }
+
+    /// Index of the built-in zone of this kind.
+    #[must_use]
+    pub fn built_in(&self, kind: ZoneKind) -> Option<ZoneIndex> {
+        self.zones.iter().position(|zone| zone.kind == kind && kind != ZoneKind::Named)
+    }
+
+    /// Index of the zone with this name.
+    #[must_use]
+    pub fn zone(&self, name: &str) -> Option<ZoneIndex> {
+        self.zones.iter().position(|zone| zone.name == name)
+    }
+
+    /// All zones that hold this address in the realm of this VLAN id, by definition: `outside` if no other zone but
+    /// `any` holds it. `own` are the addresses of this machine. Sorted.
+    #[must_use]
+    pub fn zones_of(&self, vlan: u16, address: IpAddr, own: &[IpAddr]) -> Vec<ZoneIndex> {
+        let in_prefixes = |zone: &Zone| zone.prefixes.iter().any(|prefix| prefix.contains(&address));
+        let named = |zone: &Zone| match zone.kind {
+            ZoneKind::Named => zone.vlan == vlan && in_prefixes(zone),
+            ZoneKind::SelfMachine => own.contains(&address),
+            ZoneKind::Metadata | ZoneKind::Multicast | ZoneKind::LinkLocal => in_prefixes(zone),
+            ZoneKind::Outside | ZoneKind::Any => false,
+        };
+        let outside = !self.zones.iter().any(named);
+        let holds = |zone: &Zone| match zone.kind {
+            ZoneKind::Any => true,
+            ZoneKind::Outside => outside,
+            _ => named(zone),
+        };
+        (0..self.zones.len()).filter(|&index| holds(&self.zones[index])).collect()
+    }
+
+    /// The most specific zone that holds this address: the policy's zones before built-in ones, then the longest prefix,
+    /// then the zone that stands first. `outside` where no zone holds it.
+    #[must_use]
+    pub fn most_specific(&self, vlan: u16, address: IpAddr, own: &[IpAddr]) -> Option<ZoneIndex> {
+        let full = if address.is_ipv4() { 32 } else { 128 };
+        let length = |zone: &Zone| match zone.kind {
+            ZoneKind::SelfMachine => Some(full),
+            ZoneKind::Any | ZoneKind::Outside => None,
+            _ => zone.prefixes.iter().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max(),
+        };
+        let rank = |index: &ZoneIndex| {
+            let zone = &self.zones[*index];
+            (zone.kind == ZoneKind::Any, zone.kind != ZoneKind::Named, Reverse(length(zone)), *index)
+        };
+        self.zones_of(vlan, address, own).into_iter().min_by_key(rank)
+    }
+
+    /// Names of the port roles that the policy uses, sorted.
+    #[must_use]
+    pub fn roles(&self) -> BTreeSet<&str> {
+        let link = match &self.link.router_advertisement {
+            RouterAdvertisement::Never => &[][..],
+            RouterAdvertisement::Roles(roles) => roles,
+        };
+        let expected = self.expectations.iter().filter_map(|expectation| expectation.role.as_deref());
+        link.iter().map(String::as_str).chain(expected).collect()
+    }
+
+    /// SHA-256 of the policy's text in hexadecimal.
+    #[must_use]
+    pub fn hash_hex(&self) -> String {
+        use std::fmt::Write as _;
+        self.hash.iter().fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}

@@ -1,0 +1,247 @@
+//! YAML text to a tree whose every key and value knows its place. A small part of YAML: one document of mappings,
+//! lists and texts. Anchors, aliases and tags are refused, so no text can be larger than it looks.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+
+/// Largest text, bytes.
+const MAX_TEXT: usize = 16 << 20;
+/// Deepest nesting; the language itself needs 5 levels.
+const MAX_DEPTH: usize = 32;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) span: Span,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    /// Nothing, `~` or `null`.
+    Empty,
+    /// A text; `plain` if it has no quotes.
+    Text { text: String, plain: bool },
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping; keys are unique.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a mapping.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    pub(crate) span: Span,
+    pub(crate) text: String,
+}
+
+impl Node {
+    /// For messages: "found ...".
+    pub(crate) const fn found(&self) -> &'static str {
+        match self.value {
+            Value::Empty => "nothing",
+            Value::Text { .. } => "a text",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// Parses a text. `None` if it is not YAML of this kind; `findings` says why.
+pub(crate) fn parse(text: &str, findings: &mut Diagnostics) -> Option<Node> {
+    if text.len() > MAX_TEXT {
+        let message = format!("the policy has {} bytes; at most {MAX_TEXT} are read", text.len());
+        findings.push(Diagnostic::error("too_large", Span::default(), message));
+        return None;
+    }
+    let mut tree = Tree { places: Places::new(text), findings, open: Vec::new(), root: None, documents: 0 };
+    for event in Parser::new_from_str(text) {
+        let taken = event.map_err(|error| tree.syntax(text, &error)).and_then(|(event, span)| {
+            let span = tree.places.span(span.start, span.end);
+            tree.take(event, span)
+        });
+        if let Err(item) = taken {
+            tree.findings.push(item);
+            return None;
+        }
+    }
+    tree.root
+}
+
+/// Turns the parser's character numbers into bytes.
+struct Places {
+    /// Byte of each character, and the end; empty if the text is ASCII, where both are the same.
+    bytes: Vec<usize>,
+    len: usize,
+}
+
+impl Places {
+    fn new(text: &str) -> Self {
+        let bytes = match text.is_ascii() {
+            true => Vec::new(),
+            false => text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect(),
+        };
+        Self { bytes, len: text.len() }
+    }
+
+    fn byte(&self, marker: Marker) -> usize {
+        match self.bytes.is_empty() {
+            true => marker.index().min(self.len),
+            false => self.bytes.get(marker.index()).copied().unwrap_or(self.len),
+        }
+    }
+
+    fn span(&self, start: Marker, end: Marker) -> Span {
+        Span::new(self.byte(start), self.byte(end))
+    }
+}
+
+/// A list or mapping whose end has not come yet.
+struct Open {
+    start: usize,
+    /// End of the last child.
+    end: usize,
+    value: Value,
+    /// A mapping's key that waits for its value; `None` inside marks a key whose pair is left out.
+    key: Option<Option<Key>>,
+    /// Where each key of a mapping stands.
+    seen: HashMap<String, Span>,
+}
+
+struct Tree<'f> {
+    places: Places,
+    findings: &'f mut Diagnostics,
+    open: Vec<Open>,
+    root: Option<Node>,
+    documents: usize,
+}
+
+impl Tree<'_> {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) => self.document(span),
+            Event::Alias(_) => Err(no_anchor(span)),
+            Event::Scalar(text, style, anchor, tag) => {
+                plain_value(anchor, tag.is_some(), span)?;
+                let plain = style == ScalarStyle::Plain;
+                let value = match plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
+                    true => Value::Empty,
+                    false => Value::Text { text: text.into_owned(), plain },
+                };
+                self.add(Node { span, value })
+            }
+            Event::SequenceStart(anchor, tag) => {
+                plain_value(anchor, tag.is_some(), span)?;
+                self.push(span, Value::List(Vec::new()))
+            }
+            Event::MappingStart(anchor, tag) => {
+                plain_value(anchor, tag.is_some(), span)?;
+                self.push(span, Value::Map(Vec::new()))
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(open) => {
+                    // A block ends without a sign of its own, somewhere on a later line.
+                    let end = if span.end > span.start { span.end } else { open.end };
+                    self.add(Node { span: Span::new(open.start, end.max(open.start)), value: open.value })
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn document(&mut self, span: Span) -> Result<(), Diagnostic> {
+        self.documents += 1;
+        if self.documents == 1 {
+            return Ok(());
+        }
+        Err(Diagnostic::error("syntax", span, "a policy is one YAML document, and here a second one begins")
+            .help("remove the line `---` and what follows, or put it in a file of its own"))
+    }
+
+    fn push(&mut self, span: Span, value: Value) -> Result<(), Diagnostic> {
+        if self.open.len() == MAX_DEPTH {
+            return Err(Diagnostic::error("syntax", span, "lists and mappings are nested too deeply")
+                .label(format!("at most {MAX_DEPTH} levels are read")));
+        }
+        self.open.push(Open { start: span.start, end: span.end, value, key: None, seen: HashMap::new() });
+        Ok(())
+    }
+
+    /// Adds a complete node to the innermost open list or mapping.
+    fn add(&mut self, node: Node) -> Result<(), Diagnostic> {
+        let Some(open) = self.open.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        open.end = node.span.end;
+        match &mut open.value {
+            Value::List(items) => items.push(node),
+            Value::Map(pairs) => match open.key.take() {
+                Some(Some(key)) => pairs.push((key, node)),
+                Some(None) => {}
+                None => {
+                    let key = key(node)?;
+                    if let Some(first) = open.seen.get(&key.text) {
+                        self.findings.push(duplicate(&key, *first));
+                        open.key = Some(None);
+                    } else {
+                        open.seen.insert(key.text.clone(), key.span);
+                        open.key = Some(Some(key));
+                    }
+                }
+            },
+            Value::Empty | Value::Text { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn syntax(&self, text: &str, error: &ScanError) -> Diagnostic {
+        let start = self.places.byte(*error.marker());
+        let end = start + text[start..].chars().next().map_or(0, char::len_utf8);
+        let before = text[..start].rsplit('\n').next().unwrap_or("");
+        let line = before.to_owned() + text[start..].split('\n').next().unwrap_or("");
+        let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
+        let help = match indent.contains('\t') {
+            true => "indent with spaces; YAML takes no tabs there",
+            false => {
+                "check the indentation and the brackets above; texts that hold any of `: # [ ] { } , & *` need quotes, \
+                 such as \"fd00::/8\""
+            }
+        };
+        let message = format!("the policy is not valid YAML: {}", error.info());
+        Diagnostic::error("syntax", Span::new(start, end), message).help(help)
+    }
+}
+
+fn key(node: Node) -> Result<Key, Diagnostic> {
+    match node.value {
+        Value::Text { text, .. } => Ok(Key { span: node.span, text }),
+        _ => Err(Diagnostic::error("syntax", node.span, "a key must be a word")
+            .label(format!("expected a key, found {}", node.found()))),
+    }
+}
+
+fn duplicate(key: &Key, first: Span) -> Diagnostic {
+    Diagnostic::error("duplicate_key", key.span, format!("the key `{}` stands here twice", key.text))
+        .label("given again")
+        .also(first, "first given here")
+        .help("keep one of the two")
+}
+
+fn plain_value(anchor: usize, tag: bool, span: Span) -> Result<(), Diagnostic> {
+    match (anchor, tag) {
+        (0, false) => Ok(()),
+        (0, true) => Err(Diagnostic::error("syntax", span, "YAML tags (`!name`) are not part of the language")
+            .help("remove the tag")),
+        _ => Err(no_anchor(span)),
+    }
+}
+
+fn no_anchor(span: Span) -> Diagnostic {
+    Diagnostic::error("syntax", span, "YAML anchors and aliases (`&name`, `*name`) are not part of the language")
+        .help("give the list a name as a zone or a service, and use the name")
+}

@@ -1,0 +1,84 @@
+//! Reads denied packets from the kernel's ring.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::io::unix::AsyncFd;
+
+use super::core::{Agent, lock};
+use super::faults::Part;
+use crate::dataplane::EventReader;
+use crate::telemetry::{DropRecord, WallClock};
+
+/// Events taken in one go before other tasks have a turn.
+const BATCH: usize = 512;
+/// How long an interface's name is believed.
+const NAME_AGE: Duration = Duration::from_secs(2);
+
+/// Reads until the agent stops.
+pub(super) async fn run(agent: Arc<Agent>, reader: EventReader) {
+    let outcome = read(&agent, reader).await;
+    agent.faults.note(Part::Events, outcome.map_err(|error| format!("denied packets are not reported: {error}")));
+}
+
+async fn read(agent: &Agent, reader: EventReader) -> std::io::Result<()> {
+    // SAFETY: the reader owns the ring's descriptor and always gives out that one, so it is open, and stays the same,
+    // until the AsyncFd drops the reader.
+    let mut ring = unsafe { AsyncFd::register(reader) }?;
+    let mut interfaces = Interfaces::default();
+    // What strangers send may fill the ring with anything; the log hears of it at most once a minute.
+    let limit: DefaultDirectRateLimiter = RateLimiter::direct(Quota::per_minute(NonZeroU32::MIN));
+    loop {
+        let mut ready = ring.readable_mut().await?;
+        let clock = WallClock::read();
+        let (mut taken, mut strange) = (0, 0);
+        while taken < BATCH
+            && let Some(event) = ready.get_inner_mut().next_event()
+        {
+            taken += 1;
+            let interface = interfaces.name(event.ifindex);
+            let record = DropRecord::new(&event, interface, &lock(&agent.names), &clock);
+            match record {
+                Some(record) => agent.drops.publish(record),
+                None => strange += 1,
+            }
+        }
+        if taken < BATCH {
+            ready.clear_ready();
+        }
+        drop(ready);
+        if strange > 0 {
+            agent.totals.strange_events.add(strange);
+            if limit.check().is_ok() {
+                tracing::warn!("{strange} events from the kernel were not understood and are ignored");
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Names of interfaces by index. Bounded by the number of interfaces, asked anew every two seconds.
+#[derive(Default)]
+struct Interfaces {
+    names: HashMap<u32, String>,
+    read: Option<Instant>,
+}
+
+impl Interfaces {
+    fn name(&mut self, ifindex: u32) -> String {
+        if self.read.is_none_or(|read| read.elapsed() > NAME_AGE) {
+            self.names = list_names();
+            self.read = Some(Instant::now());
+        }
+        self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("#{ifindex}"))
+    }
+}
+
+fn list_names() -> HashMap<u32, String> {
+    // Without the list, numbers are shown.
+    let Ok(list) = nix::net::if_::if_nameindex() else { return HashMap::new() };
+    list.iter().map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned())).collect()
+}

@@ -1,0 +1,80 @@
+//! The last good policy, kept on disk so that a broken file at the next start is no catastrophe.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A policy that was in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastGood {
+    /// Name of the file it came from.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    /// The generation it had.
+    pub generation: u32,
+    /// When it was applied.
+    pub applied: Timestamp,
+}
+
+fn file(state_dir: &Path) -> PathBuf {
+    state_dir.join("last-good-policy.json")
+}
+
+impl LastGood {
+    /// Reads the last good policy; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the file cannot be read or understood.
+    pub fn read(state_dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = file(state_dir);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Writes it; readers see the old or the new one, whole, even after a power cut.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn write(&self, state_dir: &Path) -> anyhow::Result<()> {
+        let path = file(state_dir);
+        let failed = || format!("cannot write {}", path.display());
+        let mut temporary = tempfile::NamedTempFile::new_in(state_dir).with_context(failed)?;
+        temporary.write_all(&serde_json::to_vec(self)?).with_context(failed)?;
+        temporary.as_file().sync_all().with_context(failed)?;
+        temporary.persist(&path).with_context(failed)?;
+        std::fs::File::open(state_dir).and_then(|directory| directory.sync_all()).with_context(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LastGood;
+
+    #[test]
+    fn it_is_read_back_whole_and_damage_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(LastGood::read(dir.path()).unwrap(), None);
+        let mut good = LastGood {
+            name: "policy.yaml".into(),
+            text: "version: 1\n".into(),
+            generation: 7,
+            applied: jiff::Timestamp::UNIX_EPOCH,
+        };
+        good.write(dir.path()).unwrap();
+        assert_eq!(LastGood::read(dir.path()).unwrap(), Some(good.clone()));
+        good.generation = 8;
+        good.write(dir.path()).unwrap();
+        assert_eq!(LastGood::read(dir.path()).unwrap().unwrap().generation, 8);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        std::fs::write(super::file(dir.path()), "{").unwrap();
+        assert!(LastGood::read(dir.path()).unwrap_err().to_string().contains("damaged"));
+    }
+}

@@ -1,0 +1,197 @@
+//! Status and metrics.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fw_common::abi::{ABI_VERSION, Reason, map_names};
+use fw_common::pipeline::FlowStat;
+
+use super::apply::InForce;
+use super::attach;
+use super::bypass::Bypasses;
+use super::core::{Agent, lock};
+use super::coverage::{self, Facts};
+use super::faults::Part;
+use super::links::{self, LinkFacts};
+use crate::control::{DropCount, FlowCount, FlowTotals, PolicyStatus, Status, TableStatus};
+use crate::dataplane::Attachment;
+use crate::exit::chain;
+use crate::telemetry::{FlowGauge, Snapshot, Table};
+
+/// The tables: kind, family, map.
+const TABLES: [(Table, u8, &str); 4] = [
+    (Table::Main, 4, map_names::FLOWS4),
+    (Table::Main, 6, map_names::FLOWS6),
+    (Table::HalfOpen, 4, map_names::HALF4),
+    (Table::HalfOpen, 6, map_names::HALF6),
+];
+
+impl Agent {
+    /// What runs, what is covered, what is wrong.
+    pub async fn status(&self) -> Status {
+        let links = links::list().await;
+        let outcome = links.as_ref().map(|_| ()).map_err(|error| format!("interfaces cannot be listed: {error:#}"));
+        self.faults.note(Part::Coverage, outcome);
+        let links = links.unwrap_or_default();
+        let policy = policy_status(self.policy.lock().await.as_ref());
+        tokio::task::block_in_place(|| self.status_of(&links, policy))
+    }
+
+    fn status_of(&self, links: &[LinkFacts], policy: PolicyStatus) -> Status {
+        let attached = self.attached();
+        let ports = lock(&self.ports).clone();
+        let gaps = attach::gaps(&ports, &attached, links);
+        let bypasses = Bypasses::read(Path::new("/proc"));
+        let facts = Facts { links, ports: &gaps, ignore: &self.config.ignore, bypasses: &bypasses };
+        let (passed_packets, drops) = self.counts();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: ABI_VERSION,
+            pid: std::process::id(),
+            started: self.started,
+            mode: self.config.mode.name().to_owned(),
+            pin_dir: self.config.pins().display().to_string(),
+            took_over: self.took_over,
+            policy,
+            ports: ports.iter().map(|port| attach::status(port, &attached)).collect(),
+            flows: self.flow_counts(),
+            tables: self.table_status(),
+            totals: self.flow_totals(),
+            passed_packets,
+            drops,
+            coverage: coverage::judge(&facts),
+            coverage_notes: coverage::notes(&facts),
+            degraded: Vec::new(),
+        };
+        status.degraded = self.faults.list();
+        status.degraded.extend(ports.iter().flat_map(|port| attach::faults(port, &attached, links)));
+        if status.policy.generation == 0 {
+            status.degraded.push("no policy is in force: everything is dropped".to_owned());
+        }
+        status
+    }
+
+    fn attached(&self) -> Vec<Attachment> {
+        let plane = lock(&self.plane);
+        let attached = plane.as_ref().map_or_else(|| Ok(Vec::new()), crate::dataplane::DataPlane::attached);
+        self.counted(attached).unwrap_or_default()
+    }
+
+    /// Turns an error of reading into a fault.
+    fn counted<T>(&self, result: Result<T, crate::dataplane::DataPlaneError>) -> Option<T> {
+        let outcome = result.as_ref().map(|_| ()).map_err(|error| format!("the data plane cannot be read: {}", chain(error)));
+        self.faults.note(Part::Counters, outcome);
+        result.ok()
+    }
+
+    fn counts(&self) -> (u64, Vec<DropCount>) {
+        let counters = self.counted(self.tables.counters()).unwrap_or_default();
+        let mut passed = 0;
+        let mut drops = Vec::new();
+        for (number, count) in counters {
+            match Reason::from_number(number) {
+                Some(reason) if reason.allows() => passed += count.packets,
+                reason => drops.push(DropCount {
+                    reason: reason.map_or_else(|| format!("#{number}"), |reason| reason.name().to_owned()),
+                    packets: count.packets,
+                    bytes: count.bytes,
+                }),
+            }
+        }
+        drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
+        (passed, drops)
+    }
+
+    fn flow_counts(&self) -> Vec<FlowCount> {
+        let counts = lock(&self.flow_counts);
+        let count = |((table, family, state), count): (&(Table, u8, &'static str), &u64)| FlowCount {
+            table: table.name().to_owned(),
+            family: *family,
+            state: (*state).to_owned(),
+            count: *count,
+        };
+        counts.iter().map(count).collect()
+    }
+
+    fn table_status(&self) -> Vec<TableStatus> {
+        let mut used = BTreeMap::<(Table, u8), u64>::new();
+        for ((table, family, _), count) in lock(&self.flow_counts).iter() {
+            *used.entry((*table, *family)).or_default() += count;
+        }
+        let status = |(table, family, map): (Table, u8, &'static str)| TableStatus {
+            table: table.name().to_owned(),
+            family,
+            used: used.get(&(table, family)).copied().unwrap_or_default(),
+            capacity: self.counted(self.tables.capacity(map)).unwrap_or_default().into(),
+        };
+        TABLES.into_iter().map(status).collect()
+    }
+
+    fn flow_totals(&self) -> FlowTotals {
+        let stats = self.counted(self.tables.flow_stats()).unwrap_or_default();
+        let stat = |stat: FlowStat| stats.get(stat as usize).copied().unwrap_or_default();
+        FlowTotals {
+            opened: stat(FlowStat::Opened),
+            promoted: stat(FlowStat::Promoted),
+            unanswered: self.totals.unanswered.get(),
+            records: self.totals.records.get(),
+            records_lost: lock(&self.flow_log).as_ref().map_or(0, crate::telemetry::FlowLog::lost),
+            events_suppressed: stat(FlowStat::EventsSuppressed),
+            events_lost: stat(FlowStat::EventsLost),
+        }
+    }
+
+    /// What the metrics are made of.
+    pub async fn snapshot(&self) -> Snapshot {
+        let policy = policy_status(self.policy.lock().await.as_ref());
+        tokio::task::block_in_place(|| self.snapshot_of(&policy))
+    }
+
+    fn snapshot_of(&self, policy: &PolicyStatus) -> Snapshot {
+        let counters = self.counted(self.tables.counters()).unwrap_or_default();
+        let known = |(number, count)| Reason::from_number(number).map(|reason| (reason, count));
+        let gauge = |((table, family, state), count): (&(Table, u8, &'static str), &u64)| FlowGauge {
+            table: table.name(),
+            state,
+            family: *family,
+            count: *count,
+        };
+        let capacity = self.table_status().into_iter().map(|table| (table.table, table.family, table.capacity));
+        Snapshot {
+            counters: counters.into_iter().filter_map(known).collect(),
+            flows: lock(&self.flow_counts).iter().map(gauge).collect(),
+            capacity: capacity.collect(),
+            totals: totals(&self.flow_totals(), self.totals.strange_events.get()),
+            generation: policy.generation,
+            policy_age_s: policy.age_s,
+            degraded: !self.faults.list().is_empty(),
+        }
+    }
+}
+
+fn policy_status(in_force: Option<&InForce>) -> PolicyStatus {
+    let Some(current) = in_force else { return PolicyStatus::default() };
+    let age = jiff::Timestamp::now().duration_since(current.applied).as_secs_f64().max(0.0);
+    PolicyStatus {
+        name: current.policy.file.clone(),
+        hash: current.policy.hash_hex(),
+        generation: current.generation,
+        applied: Some(current.applied),
+        age_s: age,
+        rules: u32::try_from(current.policy.rules.len()).unwrap_or(u32::MAX),
+        zones: u32::try_from(current.policy.zones.iter().filter(|zone| zone.span.end > 0).count()).unwrap_or(u32::MAX),
+    }
+}
+
+fn totals(totals: &FlowTotals, strange: u64) -> Vec<(&'static str, &'static str, u64)> {
+    vec![
+        ("dpufw_flows_opened_total", "Flows opened.", totals.opened),
+        ("dpufw_flows_promoted_total", "Flows confirmed by their openers.", totals.promoted),
+        ("dpufw_flows_unanswered_total", "Flows that nobody answered, since the agent started.", totals.unanswered),
+        ("dpufw_flow_records_total", "Flow records made, since the agent started.", totals.records),
+        ("dpufw_flow_records_lost_total", "Flow records that could not be written.", totals.records_lost),
+        ("dpufw_events_suppressed_total", "Denied packets not reported: the limit was reached.", totals.events_suppressed),
+        ("dpufw_events_lost_total", "Denied packets not reported: the ring was full.", totals.events_lost),
+        ("dpufw_events_strange_total", "Events that the agent did not understand.", strange),
+    ]
+}

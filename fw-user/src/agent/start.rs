@@ -1,0 +1,219 @@
+//! The start of the agent: everything is checked before anything is changed.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use fw_policy::{Diagnostics, Policy};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::apply::{InForce, texts};
+use super::attach::{attach, refused};
+use super::core::{Agent, FlowCounts, RECENT_DROPS, Totals, lock};
+use super::faults::{Faults, Part};
+use super::hub::Hub;
+use super::last_good::LastGood;
+use super::links::LinkFacts;
+use super::{AgentConfig, Locks, links, own_addresses, policy};
+use crate::control::Session;
+use crate::dataplane::{DataPlane, EventReader, FlowSizes, Options, detach_all};
+use crate::exit::{Exit, Failure};
+use crate::telemetry::{FlowLog, Names};
+
+/// Denied packets reported per CPU and 67 ms.
+const EVENTS_PER_WINDOW: u32 = 32;
+
+/// A started agent with what its tasks need.
+pub struct Started {
+    /// The agent.
+    pub agent: Arc<Agent>,
+    /// Denied packets.
+    pub events: EventReader,
+    /// Held as long as the agent lives.
+    pub locks: Locks,
+}
+
+/// The policy to start with.
+struct Chosen {
+    policy: Policy,
+    /// Why it is not the one in the policy file.
+    fault: Option<String>,
+}
+
+/// Starts the agent: locks, policy, data plane, ports. Policy and ports are in place before a program is attached.
+///
+/// # Errors
+/// Then nothing has been attached that was not before; what a predecessor left enforcing still does.
+///
+/// # Panics
+/// Outside of a multi-threaded tokio runtime.
+pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure> {
+    privileged()?;
+    let locks = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
+    let links = links::list().await.map_err(|error| Failure::no(format!("{error:#}")))?;
+    let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
+    let faults = Faults::default();
+    let previous = LastGood::read(&config.state_dir).unwrap_or_else(|error| {
+        faults.note(Part::LastGood, Err(format!("{error:#}")));
+        None
+    });
+    let chosen = choose(&config, &own, previous.as_ref(), force)?;
+    faults.note(Part::Policy, chosen.as_ref().and_then(|chosen| chosen.fault.clone()).map_or(Ok(()), Err));
+    let flow_log = open_flow_log(&config, &faults);
+    let names = open_names(&config, &faults);
+
+    let mut plane = DataPlane::open(options(&config)).map_err(|error| refused(&error))?;
+    plane.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let took_over = plane.took_over();
+    let events = plane.events().map_err(|error| refused(&error))?;
+    let agent = Agent {
+        tables: Arc::clone(plane.tables()),
+        plane: Mutex::new(Some(plane)),
+        policy: tokio::sync::Mutex::new(None),
+        ports: Mutex::new(Vec::new()),
+        names: Mutex::new(names),
+        drops: Hub::new(RECENT_DROPS),
+        records: Hub::new(0),
+        flow_log: Mutex::new(flow_log),
+        flow_counts: Mutex::new(FlowCounts::new()),
+        totals: Totals::default(),
+        faults,
+        started: Timestamp::now(),
+        took_over,
+        stop: CancellationToken::new(),
+        config,
+    };
+    match tokio::task::block_in_place(|| agent.bring_up(chosen, own, previous.as_ref(), &links)) {
+        Ok(in_force) => *agent.policy.lock().await = in_force,
+        Err(failure) => return Err(agent.give_up(failure)),
+    }
+    Ok(Started { agent: Arc::new(agent), events, locks })
+}
+
+impl Agent {
+    fn bring_up(
+        &self,
+        chosen: Option<Chosen>,
+        own: BTreeSet<IpAddr>,
+        previous: Option<&LastGood>,
+        links: &[LinkFacts],
+    ) -> Result<Option<InForce>, Failure> {
+        let in_force = chosen.map(|chosen| self.apply_first(chosen.policy, own, previous)).transpose()?;
+        self.save(in_force.as_ref());
+        if let Some(plane) = lock(&self.plane).as_mut() {
+            *lock(&self.ports) = attach(plane, &self.config, links)?;
+        }
+        Ok(in_force)
+    }
+
+    /// Takes down what a failed start has made, unless a predecessor's data plane was taken over: that goes on enforcing.
+    fn give_up(&self, failure: Failure) -> Failure {
+        let pins = self.config.pins();
+        if self.took_over {
+            let message = format!(
+                "{failure}\nThe data plane pinned in {} goes on enforcing; `dpufw detach --yes` takes it down",
+                pins.display()
+            );
+            return Failure { message, ..failure };
+        }
+        match detach_all(&pins) {
+            Ok(_) => failure,
+            Err(error) => {
+                let message = format!("{failure}\nand what was begun could not be taken down: {}", refused(&error));
+                Failure { message, ..failure }
+            }
+        }
+    }
+}
+
+/// Root, or an equal. The data plane checks its capabilities by itself; this comes before the first file is touched.
+fn privileged() -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::no_agent("the agent loads programs into the kernel: run it as root"))
+}
+
+fn options(config: &AgentConfig) -> Options {
+    let tables = config.tables;
+    Options {
+        pin_dir: Some(config.pins()),
+        sizes: FlowSizes {
+            flows4: tables.main,
+            flows6: tables.main,
+            half4: tables.half_open,
+            half6: tables.half_open,
+        },
+        events_per_window: EVENTS_PER_WINDOW,
+        ..Options::default()
+    }
+}
+
+/// The policy file's, if it is good and does not lock the caller out. If it is broken: the last good one, where a data
+/// plane still enforces it; `None` if that one cannot be had either (the tables in the kernel stay as they are).
+fn choose(
+    config: &AgentConfig,
+    own: &BTreeSet<IpAddr>,
+    previous: Option<&LastGood>,
+    force: bool,
+) -> Result<Option<Chosen>, Failure> {
+    let failure = match read_policy(config, own, force) {
+        Ok((policy, warnings)) => {
+            texts(&warnings).iter().for_each(|warning| eprintln!("{warning}\n"));
+            return Ok(Some(Chosen { policy, fault: None }));
+        }
+        Err(failure) => failure,
+    };
+    // A policy that locks the caller out is not broken: the caller is to decide.
+    if failure.exit != Exit::BadInput || !enforcing(config) {
+        return Err(failure);
+    }
+    let fault = format!("the last good policy goes on being enforced: {failure}");
+    let Some(previous) = previous else {
+        tracing::error!("{fault}\nits text is not known any more; the tables in the kernel stay as they are");
+        return Ok(None);
+    };
+    let (policy, _) = policy::check(&previous.name, &previous.text)?;
+    Ok(Some(Chosen { policy, fault: Some(fault) }))
+}
+
+fn read_policy(
+    config: &AgentConfig,
+    own: &BTreeSet<IpAddr>,
+    force: bool,
+) -> Result<(Policy, Diagnostics), Failure> {
+    let name = config.policy.display().to_string();
+    let text = std::fs::read_to_string(&config.policy)
+        .map_err(|error| Failure::input(format!("cannot read the policy {name}: {error}")))?;
+    let (policy, warnings) = policy::check(&name, &text)?;
+    let lines = policy::compile(&policy, own, &config.roles(), 1)?;
+    let session = Session::own().filter(|_| !force);
+    policy::guard(&lines, session.as_ref())?;
+    Ok((policy, warnings))
+}
+
+/// True if a predecessor's data plane is pinned and has a policy in force.
+fn enforcing(config: &AgentConfig) -> bool {
+    let tables = crate::dataplane::Tables::open_pinned(&config.pins());
+    tables.is_ok_and(|tables| tables.control().generation != 0)
+}
+
+fn open_names(config: &AgentConfig, faults: &Faults) -> Names {
+    Names::open(&config.state_dir.join("names.jsonl")).unwrap_or_else(|error| {
+        let fault = format!("names of rules and zones cannot be read from {}: {error}", config.state_dir.display());
+        faults.note(Part::State, Err(fault));
+        Names::default()
+    })
+}
+
+fn open_flow_log(config: &AgentConfig, faults: &Faults) -> Option<FlowLog> {
+    let path = config.flow_log.as_ref()?;
+    match FlowLog::open(path) {
+        Ok(log) => Some(log),
+        Err(error) => {
+            faults.note(Part::FlowLog, Err(format!("the flow log {} cannot be opened: {error}", path.display())));
+            None
+        }
+    }
+}

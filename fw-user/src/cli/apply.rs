@@ -1,0 +1,49 @@
+//! `dpufw apply`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{AgentArgs, ask, output, unexpected};
+use crate::control::{Reply, Request, Session};
+use crate::exit::{Exit, Failure};
+
+/// Put a new policy in force on the running agent
+///
+/// The change is atomic: no packet that both policies allow is lost, and flows that the new one denies end. A policy with
+/// an error, or one that denies your own SSH session, changes nothing.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  dpufw apply policy.yaml\n  dpufw apply policy.yaml --json\n  \
+                        dpufw apply lock-down.yaml --force   # even if it denies this session")]
+pub(super) struct Apply {
+    /// The policy file
+    policy: PathBuf,
+    /// Apply it even if it denies your own session
+    #[arg(long)]
+    force: bool,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+impl Apply {
+    pub(super) async fn execute(self) -> anyhow::Result<Exit> {
+        let name = self.policy.display().to_string();
+        let text = std::fs::read_to_string(&self.policy)
+            .map_err(|error| Failure::input(format!("cannot read {name}: {error}")))?;
+        let request = Request::Apply { name: name.clone(), text, force: self.force, session: Session::own() };
+        let reply = ask(&self.agent, &request).await?;
+        let Reply::Applied(applied) = reply else { return Err(unexpected(&reply)) };
+        if self.json {
+            output::json(&applied)?;
+        } else {
+            for warning in &applied.warnings {
+                eprintln!("{warning}\n");
+            }
+            println!("{name} is in force as generation {}", applied.generation);
+        }
+        Ok(Exit::Yes)
+    }
+}

@@ -1,0 +1,126 @@
+//! What goes to the terminal: colour, tables, numbers.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// A colour of the eight that every terminal has.
+#[derive(Clone, Copy)]
+pub(super) enum Paint {
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
+    Plain = 0,
+}
+
+/// True if `stream` is a terminal and the user has not asked for plain text (no-color.org).
+pub(super) fn colored(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Colours text for standard output.
+pub(super) fn paint(text: &str, paint: Paint) -> String {
+    if colored(&io::stdout()) { format!("\x1b[{}m{text}\x1b[0m", paint as u8) } else { text.to_owned() }
+}
+
+/// Prints an error with its causes on standard error.
+pub(super) fn error(error: &anyhow::Error) {
+    let label = if colored(&io::stderr()) { "\x1b[31merror\x1b[0m" } else { "error" };
+    eprintln!("{label}: {error:#}");
+}
+
+/// Prints one JSON document, or one line of many.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// A table without lines, so that columns can be cut and compared.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if colored(&io::stdout()) {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(header.iter().map(|text| Cell::new(text).add_attribute(Attribute::Bold)));
+    table
+}
+
+/// A coloured cell: the table knows its width without the colour.
+pub(super) fn cell(text: &str, paint: Paint) -> Cell {
+    let cell = Cell::new(text);
+    match paint {
+        Paint::Red => cell.fg(Color::Red),
+        Paint::Green => cell.fg(Color::Green),
+        Paint::Yellow => cell.fg(Color::Yellow),
+        Paint::Plain => cell,
+    }
+}
+
+/// Aligns these columns to the right: numbers.
+pub(super) fn right(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// Prints a table without blanks at the ends of lines.
+pub(super) fn print(table: &Table) {
+    let mut text = String::new();
+    for line in table.lines() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    print!("{text}");
+}
+
+/// Bytes with a binary unit.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let step = (63 - bytes.leading_zeros()) / 10;
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let scaled = bytes as f64 / (1_u64 << (10 * step)) as f64;
+    format!("{scaled:.1} {}", UNITS[step as usize - 1])
+}
+
+/// Seconds as people say them.
+pub(super) fn seconds(seconds: f64) -> String {
+    #[expect(clippy::cast_sign_loss, reason = "negative ages are clamped")]
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        3600..86400 => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
+        _ => format!("{}d{:02}h", whole / 86400, whole / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, seconds};
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1024), "1.0 KiB");
+        assert_eq!(bytes(1_572_864), "1.5 MiB");
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+        assert_eq!(seconds(-1.0), "0s");
+        assert_eq!(seconds(61.9), "1m01s");
+        assert_eq!(seconds(7_260.0), "2h01m");
+        assert_eq!(seconds(90_000.0), "1d01h");
+    }
+}

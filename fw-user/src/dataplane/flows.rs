@@ -1,0 +1,382 @@
+//! Walks over the flow tables, and ageing.
+
+use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
+
+use fw_common::abi::{Flow, Key4, Key6, StateWord, map_names};
+use nix::time::{ClockId, clock_gettime};
+
+use super::error::{self, DataPlaneError};
+use super::plain::Plain;
+use super::sys::{self, Cursor, Step};
+use super::tables::Tables;
+
+/// Entries that one system call reads at first: about 0.5 MB for IPv6.
+const BATCH: usize = 4096;
+/// An entry in the main table is removed only this long after it ended: by then no packet in flight still writes to it.
+pub const GRACE_NS: u64 = 2_000_000_000;
+
+/// Which of the two stages of conntrack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowTable {
+    /// Confirmed flows.
+    Main,
+    /// Flows that the opener has not confirmed.
+    HalfOpen,
+}
+
+/// Key of a flow of either address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowKey {
+    /// An IPv4 flow.
+    V4(Key4),
+    /// An IPv6 flow.
+    V6(Key6),
+}
+
+/// What ageing did with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays.
+    Keep,
+    /// It was over and has been removed. Each flow has this fate exactly once.
+    End,
+}
+
+/// What a walk with ageing found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aged {
+    /// Entries that stay.
+    pub kept: u64,
+    /// Entries removed.
+    pub ended: u64,
+    /// Half-open table: removed entries that nobody had answered.
+    pub unanswered: u64,
+}
+
+/// The key types of the flow tables.
+trait TableKey: Plain {
+    const MAIN: &'static str;
+    const HALF: &'static str;
+    fn wrap(self) -> FlowKey;
+}
+
+impl TableKey for Key4 {
+    const MAIN: &'static str = map_names::FLOWS4;
+    const HALF: &'static str = map_names::HALF4;
+    fn wrap(self) -> FlowKey {
+        FlowKey::V4(self)
+    }
+}
+
+impl TableKey for Key6 {
+    const MAIN: &'static str = map_names::FLOWS6;
+    const HALF: &'static str = map_names::HALF6;
+    fn wrap(self) -> FlowKey {
+        FlowKey::V6(self)
+    }
+}
+
+fn map_name<K: TableKey>(table: FlowTable) -> &'static str {
+    match table {
+        FlowTable::Main => K::MAIN,
+        FlowTable::HalfOpen => K::HALF,
+    }
+}
+
+/// Now on the clock that flows are stamped with (`bpf_ktime_get_coarse_ns`), ns.
+#[must_use]
+pub fn coarse_now() -> u64 {
+    // The clock has existed since Linux 2.6.32; were it missing, 0 would let every flow live on.
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(0, |now| {
+        now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
+    })
+}
+
+impl Tables {
+    /// Calls `visit` for each entry of both address families until it breaks. Entries that are made or removed meanwhile
+    /// may be seen or not; no entry is seen twice. Memory stays below a few megabytes, whatever the table holds.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a read.
+    pub fn for_each_flow(
+        &self,
+        table: FlowTable,
+        mut visit: impl FnMut(FlowKey, &Flow) -> ControlFlow<()>,
+    ) -> Result<(), DataPlaneError> {
+        let mut visit = |keys: &[FlowKey], flows: &[Flow]| {
+            keys.iter()
+                .zip(flows)
+                .try_for_each(|(key, flow)| visit(*key, flow))
+        };
+        if self.walk_wrapped::<Key4>(table, &mut visit)?.is_continue() {
+            let _ = self.walk_wrapped::<Key6>(table, &mut visit)?;
+        }
+        Ok(())
+    }
+
+    fn walk_wrapped<K: TableKey>(
+        &self,
+        table: FlowTable,
+        visit: &mut impl FnMut(&[FlowKey], &[Flow]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, DataPlaneError> {
+        let mut wrapped = Vec::new();
+        self.walk::<K>(table, |keys, flows| {
+            wrapped.clear();
+            wrapped.extend(keys.iter().map(|key| key.wrap()));
+            Ok(visit(&wrapped, flows))
+        })
+    }
+
+    /// Calls `visit` with chunks of one map.
+    fn walk<K: TableKey>(
+        &self,
+        table: FlowTable,
+        mut visit: impl FnMut(&[K], &[Flow]) -> Result<ControlFlow<()>, DataPlaneError>,
+    ) -> Result<ControlFlow<()>, DataPlaneError> {
+        let name = map_name::<K>(table);
+        let map = self.fd(name)?;
+        let mut keys = vec![K::default(); BATCH];
+        let mut flows = vec![Flow::default(); BATCH];
+        let mut cursor = Cursor::default();
+        loop {
+            let step = sys::lookup_batch(map, &mut cursor, &mut keys, &mut flows)
+                .map_err(error::map("reading", name))?;
+            let read = match step {
+                Step::More(read) | Step::End(read) => read,
+                Step::Grow => {
+                    keys.resize(keys.len() * 2, K::default());
+                    flows.resize(flows.len() * 2, Flow::default());
+                    continue;
+                }
+            };
+            let flow = visit(&keys[..read], &flows[..read])?;
+            if flow.is_break() || matches!(step, Step::End(_)) {
+                return Ok(flow);
+            }
+        }
+    }
+
+    /// Removes flows from the main table that ended at least [`GRACE_NS`] before `now` ([`coarse_now`]), and tells
+    /// `report` about every entry, so that one walk also serves the statistics.
+    ///
+    /// An ended entry is never written again by the packet path, so what is reported is final.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a read or a deletion; flows removed before that have been reported.
+    pub fn age(
+        &self,
+        now: u64,
+        mut report: impl FnMut(FlowKey, &Flow, Fate),
+    ) -> Result<Aged, DataPlaneError> {
+        let mut aged = Aged::default();
+        self.age_main::<Key4>(now, &mut aged, &mut report)?;
+        self.age_main::<Key6>(now, &mut aged, &mut report)?;
+        Ok(aged)
+    }
+
+    fn age_main<K: TableKey>(
+        &self,
+        now: u64,
+        aged: &mut Aged,
+        report: &mut impl FnMut(FlowKey, &Flow, Fate),
+    ) -> Result<(), DataPlaneError> {
+        let map = self.fd(K::MAIN)?;
+        let mut over: Vec<(K, Flow)> = Vec::new();
+        let _ = self.walk::<K>(FlowTable::Main, |keys, flows| {
+            over.clear();
+            for (key, flow) in keys.iter().zip(flows) {
+                if is_over(flow, now) {
+                    over.push((*key, *flow));
+                } else {
+                    aged.kept += 1;
+                    report(key.wrap(), flow, Fate::Keep);
+                }
+            }
+            delete_each(map, &over, |key, flow| {
+                aged.ended += 1;
+                report(key.wrap(), flow, Fate::End);
+            })
+            .map_err(error::map("deleting from", K::MAIN))?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(())
+    }
+
+    /// Removes half-open entries whose time is over, and counts those that nobody answered. `report` hears of every entry.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a read or a deletion.
+    pub fn age_half_open(
+        &self,
+        now: u64,
+        mut report: impl FnMut(FlowKey, &Flow, Fate),
+    ) -> Result<Aged, DataPlaneError> {
+        let mut aged = Aged::default();
+        self.age_half::<Key4>(now, &mut aged, &mut report)?;
+        self.age_half::<Key6>(now, &mut aged, &mut report)?;
+        Ok(aged)
+    }
+
+    fn age_half<K: TableKey>(
+        &self,
+        now: u64,
+        aged: &mut Aged,
+        report: &mut impl FnMut(FlowKey, &Flow, Fate),
+    ) -> Result<(), DataPlaneError> {
+        let map = self.fd(K::HALF)?;
+        let _ = self.walk::<K>(FlowTable::HalfOpen, |keys, flows| {
+            for (key, flow) in keys.iter().zip(flows) {
+                let ended = if flow.expired(now) {
+                    take_expired(map, key, now)?
+                } else {
+                    None
+                };
+                if let Some(last) = ended {
+                    aged.ended += 1;
+                    aged.unanswered += u64::from(!StateWord(last.state).has(StateWord::REPLIED));
+                    report(key.wrap(), &last, Fate::End);
+                } else {
+                    aged.kept += 1;
+                    report(key.wrap(), flow, Fate::Keep);
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(())
+    }
+
+    /// Removes a flow at once from both tables; its next packet is judged as a new one. Returns what it held, `None` if
+    /// there was none.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the deletion.
+    pub fn kill(&self, key: &FlowKey) -> Result<Option<Flow>, DataPlaneError> {
+        match key {
+            FlowKey::V4(key) => self.kill_in_both(key),
+            FlowKey::V6(key) => self.kill_in_both(key),
+        }
+    }
+
+    fn kill_in_both<K: TableKey>(&self, key: &K) -> Result<Option<Flow>, DataPlaneError> {
+        // Half-open first: the other way round, a promotion in between would survive.
+        let half = sys::take(self.fd(K::HALF)?, key).map_err(error::map("deleting from", K::HALF))?;
+        let main = sys::take(self.fd(K::MAIN)?, key).map_err(error::map("deleting from", K::MAIN))?;
+        Ok(main.or(half))
+    }
+
+    /// One flow, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the read.
+    pub fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, DataPlaneError> {
+        match key {
+            FlowKey::V4(key) => self.flow_in(table, key),
+            FlowKey::V6(key) => self.flow_in(table, key),
+        }
+    }
+
+    fn flow_in<K: TableKey>(&self, table: FlowTable, key: &K) -> Result<Option<Flow>, DataPlaneError> {
+        let name = map_name::<K>(table);
+        sys::lookup(self.fd(name)?, key).map_err(error::map("reading", name))
+    }
+}
+
+/// True if a flow ended at least [`GRACE_NS`] ago. Of an entry marked dead it is only known when its last packet came.
+fn is_over(flow: &Flow, now: u64) -> bool {
+    flow.expired(now.saturating_sub(GRACE_NS)) && now.saturating_sub(flow.last_seen()) > GRACE_NS
+}
+
+/// Deletes these entries and calls `done` for each that this call deleted. One that is gone already is skipped.
+fn delete_each<K: TableKey>(
+    map: BorrowedFd<'_>,
+    entries: &[(K, Flow)],
+    mut done: impl FnMut(&K, &Flow),
+) -> std::io::Result<()> {
+    let keys: Vec<K> = entries.iter().map(|(key, _)| *key).collect();
+    let mut start = 0;
+    let mut busy = 0;
+    while start < keys.len() {
+        let (deleted, result) = sys::delete_batch(map, &keys[start..]);
+        entries[start..start + deleted]
+            .iter()
+            .for_each(|(key, flow)| done(key, flow));
+        start += deleted;
+        match result {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => start += 1,
+            // The bucket's lock was taken on this CPU (kernels before 6.15): try again, but not for ever.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && busy < 1000 => busy += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Removes an expired half-open entry. The packet path may have replaced it by a new flow of the same key since it was
+/// read; such a one is put back, unless yet another has taken its place.
+fn take_expired<K: TableKey>(map: BorrowedFd<'_>, key: &K, now: u64) -> Result<Option<Flow>, DataPlaneError> {
+    let Some(taken) = sys::take::<K, Flow>(map, key).map_err(error::map("deleting from", K::HALF))? else {
+        return Ok(None);
+    };
+    if taken.expired(now) {
+        return Ok(Some(taken));
+    }
+    match sys::update(map, key, &taken, sys::NOEXIST) {
+        Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
+            Err(error::map("writing to", K::HALF)(error))
+        }
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fw_common::abi::{Flow, Half, StateWord};
+
+    use super::{GRACE_NS, coarse_now, is_over};
+
+    fn flow(last_seen: u64, flags: u32, timeout_s: u32) -> Flow {
+        let half = Half {
+            last_seen,
+            ..Half::default()
+        };
+        Flow {
+            half: [half, Half::default()],
+            state: StateWord::new(1, flags, timeout_s).0,
+            ..Flow::default()
+        }
+    }
+
+    #[test]
+    fn a_flow_is_over_two_seconds_after_its_timeout() {
+        let idle = flow(1_000, 0, 10);
+        let end = 1_000 + 10_000_000_000 + GRACE_NS;
+        assert!(!is_over(&idle, 1_000));
+        assert!(!is_over(&idle, end));
+        assert!(is_over(&idle, end + 1));
+    }
+
+    #[test]
+    fn a_dead_flow_is_over_two_seconds_after_its_last_packet() {
+        let dead = flow(1_000, StateWord::DEAD, 86_400);
+        assert!(!is_over(&dead, 1_000 + GRACE_NS));
+        assert!(is_over(&dead, 1_001 + GRACE_NS));
+    }
+
+    #[test]
+    fn a_clock_behind_the_packets_ends_nothing() {
+        assert!(!is_over(&flow(u64::MAX, 0, 1), 5));
+        assert!(!is_over(&flow(u64::MAX, StateWord::DEAD, 1), 5));
+    }
+
+    #[test]
+    fn the_clock_runs() {
+        assert!(coarse_now() > 0);
+    }
+}

@@ -1,0 +1,246 @@
+//! The data plane's maps as the agent sees them.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::maps::MapData;
+use fw_common::abi::{Control, Count, MAPS, PORT_SLOTS, PortConfig, map_names, port_slot};
+
+use super::error::{self, DataPlaneError};
+use super::mmap::ControlPage;
+use super::plain::Plain;
+use super::{privilege, shape, sys};
+
+/// Open maps of one data plane: policy, ports, counters and flows. The event ring is apart ([`super::EventReader`]).
+///
+/// Cheap to share behind an `Arc`; reading needs no lock. Only one process may write: the agent.
+#[derive(Debug)]
+pub struct Tables {
+    maps: Vec<(&'static str, MapData)>,
+    control: ControlPage,
+    /// Held over every read-modify-write.
+    writer: Mutex<()>,
+}
+
+impl Tables {
+    /// Opens the tables that a running data plane has pinned, for reading; loads and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`DataPlaneError::NoPrivilege`], [`DataPlaneError::NotRunning`], [`DataPlaneError::PinnedShape`].
+    pub fn open_pinned(pin_dir: &Path) -> Result<Self, DataPlaneError> {
+        privilege::check()?;
+        let mut maps = Vec::with_capacity(MAPS.len());
+        for def in MAPS.iter().filter(|def| def.name != map_names::EVENTS) {
+            let path = pin_dir.join(def.name);
+            if !path.exists() {
+                return Err(DataPlaneError::NotRunning {
+                    pin_dir: pin_dir.to_owned(),
+                });
+            }
+            let wrap = |source| DataPlaneError::AyaMap {
+                action: "opening",
+                map: def.name,
+                source: Box::new(source),
+            };
+            let map = MapData::from_pin(&path).map_err(wrap)?;
+            shape::check_pinned(def, &map.info().map_err(wrap)?, &path)?;
+            maps.push((def.name, map));
+        }
+        Self::new(maps)
+    }
+
+    /// Takes maps whose shapes were checked.
+    pub(super) fn new(maps: Vec<(&'static str, MapData)>) -> Result<Self, DataPlaneError> {
+        let control = find(&maps, map_names::CONTROL)?.fd().as_fd();
+        let control = ControlPage::new(control).map_err(error::map("mapping", map_names::CONTROL))?;
+        Ok(Self {
+            maps,
+            control,
+            writer: Mutex::new(()),
+        })
+    }
+
+    /// The descriptor of the map with this name.
+    pub(super) fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, DataPlaneError> {
+        Ok(find(&self.maps, name)?.fd().as_fd())
+    }
+
+    /// Entries that a map can hold.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer.
+    pub fn capacity(&self, name: &'static str) -> Result<u32, DataPlaneError> {
+        let info = find(&self.maps, name)?.info();
+        let info = info.map_err(|source| DataPlaneError::AyaMap {
+            action: "reading",
+            map: name,
+            source: Box::new(source),
+        })?;
+        Ok(info.max_entries())
+    }
+
+    /// Serialises writers of this process.
+    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+        // The lock guards no data of its own, so a writer that panicked left nothing half-written here.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Generation in force, test clock, event limit.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.load()
+    }
+
+    /// Puts the set in a slot into force.
+    pub(super) fn set_generation(&self, generation: u32) {
+        self.control.generation().store(generation, Ordering::Release);
+    }
+
+    /// Sets how many denied packets may be reported per CPU and window of 67 ms.
+    pub fn set_events_per_window(&self, events: u32) {
+        self.control.events_per_window().store(events, Ordering::Relaxed);
+    }
+
+    /// Sets the time of programs that were loaded with [`super::Options::clock_override`]; ns.
+    pub fn set_clock(&self, ns: u64) {
+        self.control.clock().store(ns, Ordering::Relaxed);
+    }
+
+    /// Writes a port's configuration, over an older one of the same interface.
+    ///
+    /// # Errors
+    ///
+    /// [`DataPlaneError::PortSlots`] if two other interfaces hold the slots where it may stand.
+    pub fn set_port(&self, port: &PortConfig) -> Result<(), DataPlaneError> {
+        let _guard = self.lock();
+        let holders = self.holders(port.ifindex)?;
+        let free = |holder: &PortConfig| holder.ifindex == port.ifindex;
+        let slot = holders
+            .iter()
+            .position(free)
+            .or_else(|| holders.iter().position(|holder| holder.ifindex == 0));
+        match slot {
+            Some(slot) => self.write(map_names::PORTS, port_slot(port.ifindex, slot as u32), port),
+            None => Err(DataPlaneError::PortSlots {
+                ifindex: port.ifindex,
+                first: holders[0].ifindex,
+                second: holders[1].ifindex,
+            }),
+        }
+    }
+
+    /// Forgets a port: its packets are dropped as `unknown_port` while a program is attached to it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the write.
+    pub fn clear_port(&self, ifindex: u32) -> Result<(), DataPlaneError> {
+        let _guard = self.lock();
+        for (slot, holder) in self.holders(ifindex)?.iter().enumerate() {
+            if holder.ifindex == ifindex {
+                self.write(
+                    map_names::PORTS,
+                    port_slot(ifindex, slot as u32),
+                    &PortConfig::default(),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands in the two slots where a port may stand.
+    fn holders(&self, ifindex: u32) -> Result<[PortConfig; 2], DataPlaneError> {
+        let first = self.element(map_names::PORTS, port_slot(ifindex, 0))?;
+        let second = self.element(map_names::PORTS, port_slot(ifindex, 1))?;
+        Ok([first, second])
+    }
+
+    /// All configured ports.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a read.
+    pub fn ports(&self) -> Result<Vec<PortConfig>, DataPlaneError> {
+        let mut ports = Vec::new();
+        for slot in 0..PORT_SLOTS {
+            let port: PortConfig = self.element(map_names::PORTS, slot)?;
+            if port.ifindex != 0 {
+                ports.push(port);
+            }
+        }
+        Ok(ports)
+    }
+
+    /// Packets and bytes by reason number, summed over the CPUs; reasons that never occurred are left out.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a read.
+    pub fn counters(&self) -> Result<Vec<(u8, Count)>, DataPlaneError> {
+        let mut counters = Vec::new();
+        for reason in 0..=u8::MAX {
+            let mut sum = Count::default();
+            for cpu in self
+                .per_cpu(map_names::COUNTERS, reason as u32, 2)?
+                .chunks_exact(2)
+            {
+                sum.packets = sum.packets.wrapping_add(cpu[0]);
+                sum.bytes = sum.bytes.wrapping_add(cpu[1]);
+            }
+            if sum != Count::default() {
+                counters.push((reason, sum));
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Conntrack statistics by number ([`fw_common::pipeline::FlowStat`]), summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a read.
+    pub fn flow_stats(&self) -> Result<Vec<u64>, DataPlaneError> {
+        let sum = |words: Vec<u64>| words.into_iter().fold(0, u64::wrapping_add);
+        let entries = self.capacity(map_names::FLOW_STATS)?;
+        (0..entries)
+            .map(|stat| self.per_cpu(map_names::FLOW_STATS, stat, 1).map(sum))
+            .collect()
+    }
+
+    /// One element's values, `words` for each possible CPU.
+    fn per_cpu(&self, name: &'static str, key: u32, words: usize) -> Result<Vec<u64>, DataPlaneError> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, source)| error::pin("reading", path)(source))?;
+        let mut values = vec![0; cpus * words];
+        sys::lookup_per_cpu(self.fd(name)?, key, &mut values).map_err(error::map("reading", name))?;
+        Ok(values)
+    }
+
+    /// One element of an array.
+    fn element<V: Plain>(&self, name: &'static str, index: u32) -> Result<V, DataPlaneError> {
+        let value = sys::lookup(self.fd(name)?, &index).map_err(error::map("reading", name))?;
+        // An element of an array always exists; an index outside of it is the only way to get none.
+        value.ok_or_else(|| error::map("reading", name)(std::io::ErrorKind::NotFound.into()))
+    }
+
+    /// Writes one element of an array.
+    pub(super) fn write<V: Plain>(
+        &self,
+        name: &'static str,
+        index: u32,
+        value: &V,
+    ) -> Result<(), DataPlaneError> {
+        sys::update(self.fd(name)?, &index, value, 0).map_err(error::map("writing", name))
+    }
+}
+
+fn find<'a>(maps: &'a [(&'static str, MapData)], name: &'static str) -> Result<&'a MapData, DataPlaneError> {
+    let map = maps.iter().find(|(known, _)| *known == name).map(|(_, map)| map);
+    map.ok_or_else(|| DataPlaneError::Missing {
+        what: "map",
+        name: name.to_owned(),
+    })
+}

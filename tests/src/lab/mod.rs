@@ -1,0 +1,35 @@
+//! Network namespaces with veth pairs and processes, all removed again on every way out.
+//!
+//! A namespace's name carries the process id, so that two test runs never meet, and so that a later run can sweep what
+//! a killed one left behind. Removal happens on drop (a panic included), and on SIGINT and SIGTERM.
+//!
+//! Nothing here uses `ip netns exec`: it mounts a fresh sysfs and so hides the BPF file system. Threads and children
+//! enter a namespace with `setns`.
+
+mod cleanup;
+mod link;
+mod namespace;
+mod process;
+mod serve;
+mod topology;
+
+pub use link::{End, Veth};
+pub use namespace::Namespace;
+pub use process::{Finished, Process};
+pub use serve::{TcpService, UdpEcho};
+pub use topology::{Host, Options, Scene};
+
+use anyhow::{Result, ensure};
+use nix::unistd::Uid;
+
+/// Checks that this process may create namespaces.
+///
+/// # Errors
+/// If it does not run as root: these tests fail then, because a skipped test proves nothing.
+pub fn require_root() -> Result<()> {
+    ensure!(
+        Uid::effective().is_root(),
+        "this test creates network namespaces and loads BPF programs: run it as root (`cargo xtask test` does)"
+    );
+    Ok(())
+}

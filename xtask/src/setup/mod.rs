@@ -1,0 +1,74 @@
+//! `cargo xtask setup`: installs what is missing, level by level. Every other command calls [`ensure`] with the level it
+//! needs, so nobody has to run this one by hand.
+
+mod apt;
+mod deny;
+mod linker;
+mod packages;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+
+pub use deny::ensure as cargo_deny;
+
+use crate::shell::{human, say};
+use crate::toolchain::Rust;
+
+/// Install what building, testing and the virtual machine need.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  cargo xtask setup              everything\n  \
+                        cargo xtask setup --for build  only what `cargo xtask build` needs")]
+pub struct Args {
+    /// Only what this needs.
+    #[arg(long = "for", value_name = "LEVEL", default_value = "all")]
+    level: Level,
+}
+
+/// What a command needs. A level does not include the others.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// Compilers and bpf-linker.
+    Build,
+    /// Namespaces, and clients and servers to send real packets.
+    Test,
+    /// An emulator, and what its initramfs is made of.
+    Vm,
+    /// The lint of the BPF crate.
+    Check,
+    /// All of these.
+    All,
+}
+
+impl Level {
+    fn includes(self, other: Self) -> bool {
+        self == other || self == Self::All
+    }
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    ensure(args.level)?;
+    say("setup", format_args!("done ({})", human(start.elapsed())));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs what `level` lacks. Silent where nothing is missing, but for one line.
+pub fn ensure(level: Level) -> Result<()> {
+    for part in [Level::Build, Level::Test, Level::Vm, Level::Check] {
+        if level.includes(part) {
+            apt::ensure(packages::of(part))?;
+        }
+    }
+    if level.includes(Level::Build) {
+        let rust = Rust::find()?;
+        linker::ensure(&rust)?;
+    }
+    Ok(())
+}
+
+/// Fetches the package lists anew.
+pub fn update_package_lists() {
+    apt::update_lists();
+}

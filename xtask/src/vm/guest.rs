@@ -1,0 +1,143 @@
+//! What runs inside the virtual machine: an initramfs of busybox and one program with its libraries.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::kernel::Kernel;
+use crate::{project, shell};
+
+/// A packed initramfs; its files go with it.
+pub struct Guest {
+    folder: PathBuf,
+}
+
+/// The line that starts the program's output on the console, and the one that ends it, followed by the exit code.
+pub const BEGIN: &str = "dpufw-guest-begin";
+pub const END: &str = "dpufw-guest-end";
+
+impl Guest {
+    /// Packs `program`, which finds `object` by `DPUFW_BPF_OBJECT`, and loads `modules` before it starts.
+    pub fn pack(kernel: &Kernel, program: &Path, object: &Path, modules: &[String]) -> Result<Self> {
+        let guest = Self {
+            folder: project::store().join(format!("vm/guest-{}", std::process::id())),
+        };
+        let root = guest.root();
+        for folder in ["bin", "dev", "proc", "sys", "tmp", "guest", "modules"] {
+            fs::create_dir_all(root.join(folder)).with_context(|| root.join(folder).display().to_string())?;
+        }
+        guest.add_programs(program)?;
+        copy(object, &root.join("guest/dpufw.bpf.o"))?;
+        let loads = guest.add_modules(kernel, modules)?;
+        let init = root.join("init");
+        fs::write(&init, init_script(&loads)).with_context(|| init.display().to_string())?;
+        fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+        guest.archive()?;
+        Ok(guest)
+    }
+
+    /// The initramfs, as the kernel takes it.
+    pub fn image(&self) -> PathBuf {
+        self.folder.join("initramfs")
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    fn add_programs(&self, program: &Path) -> Result<()> {
+        let busybox =
+            shell::find_in_path("busybox").context("busybox is missing: run `cargo xtask setup`")?;
+        copy(&busybox, &self.root().join("bin/busybox"))?;
+        // Debug information is nine tenths of a test program, and an emulator loads it byte by byte.
+        let guest_program = self.root().join("guest/program");
+        shell::run(Command::new("strip").arg("-o").arg(&guest_program).arg(program))?;
+        for library in libraries(program)? {
+            copy(&library, &inside(&self.root(), &library))?;
+        }
+        Ok(())
+    }
+
+    /// Copies modules and returns the script's lines that load them.
+    fn add_modules(&self, kernel: &Kernel, modules: &[String]) -> Result<String> {
+        let mut lines = Vec::new();
+        for module in modules {
+            for file in kernel.module_files(module)? {
+                let name = file
+                    .file_name()
+                    .context("a module without a name")?
+                    .to_string_lossy();
+                let line = format!("$b insmod /modules/{name}\n");
+                if !lines.contains(&line) {
+                    copy(&file, &self.root().join("modules").join(&*name))?;
+                    lines.push(line);
+                }
+            }
+        }
+        Ok(lines.concat())
+    }
+
+    fn archive(&self) -> Result<()> {
+        let image = File::create(self.image()).with_context(|| self.image().display().to_string())?;
+        let script = "find . | cpio --quiet --create --format=newc --owner=0:0";
+        shell::run(
+            Command::new("sh")
+                .args(["-c", script])
+                .current_dir(self.root())
+                .stdout(image),
+        )
+        .map(drop)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Nothing depends on it: the folder lies under target/.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn init_script(load_modules: &str) -> String {
+    format!(
+        "#!/bin/busybox sh\n\
+         b=/bin/busybox\n\
+         $b mount -t devtmpfs dev /dev\n\
+         $b mount -t proc proc /proc\n\
+         $b mount -t sysfs sys /sys\n\
+         $b mount -t bpf bpf /sys/fs/bpf\n\
+         $b mount -t tmpfs tmp /tmp\n\
+         $b ip link set lo up\n\
+         {load_modules}\
+         cd /guest\n\
+         echo {BEGIN}\n\
+         DPUFW_BPF_OBJECT=/guest/dpufw.bpf.o ./program --show-output --color never 2>&1\n\
+         echo {END} $?\n\
+         $b poweroff -f\n"
+    )
+}
+
+/// The shared libraries that a program needs, with the loader itself.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let text = shell::read(Command::new("ldd").arg(program))?;
+    // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`, and the loader without an arrow.
+    let paths = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    Ok(paths.map(PathBuf::from).collect())
+}
+
+/// Where an absolute path of this machine lies under `root`.
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
