@@ -90,6 +90,7 @@ fn layouts() -> String {
             generation,
             pad,
             clock,
+            pickup_until,
             events_per_window,
             pad2
         }

@@ -155,6 +155,51 @@ fn a_newer_policy_ends_what_it_denies_whoever_sends_next() {
 }
 
 #[test]
+fn running_connections_are_adopted_only_at_a_cold_start_and_only_if_allowed() {
+    let world = World::new(&[Proto::TCP]);
+    let data = tcp(A, B, (4000, 80), ACK, 1000, 2000);
+    assert_eq!(
+        world.send(Frame::new(&data, 2)),
+        (Verdict::Drop, Reason::TcpNoFlow)
+    );
+    world.pickup_until.set(world.now.get() + SECOND);
+    assert_eq!(
+        world.send(Frame::new(&data, 2)),
+        (Verdict::Forward, Reason::PickedUp)
+    );
+    assert_eq!(
+        world.send(Frame::new(&data, 2)),
+        (Verdict::Forward, Reason::Established)
+    );
+    assert_eq!(world.main4.borrow().len(), 1);
+    let reset = tcp(B, A, (80, 4000), RST, 2000, 0);
+    assert_eq!(
+        world.send(Frame::new(&reset, 3)),
+        (Verdict::Forward, Reason::Established)
+    );
+    assert_eq!(
+        State::from_bits(StateWord(only_flow(&world).state).state()),
+        State::Close
+    );
+    world.apply(&[Proto::UDP]);
+    let other = tcp(A, B, (4001, 80), ACK, 1000, 2000);
+    assert_eq!(
+        world.send(Frame::new(&other, 2)),
+        (Verdict::Drop, Reason::DenyDefault)
+    );
+    world.apply(&[Proto::TCP]);
+    assert_eq!(
+        world.send(Frame::new(&tcp(A, B, (4001, 80), RST, 1, 0), 2)),
+        (Verdict::Drop, Reason::TcpNoFlow)
+    );
+    world.now.set(world.pickup_until.get());
+    assert_eq!(
+        world.send(Frame::new(&other, 2)),
+        (Verdict::Drop, Reason::TcpNoFlow)
+    );
+}
+
+#[test]
 fn packets_to_this_machine_are_passed_up_on_a_paired_port() {
     let world = World::new(&[Proto::UDP]);
     assert_eq!(

@@ -157,6 +157,12 @@ impl Tables<'_> for Kernel {
     }
 
     #[inline(always)]
+    fn pickup_until(self) -> u64 {
+        // SAFETY: the element has the size of Control.
+        maps::control().map_or(0, |control| unsafe { (*control.as_ptr()).pickup_until })
+    }
+
+    #[inline(always)]
     fn swap(self, cell: &Shared<u32>, old: u32, new: u32) -> bool {
         // SAFETY: the cell lies in a map value, aligned; sequentially consistent, because a relaxed exchange whose
         // result is used is miscompiled for this target (LLVM 22).

@@ -12,6 +12,8 @@ pub struct Control {
     pub pad: u32,
     /// Used instead of the kernel's clocks where the program was loaded with `CLOCK_OVERRIDE`; ns.
     pub clock: u64,
+    /// Coarse monotonic time until which TCP connections that were running before the data plane are adopted, ns; 0: never.
+    pub pickup_until: u64,
     /// Denied packets that may be reported per CPU and coarse window of 2^26 ns (67 ms).
     pub events_per_window: u32,
     /// Always 0.
@@ -28,7 +30,7 @@ pub struct Count {
     pub bytes: u64,
 }
 
-const _: () = assert!(size_of::<Control>() == 24 && size_of::<Count>() == 16);
+const _: () = assert!(size_of::<Control>() == 32 && size_of::<Count>() == 16);
 
 /// Names of the maps, as in the object and in the pin directory.
 pub mod map_names {

@@ -78,6 +78,7 @@ reasons! {
     5 DenyDefault "deny_default" drop "No rule of the policy allows this flow, and the default is to deny.",
     6 PolicyRevoked "policy_revoked" drop "The flow was allowed once; the policy in force denies it, so it was ended.",
     7 NoPolicy "no_policy" drop "No policy has been applied yet; the data plane starts closed.",
+    8 PickedUp "picked_up" pass "A connection that was running before the data plane started without state; the policy allows it.",
     // Link protocols.
     10 LinkArp "link_arp" pass "ARP, which the policy's link section allows.",
     11 LinkNd "link_nd" pass "IPv6 neighbour discovery, which the policy's link section allows.",

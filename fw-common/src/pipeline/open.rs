@@ -1,7 +1,9 @@
 //! A packet without a flow: may it open one? And a flow of an older policy: may it go on?
 
 use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, hit, link};
-use crate::abi::{ClassFlags, FlowFlags, Half, LiveFlow, LiveHalf, Mode, Proto, Reason, Side, StateWord};
+use crate::abi::{
+    ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, Mode, Proto, Reason, Side, StateWord,
+};
 use crate::classify::{self, classify};
 use crate::tcp;
 use crate::wire::{echo_request, tcp_flag};
@@ -30,7 +32,10 @@ pub(super) const fn confirmed_timeout_s(proto: u8) -> u32 {
 /// Judges a packet that belongs to no flow.
 #[inline(always)]
 pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Outcome {
-    if let Some(reason) = cannot_open(s) {
+    let running = running_tcp(s);
+    if let Some(reason) = cannot_open(s)
+        && (!running || t.now() >= t.pickup_until())
+    {
         return Outcome::drop(reason);
     }
     let Some(lines) = t.lines(s.generation) else {
@@ -48,23 +53,99 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
         Ok(decision) => decision,
         Err(reason) => return Outcome::drop(reason),
     };
-    if !decision.allows() {
-        return Outcome::drop(if decision.rule() == 0 {
-            Reason::DenyDefault
-        } else {
-            Reason::DenyRule
-        });
-    }
     let to = peer_side(s);
+    if !decision.allows() {
+        return if running {
+            pick_up_reply::<F, T>(t, s, lines, realm, to)
+        } else {
+            denied(decision)
+        };
+    }
+    let from = Side::from_bits(u32::from(s.meta.side));
+    fill_fresh(
+        s,
+        FlowFlags::new(s.meta.from_hi != 0, from, to, s.meta.ifindex),
+        t.now(),
+    );
+    if running {
+        pick_up(s, false);
+    }
+    create::<F, T>(t, s, to, if running { Reason::PickedUp } else { Reason::Rule })
+}
+
+#[inline(always)]
+fn denied(decision: Decision) -> Outcome {
+    Outcome::drop(if decision.rule() == 0 {
+        Reason::DenyDefault
+    } else {
+        Reason::DenyRule
+    })
+}
+
+/// Inserts the fresh flow and lets the packet go on to `to`.
+#[inline(always)]
+fn create<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+    to: Side,
+    reason: Reason,
+) -> Outcome {
     if !t.dry_run() {
-        fill_fresh(s, to, t.now());
         match insert::<F, T>(t, s) {
             Insert::Done | Insert::Exists => t.stat(FlowStat::Opened),
             Insert::Full => return Outcome::drop(Reason::TableFull),
             Insert::Failed => return Outcome::drop(Reason::TableError),
         }
     }
-    Outcome::deliver(s, to, Reason::Rule)
+    Outcome::deliver(s, to, reason)
+}
+
+/// A segment from the middle of a connection.
+#[inline(always)]
+fn running_tcp(s: &Scratch) -> bool {
+    use tcp_flag::{ACK, FIN, RST, SYN};
+    s.meta.proto == Proto::TCP && s.meta.tcp_flags & (SYN | RST | FIN | ACK) == ACK
+}
+
+/// A running connection whose packet comes from the answering side: it goes on if the policy allows its opener to open it.
+#[inline(always)]
+fn pick_up_reply<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+    lines: T::Lines,
+    realm: u32,
+    to: Side,
+) -> Outcome {
+    let (src, dst) = F::addresses(s);
+    match classify(lines, realm, (dst, src), (Proto::TCP, s.meta.sport), &mut s.class) {
+        Ok(decision) if decision.allows() => {
+            let from = Side::from_bits(u32::from(s.meta.side));
+            fill_fresh(
+                s,
+                FlowFlags::new(s.meta.from_hi == 0, to, from, s.meta.ifindex),
+                t.now(),
+            );
+            pick_up(s, true);
+            create::<F, T>(t, s, to, Reason::PickedUp)
+        }
+        Ok(decision) => denied(decision),
+        Err(reason) => Outcome::drop(reason),
+    }
+}
+
+/// Makes the fresh flow one that is established, with what this segment tells of both sides' numbers.
+#[inline(always)]
+fn pick_up(s: &mut Scratch, reply: bool) {
+    let flags = StateWord::REPLIED | StateWord::CONFIRMED;
+    let state = tcp::State::Established;
+    s.fresh.state = StateWord::new(state as u32, flags, state.timeout_s()).0;
+    s.fresh.flags |= FlowFlags::PICKED_UP;
+    let own = s.fresh.half[0];
+    let mut peer = s.fresh.half[1];
+    peer.seq_end = s.meta.ack;
+    peer.ack = s.meta.seq;
+    s.fresh.half[0] = if reply { peer } else { own };
+    s.fresh.half[1] = if reply { own } else { peer };
 }
 
 /// Packets that never open a flow, whatever the rules say.
@@ -111,7 +192,7 @@ fn peer_side(s: &Scratch) -> Side {
 }
 
 #[inline(always)]
-fn fill_fresh(s: &mut Scratch, to: Side, now: u64) {
+fn fill_fresh(s: &mut Scratch, flags: FlowFlags, now: u64) {
     let empty = Half {
         packets: 0,
         bytes: 0,
@@ -125,7 +206,7 @@ fn fill_fresh(s: &mut Scratch, to: Side, now: u64) {
     s.fresh.half[0].bytes = u64::from(s.meta.wire_bytes);
     s.fresh.half[0].last_seen = now;
     s.fresh.half[0].seq_end = if tcp { hit::segment(s).end() } else { 0 };
-    s.fresh.half[0].ack = 0;
+    s.fresh.half[0].ack = if tcp { s.meta.ack } else { 0 };
     s.fresh.created = now;
     s.fresh.state = if tcp {
         tcp::opened().0
@@ -136,8 +217,7 @@ fn fill_fresh(s: &mut Scratch, to: Side, now: u64) {
     s.fresh.rule = s.class.rule_id;
     s.fresh.src_zone = s.class.src.zone;
     s.fresh.dst_zone = s.class.dst.zone;
-    let from = Side::from_bits(u32::from(s.meta.side));
-    s.fresh.flags = FlowFlags::new(s.meta.from_hi != 0, from, to, s.meta.ifindex).0;
+    s.fresh.flags = flags.0;
 }
 
 /// Inserts the fresh flow. An entry that is there already is either over (then it is replaced: an expired entry is never

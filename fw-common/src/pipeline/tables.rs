@@ -63,6 +63,8 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn port(self, ifindex: u32, into: &mut PortConfig) -> bool;
     /// Coarse monotonic time, ns (`bpf_ktime_get_coarse_ns`).
     fn now(self) -> u64;
+    /// Coarse time until which running TCP connections are adopted.
+    fn pickup_until(self) -> u64;
     /// Replaces a state word if it still is `old`.
     fn swap(self, cell: &Shared<u32>, old: u32, new: u32) -> bool;
     /// True if nothing may be written: the packet is a question.

@@ -90,6 +90,7 @@ pub struct World {
     pub generation: Cell<u32>,
     pub ports: RefCell<Vec<PortConfig>>,
     pub now: Cell<u64>,
+    pub pickup_until: Cell<u64>,
     pub counters: RefCell<HashMap<u8, u64>>,
     pub stats: RefCell<HashMap<u32, u64>>,
     pub events: RefCell<Vec<Event>>,
@@ -192,6 +193,10 @@ impl<'a> Tables<'a> for &'a World {
         self.now.get()
     }
 
+    fn pickup_until(self) -> u64 {
+        self.pickup_until.get()
+    }
+
     fn swap(self, cell: &Shared<u32>, old: u32, new: u32) -> bool {
         let same = cell.load() == old;
         if same {
@@ -253,6 +258,7 @@ impl World {
                 port(3, 2, Mode::Inline, Side::Inner),
             ]),
             now: Cell::new(1000 * SECOND),
+            pickup_until: Cell::new(0),
             counters: RefCell::default(),
             stats: RefCell::default(),
             events: RefCell::default(),
