@@ -93,13 +93,18 @@ pub fn lookup<K, V>(map: *mut c_void, key: &K) -> Option<NonNull<V>> {
 /// halves disabled (`net/core/dev.c`).
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Scratch> {
+    // Not `&0`: that is a constant in memory, and LLVM merges it with another constant of the same bytes, such as
+    // CLOCK_OVERRIDE, whose value the loader changes.
+    let key = 0_u32;
     // SAFETY: a per-CPU array's element lives as long as the map, and no other program uses it on this CPU until this
     // one returns (see above), so the reference is unique.
-    lookup::<u32, Scratch>(pointer(&SCRATCH), &0).map(|pointer| unsafe { &mut *pointer.as_ptr() })
+    lookup::<u32, Scratch>(pointer(&SCRATCH), &key).map(|pointer| unsafe { &mut *pointer.as_ptr() })
 }
 
 /// The control word.
 #[inline(always)]
 pub fn control() -> Option<NonNull<Control>> {
-    lookup(pointer(&CONTROL), &0_u32)
+    // On the stack, as in `scratch`.
+    let key = 0_u32;
+    lookup(pointer(&CONTROL), &key)
 }

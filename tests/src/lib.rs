@@ -3,8 +3,11 @@
 //! * [`lab`]: network namespaces, veth pairs and processes, all removed again on every way out;
 //! * [`packet`]: frames written as a person would describe them, well-formed or broken on purpose;
 //! * [`wire`]: raw frames on an interface, for what no ordinary client sends;
-//! * [`oracle`]: a plain first-match evaluator and the generators of random policies and packets.
+//! * [`oracle`]: a plain first-match evaluator and the generators of random policies and packets;
+//! * [`bench`]: the packet path beside the least that any program could do.
 
+pub mod bench;
+pub mod demo;
 pub mod lab;
 pub mod oracle;
 pub mod packet;

@@ -110,9 +110,8 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
         return Ok(Command::new(program));
     }
     let Some(sudo) = find_in_path("sudo") else {
-        let program = program.as_ref().to_string_lossy();
-        let sentence = format!("`{program}` needs root and there is no sudo here: call cargo xtask as root");
-        return Err(Refusal::NoPrivilege(sentence).into());
+        let sentence = "this needs root and there is no sudo here: call cargo xtask as root";
+        return Err(Refusal::NoPrivilege(sentence.to_owned()).into());
     };
     let mut command = Command::new(sudo);
     if !std::io::stdin().is_terminal() {

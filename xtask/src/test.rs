@@ -34,7 +34,15 @@ const VM: &str = "vm";
 /// Layers that load the object themselves and start no `dpufw`.
 const OBJECT_ONLY: [&str; 3] = [HOST, "load", VM];
 /// The order of the others: cheap ones first. What is not named here comes before `vm`.
-const ORDER: [&str; 6] = ["lab", "load", "packets", "differential", "netns", "lifecycle"];
+const ORDER: [&str; 7] = [
+    "lab",
+    "load",
+    "packets",
+    "dataplane",
+    "differential",
+    "netns",
+    "lifecycle",
+];
 /// No layer may hang a CI run; the slowest takes a few minutes.
 const LIMIT: Duration = Duration::from_mins(30);
 

@@ -17,6 +17,8 @@ use crate::{project, shell};
 pub const LINKER_VERSION: &str = "0.13.0";
 /// The oldest rustc that compiles the workspace (`rust-version`).
 const MIN_RUSTC: (u32, u32) = (1, 95);
+/// The variable that names another bpf-linker than the project's.
+const CHOSEN: &str = "DPUFW_BPF_LINKER";
 /// What mends every missing piece.
 const MEND: &str = "run `cargo xtask setup`";
 
@@ -173,11 +175,12 @@ impl Linker {
         env::var_os("DPUFW_TOOLS").map_or_else(|| project::store().join("tools"), PathBuf::from)
     }
 
-    /// Finds a linker that fits `rust`. `DPUFW_BPF_LINKER` names another one.
+    /// Finds a linker that fits `rust`: the one that [`CHOSEN`] names, or the project's.
     pub fn find(rust: &Rust) -> Result<Self> {
-        if let Some(path) = env::var_os("DPUFW_BPF_LINKER").map(PathBuf::from) {
-            version_of(&path).context("DPUFW_BPF_LINKER does not name a bpf-linker that runs")?;
-            check_llvm(&path, rust).context("DPUFW_BPF_LINKER does not fit: unset it, or name another")?;
+        if let Some(path) = env::var_os(CHOSEN).map(PathBuf::from) {
+            version_of(&path)
+                .and_then(|_| check_llvm(&path, rust))
+                .context("unset DPUFW_BPF_LINKER, or name another")?;
             return Ok(Self { path });
         }
         let path = Self::default_root().join("bin/bpf-linker");
@@ -188,8 +191,13 @@ impl Linker {
         if version != LINKER_VERSION {
             bail!("{} is {version}, not {LINKER_VERSION}: {MEND}", path.display());
         }
-        check_llvm(&path, rust)?;
+        check_llvm(&path, rust).context(MEND)?;
         Ok(Self { path })
+    }
+
+    /// Whether the caller chose one, which is then nobody else's to mend.
+    pub fn is_chosen() -> bool {
+        env::var_os(CHOSEN).is_some()
     }
 }
 
@@ -206,7 +214,7 @@ fn check_llvm(linker: &Path, rust: &Rust) -> Result<()> {
     let binary = fs::read(linker).with_context(|| linker.display().to_string())?;
     match llvm_of(&binary) {
         Some(llvm) if llvm != rust.llvm => bail!(
-            "{} was built for LLVM {llvm}, but {} {} has LLVM {}: {MEND}",
+            "{} was built for LLVM {llvm}, but {} {} has LLVM {}",
             linker.display(),
             rust.name,
             rust.version,

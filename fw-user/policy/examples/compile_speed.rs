@@ -17,7 +17,11 @@ fn policy(rules: u32) -> String {
     text += "rules:\n";
     for rule in 0..rules {
         let (from, to) = (rule % 100, (rule * 37 + rule / 100) % 100);
-        let _ = writeln!(text, "  - {{ name: r{rule}, allow: [tcp/{}], from: z{from}, to: z{to} }}", rule + 1);
+        let _ = writeln!(
+            text,
+            "  - {{ name: r{rule}, allow: [tcp/{}], from: z{from}, to: z{to} }}",
+            rule + 1
+        );
     }
     text
 }

@@ -56,13 +56,24 @@ impl Diagnostic {
     #[must_use]
     pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
         let (message, label) = (message.into(), String::new());
-        Self { level: Level::Error, code, message, span, label, also: Vec::new(), help: None }
+        Self {
+            level: Level::Error,
+            code,
+            message,
+            span,
+            label,
+            also: Vec::new(),
+            help: None,
+        }
     }
 
     /// A warning.
     #[must_use]
     pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Self { level: Level::Warning, ..Self::error(code, span, message) }
+        Self {
+            level: Level::Warning,
+            ..Self::error(code, span, message)
+        }
     }
 
     /// Says what was expected at the place.
@@ -127,7 +138,11 @@ impl Diagnostics {
     /// No findings yet.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.to_owned(), text: text.to_owned(), items: Vec::new() }
+        Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            items: Vec::new(),
+        }
     }
 
     /// True if one of the findings is an error.
@@ -139,9 +154,17 @@ impl Diagnostics {
     /// The findings as rustc prints them, with colour codes if `color`. Empty if there are none.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
-        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let renderer = if color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
-        let texts: Vec<String> = self.items.iter().map(|item| self.render_one(&renderer, item)).collect();
+        let texts: Vec<String> = self
+            .items
+            .iter()
+            .map(|item| self.render_one(&renderer, item))
+            .collect();
         texts.join("\n\n")
     }
 
@@ -163,12 +186,19 @@ impl Diagnostics {
             Level::Warning => Title::WARNING,
         };
         let clamp = |span: Span| clamp(&self.text, span);
-        let primary = AnnotationKind::Primary.span(clamp(item.span)).label(item.label.as_str());
-        let mut snippet = Snippet::source(self.text.as_str()).path(self.file.as_str()).annotation(primary);
+        let primary = AnnotationKind::Primary
+            .span(clamp(item.span))
+            .label(item.label.as_str());
+        let mut snippet = Snippet::source(self.text.as_str())
+            .path(self.file.as_str())
+            .annotation(primary);
         for (span, note) in &item.also {
             snippet = snippet.annotation(AnnotationKind::Context.span(clamp(*span)).label(note.as_str()));
         }
-        let mut group = title.primary_title(item.message.as_str()).id(item.code).element(snippet);
+        let mut group = title
+            .primary_title(item.message.as_str())
+            .id(item.code)
+            .element(snippet);
         if let Some(help) = &item.help {
             group = group.element(Title::HELP.message(help.as_str()));
         }

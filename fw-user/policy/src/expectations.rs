@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::Environment;
 use crate::compile::{CompileError, TableSet, compile};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::explain::{Explanation, explain};
 use crate::model::{Expectation, Policy, RuleAction};
-use crate::Environment;
 
 /// All results.
 #[derive(Clone, Debug)]
@@ -57,7 +57,10 @@ pub fn run_expectations(policy: &Policy, environment: &Environment) -> Result<Ex
             own => own,
         };
         if !machines.contains_key(own) {
-            let machine = Environment { own_addresses: own.to_vec(), ..environment.clone() };
+            let machine = Environment {
+                own_addresses: own.to_vec(),
+                ..environment.clone()
+            };
             let tables = compile(policy, &machine)?;
             machines.insert(own, (machine, tables));
         }
@@ -89,9 +92,17 @@ fn run(
         explanation: explained.ok(),
     };
     let finding = problem.map(|problem| {
-        let item = Diagnostic::error("expectation", expectation.span, "an expectation is not met").label(problem);
-        match result.explanation.as_ref().and_then(|explanation| explanation.rule.as_ref()) {
-            Some(rule) => item.help(format!("the rule `{}` (line {}) decides this flow", rule.name, rule.line)),
+        let item =
+            Diagnostic::error("expectation", expectation.span, "an expectation is not met").label(problem);
+        match result
+            .explanation
+            .as_ref()
+            .and_then(|explanation| explanation.rule.as_ref())
+        {
+            Some(rule) => item.help(format!(
+                "the rule `{}` (line {}) decides this flow",
+                rule.name, rule.line
+            )),
             None => item,
         }
     });
@@ -101,7 +112,10 @@ fn run(
 /// What came out otherwise than expected.
 fn difference(expectation: &Expectation, explanation: &Explanation) -> Option<String> {
     let rule = explanation.rule.as_ref().map(|rule| rule.name.as_str());
-    let by = rule.map_or_else(|| format!("reason {}", explanation.reason), |rule| format!("rule `{rule}`"));
+    let by = rule.map_or_else(
+        || format!("reason {}", explanation.reason),
+        |rule| format!("rule `{rule}`"),
+    );
     let (wanted, is) = (expectation.is.name(), explanation.verdict.name());
     if wanted != is {
         return Some(format!("expected {wanted}, but it is {is} ({by})"));

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::compile::TableSet;
 use crate::flow::{Flow, FlowSpec};
-use crate::model::{Policy, Rule, RouterAdvertisement, RuleAction, ZoneIndex};
+use crate::model::{Policy, RouterAdvertisement, Rule, RuleAction, ZoneIndex};
 use crate::resolve::{ResolveError, resolve};
 use crate::{Environment, names};
 
@@ -77,7 +77,12 @@ pub enum Mismatch {
 
 impl RuleRef {
     fn new(policy: &Policy, rule: &Rule) -> Self {
-        Self { name: rule.name.clone(), id: rule.id, file: policy.file.clone(), line: rule.line }
+        Self {
+            name: rule.name.clone(),
+            id: rule.id,
+            file: policy.file.clone(),
+            line: rule.line,
+        }
     }
 }
 
@@ -97,7 +102,9 @@ pub fn explain(
     let flow = resolve(policy, environment, flow, vlan)?;
     let own = environment.own_addresses.as_slice();
     let (reason, number) = judge(policy, tables, &flow, role);
-    let rule = number.checked_sub(1).and_then(|place| policy.rules.get(place as usize));
+    let rule = number
+        .checked_sub(1)
+        .and_then(|place| policy.rules.get(place as usize));
     let zones = [flow.src, flow.dst].map(|address| policy.zones_of(flow.vlan, address, own));
     // Where no rule was asked, none was passed over.
     let asked = matches!(reason, Reason::Rule | Reason::DenyRule | Reason::DenyDefault);
@@ -105,12 +112,20 @@ pub fn explain(
     let before = if asked { &policy.rules[..before] } else { &[] };
     let skipped = before.iter().filter_map(|rule| {
         let why = mismatch(rule, &zones, &flow)?;
-        Some(Skipped { rule: RuleRef::new(policy, rule), why })
+        Some(Skipped {
+            rule: RuleRef::new(policy, rule),
+            why,
+        })
     });
-    let dhcp = policy.link.dhcp_client && flow.proto == Proto::UDP && matches!(flow.selector, 67 | 68 | 546 | 547);
+    let dhcp =
+        policy.link.dhcp_client && flow.proto == Proto::UDP && matches!(flow.selector, 67 | 68 | 546 | 547);
     Ok(Explanation {
         flow,
-        verdict: if reason.allows() { RuleAction::Allow } else { RuleAction::Deny },
+        verdict: if reason.allows() {
+            RuleAction::Allow
+        } else {
+            RuleAction::Deny
+        },
         reason: reason.name(),
         sentence: reason.sentence(),
         rule: rule.map(|rule| RuleRef::new(policy, rule)),
@@ -137,9 +152,13 @@ fn judge(policy: &Policy, tables: &TableSet, flow: &Flow, role: Option<&str>) ->
     let mut out = Classified::default();
     let service = (flow.proto, flow.selector);
     let decision = match (flow.src, flow.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            classify(lines, realm, (Ip4(src.into()), Ip4(dst.into())), service, &mut out)
-        }
+        (IpAddr::V4(src), IpAddr::V4(dst)) => classify(
+            lines,
+            realm,
+            (Ip4(src.into()), Ip4(dst.into())),
+            service,
+            &mut out,
+        ),
         (src, dst) => classify(lines, realm, (ip6(src), ip6(dst)), service, &mut out),
     };
     match decision {
@@ -193,7 +212,9 @@ fn link(policy: &Policy, tables: &TableSet, flow: &Flow, role: Option<&str>) -> 
         (Proto::ICMPV6, 137) => Reason::DenyRedirect,
         (Proto::ICMPV6, kind @ (133 | 134)) => match &policy.link.router_advertisement {
             RouterAdvertisement::Roles(_) if kind == 133 => Reason::LinkRa,
-            RouterAdvertisement::Roles(roles) if roles.iter().any(|own| Some(own.as_str()) == role) => Reason::LinkRa,
+            RouterAdvertisement::Roles(roles) if roles.iter().any(|own| Some(own.as_str()) == role) => {
+                Reason::LinkRa
+            }
             _ => Reason::DenyRa,
         },
         _ => choose(LinkFlags::MULTICAST, Reason::LinkMulticast, Reason::DenyMulticast),
@@ -203,7 +224,11 @@ fn link(policy: &Policy, tables: &TableSet, flow: &Flow, role: Option<&str>) -> 
 /// The first condition of a rule that does not hold; `None` if the rule matches.
 fn mismatch(rule: &Rule, [src, dst]: &[Vec<ZoneIndex>; 2], flow: &Flow) -> Option<Mismatch> {
     let common = |zones: &[ZoneIndex], held: &[ZoneIndex]| zones.iter().any(|zone| held.contains(zone));
-    let mut from = rule.directions.iter().filter(|direction| common(&direction.from, src)).peekable();
+    let mut from = rule
+        .directions
+        .iter()
+        .filter(|direction| common(&direction.from, src))
+        .peekable();
     if from.peek().is_none() {
         return Some(Mismatch::Source);
     }
@@ -217,7 +242,10 @@ fn zone_names(policy: &Policy, flow: &Flow, address: IpAddr, own: &[IpAddr]) -> 
     let best = policy.most_specific(flow.vlan, address, own);
     let mut zones = policy.zones_of(flow.vlan, address, own);
     zones.sort_by_key(|zone| Some(*zone) != best);
-    zones.into_iter().map(|zone| policy.zones[zone].name.clone()).collect()
+    zones
+        .into_iter()
+        .map(|zone| policy.zones[zone].name.clone())
+        .collect()
 }
 
 /// The explanation for people.
@@ -228,7 +256,14 @@ impl fmt::Display for Explanation {
         writeln!(out, "  destination  {}", self.destination_zones.join(", "))?;
         match (&self.rule, self.verdict) {
             (Some(rule), verdict) => {
-                writeln!(out, "  {} by rule `{}` ({}:{})", past(verdict), rule.name, rule.file, rule.line)?;
+                writeln!(
+                    out,
+                    "  {} by rule `{}` ({}:{})",
+                    past(verdict),
+                    rule.name,
+                    rule.file,
+                    rule.line
+                )?;
             }
             (None, verdict) => writeln!(out, "  {}: {} {}", past(verdict), self.reason, self.sentence)?,
         }
@@ -262,7 +297,12 @@ const fn past(verdict: RuleAction) -> &'static str {
 }
 
 fn flow_line(flow: &Flow) -> String {
-    let mut line = format!("{} {} -> {}", names::protocol_name(flow.proto), flow.src, flow.dst);
+    let mut line = format!(
+        "{} {} -> {}",
+        names::protocol_name(flow.proto),
+        flow.src,
+        flow.dst
+    );
     // Writing to a String cannot fail.
     let _ = match flow.proto {
         Proto::TCP | Proto::UDP | Proto::SCTP => write!(line, " port {}", flow.selector),

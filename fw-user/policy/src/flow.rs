@@ -23,16 +23,20 @@ use crate::names;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FlowError {
     /// Too few or too many words.
-    #[error("a flow is written `PROTOCOL SOURCE DESTINATION`, such as `tcp 10.0.0.1 10.0.0.2:22`; `{0}` is not")]
+    #[error(
+        "a flow is written `PROTOCOL SOURCE DESTINATION`, such as `tcp 10.0.0.1 10.0.0.2:22`; `{0}` is not"
+    )]
     Shape(String),
     /// The first word.
     #[error("`{0}` is no protocol; write tcp, udp, sctp, icmp, icmpv6, esp, ah, gre or a protocol number")]
     Protocol(String),
     /// The destination of TCP, UDP or SCTP without a port.
-    #[error("`{destination}` has no port; write `{destination}:443`, or `[{destination}]:443` for an IPv6 address")]
+    #[error("`{destination}` has no port; write `{example}`")]
     MissingPort {
         /// The destination as written.
         destination: String,
+        /// The destination with a port.
+        example: String,
     },
     /// A port where none belongs.
     #[error("`{0}` has a port, but {1} has none")]
@@ -44,7 +48,9 @@ pub enum FlowError {
     #[error("`{0}` is neither an address nor a zone's name")]
     Endpoint(String),
     /// Not an ICMP type.
-    #[error("`{0}` is no ICMP type; write a name such as `echo-request`, or TYPE/CODE as numbers from 0 to 255")]
+    #[error(
+        "`{0}` is no ICMP type; write a name such as `echo-request`, or TYPE/CODE as numbers from 0 to 255"
+    )]
     IcmpType(String),
     /// Addresses of both families.
     #[error("`{0}` and `{1}` are of different families; a flow has two IPv4 or two IPv6 addresses")]
@@ -127,7 +133,7 @@ impl FromStr for FlowSpec {
             (_, [_, ..], _) => return Err(shape(text)),
             (Proto::TCP | Proto::UDP | Proto::SCTP, [], Some(port)) => Selector::Port(port),
             (Proto::TCP | Proto::UDP | Proto::SCTP, [], None) => {
-                return Err(FlowError::MissingPort { destination: dst.to_owned() });
+                return Err(missing_port(dst));
             }
             (_, [], Some(_)) => return Err(FlowError::NeedlessPort(dst.to_owned(), protocol.to_owned())),
             (_, [], None) => Selector::None,
@@ -138,7 +144,13 @@ impl FromStr for FlowSpec {
         {
             return Err(FlowError::Families(a.to_string(), b.to_string()));
         }
-        Ok(Self { proto, src, dst, sport, selector })
+        Ok(Self {
+            proto,
+            src,
+            dst,
+            sport,
+            selector,
+        })
     }
 }
 
@@ -174,6 +186,19 @@ fn shape(text: &str) -> FlowError {
     FlowError::Shape(text.to_owned())
 }
 
+fn missing_port(destination: &str) -> FlowError {
+    let brackets = destination.contains(':') && !destination.starts_with('[');
+    let example = if brackets {
+        format!("[{destination}]:443")
+    } else {
+        format!("{destination}:443")
+    };
+    FlowError::MissingPort {
+        destination: destination.to_owned(),
+        example,
+    }
+}
+
 fn protocol_number(word: &str) -> Result<u8, FlowError> {
     let number = names::protocol(word).or_else(|| word.parse().ok());
     match number.ok_or_else(|| FlowError::Protocol(word.to_owned()))? {
@@ -185,7 +210,9 @@ fn protocol_number(word: &str) -> Result<u8, FlowError> {
 /// Takes the port off: `a:1`, `[v6]:1`; an IPv6 address without brackets has none.
 fn split_port(word: &str) -> Result<(&str, Option<u16>), FlowError> {
     if let Some(inner) = word.strip_prefix('[') {
-        let (address, rest) = inner.split_once(']').ok_or_else(|| FlowError::Endpoint(word.to_owned()))?;
+        let (address, rest) = inner
+            .split_once(']')
+            .ok_or_else(|| FlowError::Endpoint(word.to_owned()))?;
         return match rest.strip_prefix(':') {
             Some(port) => Ok((address, Some(parse_port(port)?))),
             None if rest.is_empty() => Ok((address, None)),
@@ -240,9 +267,15 @@ mod tests {
     #[test]
     fn flows_are_read() {
         let flow = read("tcp 10.0.0.1:4000 10.0.0.2:22");
-        assert_eq!((flow.proto, flow.sport, flow.selector), (6, Some(4000), Selector::Port(22)));
+        assert_eq!(
+            (flow.proto, flow.sport, flow.selector),
+            (6, Some(4000), Selector::Port(22))
+        );
         let flow = read("udp fd00::1 [fd00::2]:53");
-        assert_eq!(flow.dst, Endpoint::Address("fd00::2".parse().expect("an address")));
+        assert_eq!(
+            flow.dst,
+            Endpoint::Address("fd00::2".parse().expect("an address"))
+        );
         assert_eq!(read("tcp gpu storage:2049").dst, Endpoint::Zone("storage".into()));
         assert_eq!(read("icmp a b").service(true), Ok((1, 0x800)));
         assert_eq!(read("icmp a b").service(false), Ok((58, 0x8000)));
@@ -260,8 +293,20 @@ mod tests {
             ("tcp a b:1 c", shape("tcp a b:1 c")),
             ("tpc a b:1", FlowError::Protocol("tpc".into())),
             ("256 a b", FlowError::Protocol("256".into())),
-            ("tcp a b", FlowError::MissingPort { destination: "b".into() }),
-            ("tcp a fd00::1", FlowError::MissingPort { destination: "fd00::1".into() }),
+            (
+                "tcp a b",
+                FlowError::MissingPort {
+                    destination: "b".into(),
+                    example: "b:443".into(),
+                },
+            ),
+            (
+                "tcp a fd00::1",
+                FlowError::MissingPort {
+                    destination: "fd00::1".into(),
+                    example: "[fd00::1]:443".into(),
+                },
+            ),
             ("tcp a b:70000", FlowError::Port("70000".into())),
             ("tcp a b:0", FlowError::Port("0".into())),
             ("icmp a b:1", FlowError::NeedlessPort("b:1".into(), "icmp".into())),
@@ -269,7 +314,10 @@ mod tests {
             ("icmp a b 8/300", FlowError::IcmpType("8/300".into())),
             ("tcp 10.0.0.300 b:1", FlowError::Endpoint("10.0.0.300".into())),
             ("tcp [fd00::1 b:1", FlowError::Endpoint("[fd00::1".into())),
-            ("tcp 10.0.0.1 [fd00::1]:1", FlowError::Families("10.0.0.1".into(), "fd00::1".into())),
+            (
+                "tcp 10.0.0.1 [fd00::1]:1",
+                FlowError::Families("10.0.0.1".into(), "fd00::1".into()),
+            ),
         ] {
             assert_eq!(text.parse::<FlowSpec>(), Err(expected), "{text}");
         }

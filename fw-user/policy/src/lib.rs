@@ -55,7 +55,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// A machine that exists nowhere, with the documentation addresses 192.0.2.1 and 2001:db8::1 (RFC 5737, RFC 3849)
+    /// A machine that exists nowhere, with the documentation addresses 192.0.2.1 and `2001:db8::1` (RFC 5737, RFC 3849)
     /// and no roles: for checks that have no machine to ask.
     #[must_use]
     pub fn sample() -> Self {
@@ -63,6 +63,10 @@ impl Environment {
             IpAddr::from([192, 0, 2, 1]),
             IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
         ];
-        Self { own_addresses, roles: Vec::new(), generation: 1 }
+        Self {
+            own_addresses,
+            roles: Vec::new(),
+            generation: 1,
+        }
     }
 }

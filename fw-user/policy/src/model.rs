@@ -68,8 +68,14 @@ pub enum ZoneKind {
 
 impl ZoneKind {
     /// The built-in zones, in the order in which they end [`Policy::zones`].
-    pub const BUILT_IN: [Self; 6] =
-        [Self::SelfMachine, Self::Outside, Self::Any, Self::Metadata, Self::Multicast, Self::LinkLocal];
+    pub const BUILT_IN: [Self; 6] = [
+        Self::SelfMachine,
+        Self::Outside,
+        Self::Any,
+        Self::Metadata,
+        Self::Multicast,
+        Self::LinkLocal,
+    ];
 
     /// The name under which rules know a built-in zone; `None` for a named one.
     #[must_use]
@@ -141,12 +147,20 @@ pub struct ServiceMatch {
 
 impl ServiceMatch {
     /// Every packet: the service `all`.
-    pub const ALL: Self = Self { proto: None, lo: 0, hi: u16::MAX };
+    pub const ALL: Self = Self {
+        proto: None,
+        lo: 0,
+        hi: u16::MAX,
+    };
 
     /// All packets of a protocol.
     #[must_use]
     pub const fn protocol(proto: u8) -> Self {
-        Self { proto: Some(proto), lo: 0, hi: u16::MAX }
+        Self {
+            proto: Some(proto),
+            lo: 0,
+            hi: u16::MAX,
+        }
     }
 
     /// True if a packet of this protocol and selector is meant.
@@ -216,7 +230,10 @@ pub struct Direction {
 }
 
 /// The `link:` section: what passes below and beside the rules.
-#[expect(clippy::struct_excessive_bools, reason = "each is one key of the link section")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one key of the link section"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Link {
     /// ARP.
@@ -313,7 +330,9 @@ impl Policy {
     /// Index of the built-in zone of this kind.
     #[must_use]
     pub fn built_in(&self, kind: ZoneKind) -> Option<ZoneIndex> {
-        self.zones.iter().position(|zone| zone.kind == kind && kind != ZoneKind::Named)
+        self.zones
+            .iter()
+            .position(|zone| zone.kind == kind && kind != ZoneKind::Named)
     }
 
     /// Index of the zone with this name.
@@ -339,7 +358,9 @@ impl Policy {
             ZoneKind::Outside => outside,
             _ => named(zone),
         };
-        (0..self.zones.len()).filter(|&index| holds(&self.zones[index])).collect()
+        (0..self.zones.len())
+            .filter(|&index| holds(&self.zones[index]))
+            .collect()
     }
 
     /// The most specific zone that holds this address: the policy's zones before built-in ones, then the longest prefix,
@@ -350,11 +371,21 @@ impl Policy {
         let length = |zone: &Zone| match zone.kind {
             ZoneKind::SelfMachine => Some(full),
             ZoneKind::Any | ZoneKind::Outside => None,
-            _ => zone.prefixes.iter().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max(),
+            _ => zone
+                .prefixes
+                .iter()
+                .filter(|net| net.contains(&address))
+                .map(IpNet::prefix_len)
+                .max(),
         };
         let rank = |index: &ZoneIndex| {
             let zone = &self.zones[*index];
-            (zone.kind == ZoneKind::Any, zone.kind != ZoneKind::Named, Reverse(length(zone)), *index)
+            (
+                zone.kind == ZoneKind::Any,
+                zone.kind != ZoneKind::Named,
+                Reverse(length(zone)),
+                *index,
+            )
         };
         self.zones_of(vlan, address, own).into_iter().min_by_key(rank)
     }
@@ -366,7 +397,10 @@ impl Policy {
             RouterAdvertisement::Never => &[][..],
             RouterAdvertisement::Roles(roles) => roles,
         };
-        let expected = self.expectations.iter().filter_map(|expectation| expectation.role.as_deref());
+        let expected = self
+            .expectations
+            .iter()
+            .filter_map(|expectation| expectation.role.as_deref());
         link.iter().map(String::as_str).chain(expected).collect()
     }
 

@@ -8,7 +8,9 @@ pub(crate) const MAX_NAME: usize = 63;
 /// True if `text` may be a name: `[a-z0-9_-]+`, up to [`MAX_NAME`] characters.
 pub(crate) fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
 }
 
 /// Protocols with names (IANA, "Assigned Internet Protocol Numbers").
@@ -25,7 +27,10 @@ pub(crate) const PROTOCOLS: [(&str, u8); 8] = [
 
 /// Number of the protocol with this name.
 pub(crate) fn protocol(name: &str) -> Option<u8> {
-    PROTOCOLS.iter().find(|(own, _)| *own == name).map(|(_, number)| *number)
+    PROTOCOLS
+        .iter()
+        .find(|(own, _)| *own == name)
+        .map(|(_, number)| *number)
 }
 
 /// Name of a protocol, or its number.
@@ -66,7 +71,10 @@ pub(crate) fn is_icmp_name(name: &str) -> bool {
 
 /// Names of the messages that a protocol has.
 pub(crate) fn icmp_names(proto: u8) -> impl Iterator<Item = &'static str> {
-    ICMP_TYPES.iter().map(|(name, _, _)| *name).filter(move |name| icmp_type(proto, name).is_some())
+    ICMP_TYPES
+        .iter()
+        .map(|(name, _, _)| *name)
+        .filter(move |name| icmp_type(proto, name).is_some())
 }
 
 /// Type of the echo request.
@@ -94,9 +102,9 @@ pub(crate) const SERVICES: &[(&str, &[&str])] = &[
     ("kubelet", &["tcp/10250"]),           // Kubernetes, "Ports and Protocols"
     ("ldap", &["tcp/389"]),
     ("ldaps", &["tcp/636"]),
-    ("lustre", &["tcp/988"]),             // Lustre Operations Manual, LNet acceptor
-    ("nfs", &["tcp/2049"]),               // RFC 7530 section 3.1: NFSv4 needs nothing else
-    ("node_exporter", &["tcp/9100"]),     // Prometheus node_exporter, README
+    ("lustre", &["tcp/988"]),         // Lustre Operations Manual, LNet acceptor
+    ("nfs", &["tcp/2049"]),           // RFC 7530 section 3.1: NFSv4 needs nothing else
+    ("node_exporter", &["tcp/9100"]), // Prometheus node_exporter, README
     ("ntp", &["udp/123"]),
     ("nvme_tcp", &["tcp/4420", "tcp/8009"]), // NVM Express TCP Transport Specification: I/O and discovery
     ("ping", &["icmp/echo-request", "icmpv6/echo-request"]),
@@ -111,18 +119,21 @@ pub(crate) const SERVICES: &[(&str, &[&str])] = &[
 
 /// Definition of a built-in service.
 pub(crate) fn service(name: &str) -> Option<&'static [&'static str]> {
-    SERVICES.iter().find(|(own, _)| *own == name).map(|(_, matches)| *matches)
+    SERVICES
+        .iter()
+        .find(|(own, _)| *own == name)
+        .map(|(_, matches)| *matches)
 }
 
 /// Keys of the language that this version does not enforce, wherever they stand.
 pub(crate) const NOT_ENFORCED: &[&str] = &[
-    "alert_at", "audit", "budget", "budgets", "dynamic", "each", "except", "exclude", "file", "include", "isolate",
-    "label", "labels", "lifeline", "limit", "limits", "log", "plane", "planes", "ports", "protect", "reject", "tcp",
-    "track", "until", "vni",
+    "alert_at", "audit", "budget", "budgets", "dynamic", "each", "except", "exclude", "file", "include",
+    "isolate", "label", "labels", "lifeline", "limit", "limits", "log", "plane", "planes", "ports",
+    "protect", "reject", "tcp", "track", "until", "vni",
 ];
 
 /// Words that YAML tools turn into booleans or nothing, so that they are no names here.
-pub(crate) const YAML_WORDS: &[&str] = &["yes", "no", "on", "off", "true", "false", "y", "n", "null"];
+pub(crate) const YAML_WORDS: &[&str] = &["yes", "no", "on", "off", "true", "false", "null"];
 
 /// The candidate that was most likely meant: the nearest one, if it is near.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -139,6 +150,8 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 /// FNV-1a, 32 bits, over `kind:name`, never 0: an id that stays the same as long as the name does.
 pub(crate) fn stable_id(kind: &str, name: &str) -> u32 {
     let bytes = kind.bytes().chain([b':']).chain(name.bytes());
-    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     hash.max(1)
 }

@@ -53,13 +53,23 @@ pub fn resolve(
         Some(vlan) => vlan,
         None => common_vlan(policy, &src, &dst)?,
     };
-    let both = |ipv4: bool| Some((src.address(policy, environment, ipv4)?, dst.address(policy, environment, ipv4)?));
-    let (src, dst) = match both(true).or_else(|| both(false)) {
-        Some(addresses) => addresses,
-        None => return Err(no_address(policy, environment, &src, &dst)),
+    let both = |ipv4: bool| {
+        Some((
+            src.address(policy, environment, ipv4)?,
+            dst.address(policy, environment, ipv4)?,
+        ))
+    };
+    let Some((src, dst)) = both(true).or_else(|| both(false)) else {
+        return Err(no_address(policy, environment, &src, &dst));
     };
     let (proto, selector) = flow.service(src.is_ipv4())?;
-    Ok(Flow { vlan, src, dst, proto, selector })
+    Ok(Flow {
+        vlan,
+        src,
+        dst,
+        proto,
+        selector,
+    })
 }
 
 /// An end of a flow, its zone found.
@@ -72,9 +82,10 @@ impl End {
     fn new(policy: &Policy, endpoint: &Endpoint) -> Result<Self, ResolveError> {
         match endpoint {
             Endpoint::Address(address) => Ok(Self::Address(*address)),
-            Endpoint::Zone(name) => {
-                policy.zone(name).map(Self::Zone).ok_or_else(|| ResolveError::UnknownZone(name.clone()))
-            }
+            Endpoint::Zone(name) => policy
+                .zone(name)
+                .map(Self::Zone)
+                .ok_or_else(|| ResolveError::UnknownZone(name.clone())),
         }
     }
 
@@ -114,13 +125,19 @@ fn no_address(policy: &Policy, environment: &Environment, src: &End, dst: &End) 
     for (end, other) in [(src, dst), (dst, src)] {
         for (ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
             if has(other, ipv4) && !has(other, !ipv4) && !has(end, ipv4) && !has(end, !ipv4) {
-                return ResolveError::NoAddress { zone: end.name(policy), family };
+                return ResolveError::NoAddress {
+                    zone: end.name(policy),
+                    family,
+                };
             }
         }
     }
     for end in [src, dst] {
         if !has(end, true) && !has(end, false) {
-            return ResolveError::NoAddress { zone: end.name(policy), family: "IPv4 or IPv6" };
+            return ResolveError::NoAddress {
+                zone: end.name(policy),
+                family: "IPv4 or IPv6",
+            };
         }
     }
     ResolveError::Families(src.name(policy), dst.name(policy))
@@ -132,8 +149,14 @@ fn representative(policy: &Policy, environment: &Environment, zone: ZoneIndex, i
     let wanted = &policy.zones[zone];
     let candidates = candidates(policy, wanted, own, ipv4);
     let vlan = wanted.vlan;
-    let best = candidates.iter().find(|address| policy.most_specific(vlan, **address, own) == Some(zone));
-    let any = || candidates.iter().find(|address| policy.zones_of(vlan, **address, own).contains(&zone));
+    let best = candidates
+        .iter()
+        .find(|address| policy.most_specific(vlan, **address, own) == Some(zone));
+    let any = || {
+        candidates
+            .iter()
+            .find(|address| policy.zones_of(vlan, **address, own).contains(&zone))
+    };
     best.or_else(any).copied()
 }
 
@@ -146,13 +169,25 @@ fn candidates(policy: &Policy, wanted: &Zone, own: &[IpAddr], ipv4: bool) -> Vec
             // Documentation addresses first: RFC 5737, RFC 3849.
             let documentation = ["198.51.100.1", "203.0.113.1", "2001:db8:ffff::1"];
             let documentation = documentation.iter().filter_map(|text| text.parse().ok());
-            let holes = policy.zones.iter().flat_map(|zone| &zone.prefixes).filter_map(behind);
-            documentation.chain(holes).filter(family).take(MAX_CANDIDATES).collect()
+            let holes = policy
+                .zones
+                .iter()
+                .flat_map(|zone| &zone.prefixes)
+                .filter_map(behind);
+            documentation
+                .chain(holes)
+                .filter(family)
+                .take(MAX_CANDIDATES)
+                .collect()
         }
         _ => {
             let own = wanted.prefixes.iter().flat_map(hosts);
             // Where a smaller zone takes the first addresses: those behind it.
-            let holes = policy.zones.iter().flat_map(|zone| &zone.prefixes).filter_map(behind);
+            let holes = policy
+                .zones
+                .iter()
+                .flat_map(|zone| &zone.prefixes)
+                .filter_map(behind);
             let holes = holes.filter(|address| wanted.prefixes.iter().any(|net| net.contains(address)));
             own.chain(holes).filter(family).take(MAX_CANDIDATES).collect()
         }
@@ -162,7 +197,9 @@ fn candidates(policy: &Policy, wanted: &Zone, own: &[IpAddr], ipv4: bool) -> Vec
 /// The first host's address, and the network's own.
 fn hosts(net: &IpNet) -> impl Iterator<Item = IpAddr> + use<> {
     let network = net.network();
-    [next(network).filter(|first| net.contains(first)), Some(network)].into_iter().flatten()
+    [next(network).filter(|first| net.contains(first)), Some(network)]
+        .into_iter()
+        .flatten()
 }
 
 /// The address behind a prefix.

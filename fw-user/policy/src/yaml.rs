@@ -57,18 +57,31 @@ pub(crate) fn parse(text: &str, findings: &mut Diagnostics) -> Option<Node> {
         findings.push(Diagnostic::error("too_large", Span::default(), message));
         return None;
     }
-    let mut tree = Tree { places: Places::new(text), findings, open: Vec::new(), root: None, documents: 0 };
+    let mut tree = Tree {
+        text,
+        places: Places::new(text),
+        findings,
+        open: Vec::new(),
+        root: None,
+        documents: 0,
+    };
     for event in Parser::new_from_str(text) {
-        let taken = event.map_err(|error| tree.syntax(text, &error)).and_then(|(event, span)| {
-            let span = tree.places.span(span.start, span.end);
-            tree.take(event, span)
-        });
+        let taken = event
+            .map_err(|error| Box::new(tree.syntax(&error)))
+            .and_then(|(event, span)| {
+                let span = tree.places.span(span.start, span.end);
+                tree.take(event, span)
+            });
         if let Err(item) = taken {
-            tree.findings.push(item);
+            tree.findings.push(*item);
             return None;
         }
     }
-    tree.root
+    let end = Span::new(text.len(), text.len());
+    Some(tree.root.unwrap_or(Node {
+        span: end,
+        value: Value::Empty,
+    }))
 }
 
 /// Turns the parser's character numbers into bytes.
@@ -80,17 +93,25 @@ struct Places {
 
 impl Places {
     fn new(text: &str) -> Self {
-        let bytes = match text.is_ascii() {
-            true => Vec::new(),
-            false => text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect(),
+        let bytes = if text.is_ascii() {
+            Vec::new()
+        } else {
+            text.char_indices()
+                .map(|(byte, _)| byte)
+                .chain([text.len()])
+                .collect()
         };
-        Self { bytes, len: text.len() }
+        Self {
+            bytes,
+            len: text.len(),
+        }
     }
 
     fn byte(&self, marker: Marker) -> usize {
-        match self.bytes.is_empty() {
-            true => marker.index().min(self.len),
-            false => self.bytes.get(marker.index()).copied().unwrap_or(self.len),
+        if self.bytes.is_empty() {
+            marker.index().min(self.len)
+        } else {
+            self.bytes.get(marker.index()).copied().unwrap_or(self.len)
         }
     }
 
@@ -99,19 +120,33 @@ impl Places {
     }
 }
 
+/// Ends the reading where the text is not YAML of this kind.
+type Refusable = Result<(), Box<Diagnostic>>;
+
 /// A list or mapping whose end has not come yet.
 struct Open {
     start: usize,
     /// End of the last child.
     end: usize,
     value: Value,
-    /// A mapping's key that waits for its value; `None` inside marks a key whose pair is left out.
-    key: Option<Option<Key>>,
+    /// What a mapping has read last.
+    key: Pending,
     /// Where each key of a mapping stands.
     seen: HashMap<String, Span>,
 }
 
+/// The key of a mapping that waits for its value.
+enum Pending {
+    /// None: a key comes next.
+    None,
+    /// This one.
+    Key(Key),
+    /// One that was refused; its value is left out.
+    Refused,
+}
+
 struct Tree<'f> {
+    text: &'f str,
     places: Places,
     findings: &'f mut Diagnostics,
     open: Vec<Open>,
@@ -120,7 +155,7 @@ struct Tree<'f> {
 }
 
 impl Tree<'_> {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Refusable {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => self.document(span),
@@ -128,9 +163,13 @@ impl Tree<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 plain_value(anchor, tag.is_some(), span)?;
                 let plain = style == ScalarStyle::Plain;
-                let value = match plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
-                    true => Value::Empty,
-                    false => Value::Text { text: text.into_owned(), plain },
+                let value = if plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL") {
+                    Value::Empty
+                } else {
+                    Value::Text {
+                        text: text.into_owned(),
+                        plain,
+                    }
                 };
                 self.add(Node { span, value })
             }
@@ -145,34 +184,55 @@ impl Tree<'_> {
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(open) => {
                     // A block ends without a sign of its own, somewhere on a later line.
-                    let end = if span.end > span.start { span.end } else { open.end };
-                    self.add(Node { span: Span::new(open.start, end.max(open.start)), value: open.value })
+                    let sign = self
+                        .text
+                        .as_bytes()
+                        .get(span.start)
+                        .is_some_and(|byte| b"]}".contains(byte));
+                    let end = if sign { span.start + 1 } else { open.end };
+                    self.add(Node {
+                        span: Span::new(open.start, end.max(open.start)),
+                        value: open.value,
+                    })
                 }
                 None => Ok(()),
             },
         }
     }
 
-    fn document(&mut self, span: Span) -> Result<(), Diagnostic> {
+    fn document(&mut self, span: Span) -> Refusable {
         self.documents += 1;
         if self.documents == 1 {
             return Ok(());
         }
-        Err(Diagnostic::error("syntax", span, "a policy is one YAML document, and here a second one begins")
-            .help("remove the line `---` and what follows, or put it in a file of its own"))
+        let item = syntax(
+            span,
+            "a policy is one YAML document, and here a second one begins",
+        );
+        Err(Box::new(item.help(
+            "remove the line `---` and what follows, or put it in a file of its own",
+        )))
     }
 
-    fn push(&mut self, span: Span, value: Value) -> Result<(), Diagnostic> {
+    fn push(&mut self, span: Span, value: Value) -> Refusable {
         if self.open.len() == MAX_DEPTH {
-            return Err(Diagnostic::error("syntax", span, "lists and mappings are nested too deeply")
-                .label(format!("at most {MAX_DEPTH} levels are read")));
+            let item = syntax(span, "lists and mappings are nested too deeply");
+            return Err(Box::new(
+                item.label(format!("at most {MAX_DEPTH} levels are read")),
+            ));
         }
-        self.open.push(Open { start: span.start, end: span.end, value, key: None, seen: HashMap::new() });
+        self.open.push(Open {
+            start: span.start,
+            end: span.end,
+            value,
+            key: Pending::None,
+            seen: HashMap::new(),
+        });
         Ok(())
     }
 
     /// Adds a complete node to the innermost open list or mapping.
-    fn add(&mut self, node: Node) -> Result<(), Diagnostic> {
+    fn add(&mut self, node: Node) -> Refusable {
         let Some(open) = self.open.last_mut() else {
             self.root = Some(node);
             return Ok(());
@@ -180,17 +240,17 @@ impl Tree<'_> {
         open.end = node.span.end;
         match &mut open.value {
             Value::List(items) => items.push(node),
-            Value::Map(pairs) => match open.key.take() {
-                Some(Some(key)) => pairs.push((key, node)),
-                Some(None) => {}
-                None => {
+            Value::Map(pairs) => match std::mem::replace(&mut open.key, Pending::None) {
+                Pending::Key(key) => pairs.push((key, node)),
+                Pending::Refused => {}
+                Pending::None => {
                     let key = key(node)?;
                     if let Some(first) = open.seen.get(&key.text) {
                         self.findings.push(duplicate(&key, *first));
-                        open.key = Some(None);
+                        open.key = Pending::Refused;
                     } else {
                         open.seen.insert(key.text.clone(), key.span);
-                        open.key = Some(Some(key));
+                        open.key = Pending::Key(key);
                     }
                 }
             },
@@ -199,49 +259,66 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn syntax(&self, text: &str, error: &ScanError) -> Diagnostic {
+    fn syntax(&self, error: &ScanError) -> Diagnostic {
+        let text = self.text;
         let start = self.places.byte(*error.marker());
         let end = start + text[start..].chars().next().map_or(0, char::len_utf8);
         let before = text[..start].rsplit('\n').next().unwrap_or("");
         let line = before.to_owned() + text[start..].split('\n').next().unwrap_or("");
         let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-        let help = match indent.contains('\t') {
-            true => "indent with spaces; YAML takes no tabs there",
-            false => {
-                "check the indentation and the brackets above; texts that hold any of `: # [ ] { } , & *` need quotes, \
+        let help = if indent.contains('\t') {
+            "indent with spaces; YAML takes no tabs there"
+        } else {
+            "check the indentation and the brackets above; texts that hold any of `: # [ ] { } , & *` need quotes, \
                  such as \"fd00::/8\""
-            }
         };
         let message = format!("the policy is not valid YAML: {}", error.info());
-        Diagnostic::error("syntax", Span::new(start, end), message).help(help)
+        syntax(Span::new(start, end), &message).help(help)
     }
 }
 
-fn key(node: Node) -> Result<Key, Diagnostic> {
-    match node.value {
-        Value::Text { text, .. } => Ok(Key { span: node.span, text }),
-        _ => Err(Diagnostic::error("syntax", node.span, "a key must be a word")
-            .label(format!("expected a key, found {}", node.found()))),
-    }
+fn key(node: Node) -> Result<Key, Box<Diagnostic>> {
+    let found = node.found();
+    let Value::Text { text, .. } = node.value else {
+        let item = syntax(node.span, "a key must be a word");
+        return Err(Box::new(item.label(format!("expected a key, found {found}"))));
+    };
+    Ok(Key {
+        span: node.span,
+        text,
+    })
 }
 
 fn duplicate(key: &Key, first: Span) -> Diagnostic {
-    Diagnostic::error("duplicate_key", key.span, format!("the key `{}` stands here twice", key.text))
-        .label("given again")
-        .also(first, "first given here")
-        .help("keep one of the two")
+    Diagnostic::error(
+        "duplicate_key",
+        key.span,
+        format!("the key `{}` stands here twice", key.text),
+    )
+    .label("given again")
+    .also(first, "first given here")
+    .help("keep one of the two")
 }
 
-fn plain_value(anchor: usize, tag: bool, span: Span) -> Result<(), Diagnostic> {
+fn plain_value(anchor: usize, tag: bool, span: Span) -> Refusable {
     match (anchor, tag) {
         (0, false) => Ok(()),
-        (0, true) => Err(Diagnostic::error("syntax", span, "YAML tags (`!name`) are not part of the language")
-            .help("remove the tag")),
+        (0, true) => {
+            let item = syntax(span, "YAML tags (`!name`) are not part of the language");
+            Err(Box::new(item.help("remove the tag")))
+        }
         _ => Err(no_anchor(span)),
     }
 }
 
-fn no_anchor(span: Span) -> Diagnostic {
-    Diagnostic::error("syntax", span, "YAML anchors and aliases (`&name`, `*name`) are not part of the language")
-        .help("give the list a name as a zone or a service, and use the name")
+fn no_anchor(span: Span) -> Box<Diagnostic> {
+    let item = syntax(
+        span,
+        "YAML anchors and aliases (`&name`, `*name`) are not part of the language",
+    );
+    Box::new(item.help("give the list a name as a zone or a service, and use the name"))
+}
+
+fn syntax(span: Span, message: &str) -> Diagnostic {
+    Diagnostic::error("syntax", span, message)
 }

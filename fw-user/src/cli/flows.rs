@@ -44,8 +44,8 @@ impl Flows {
         }
         if !self.json && !self.follow {
             output::right(&mut table, &[7, 8]);
-            output::print(&table);
-            println!("{count} flows");
+            output::print(&mut table);
+            println!("{}", output::count(count, "flow"));
         }
         Ok(Exit::Yes)
     }

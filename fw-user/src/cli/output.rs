@@ -74,13 +74,21 @@ pub(super) fn right(table: &mut Table, columns: &[usize]) {
 }
 
 /// Prints a table without blanks at the ends of lines.
-pub(super) fn print(table: &Table) {
+pub(super) fn print(table: &mut Table) {
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
     let mut text = String::new();
     for line in table.lines() {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{}", line.trim_end());
     }
     print!("{text}");
+}
+
+/// A number with its noun.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Bytes with a binary unit.

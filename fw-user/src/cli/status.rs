@@ -69,10 +69,10 @@ fn head(status: &Status) {
         return;
     }
     println!(
-        "policy: {} ({} rules, {} zones), generation {}, in force for {}, sha256 {}",
+        "policy: {} ({}, {}), generation {}, in force for {}, sha256 {}",
         policy.name,
-        policy.rules,
-        policy.zones,
+        output::count(policy.rules.into(), "rule"),
+        output::count(policy.zones.into(), "zone"),
         policy.generation,
         output::seconds(policy.age_s),
         policy.hash,
@@ -92,7 +92,7 @@ fn ports(ports: &[PortStatus]) {
             port.egress.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
     }
-    output::print(&table);
+    output::print(&mut table);
     for port in ports {
         for note in &port.notes {
             println!("{} {}: {note}", paint("note:", Paint::Yellow), port.name);
@@ -117,7 +117,7 @@ fn coverage(lines: &[Coverage]) {
             Cell::new(line.reasons.join("; ")),
         ]);
     }
-    output::print(&table);
+    output::print(&mut table);
 }
 
 fn tables(status: &Status) {
@@ -133,7 +133,7 @@ fn tables(status: &Status) {
         ]);
     }
     output::right(&mut table, &[1, 2]);
-    output::print(&table);
+    output::print(&mut table);
     let totals = &status.totals;
     println!(
         "{} opened, {} confirmed, {} that nobody answered; {} flow records, {} lost",
@@ -142,7 +142,7 @@ fn tables(status: &Status) {
 }
 
 fn drops(status: &Status) {
-    println!("{} packets passed", status.passed_packets);
+    println!("{} passed", output::count(status.passed_packets, "packet"));
     if status.drops.is_empty() {
         return;
     }
@@ -151,5 +151,5 @@ fn drops(status: &Status) {
         table.add_row([drop.reason.clone(), drop.packets.to_string(), output::bytes(drop.bytes)]);
     }
     output::right(&mut table, &[1, 2]);
-    output::print(&table);
+    output::print(&mut table);
 }

@@ -49,7 +49,7 @@ pub struct Session {
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "snake_case")]
+#[serde(tag = "request", content = "value", rename_all = "snake_case")]
 pub enum Request {
     /// What runs, what is covered, what is wrong.
     Status,
@@ -93,7 +93,7 @@ pub struct Applied {
 
 /// What the agent answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "reply", rename_all = "snake_case")]
+#[serde(tag = "reply", content = "value", rename_all = "snake_case")]
 pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<Status>),
@@ -123,8 +123,12 @@ pub enum Reply {
 
 #[cfg(test)]
 mod tests {
+    use fw_common::abi::{Flow, Key4, StateWord};
+
     use super::{Applied, Reply, Request};
+    use crate::dataplane::FlowKey;
     use crate::exit::Failure;
+    use crate::telemetry::{FlowInfo, FlowRecord, Names, Table, WallClock};
 
     #[test]
     fn messages_survive_json() {
@@ -137,7 +141,12 @@ mod tests {
             let text = serde_json::to_string(&request).unwrap();
             assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
         }
+        let key = FlowKey::V4(Key4::default());
+        let flow = FlowInfo::new(&key, &Flow::default(), Table::Main, &Names::default(), &WallClock::read());
+        let record = FlowRecord::new(flow.clone(), StateWord(0), false);
         let replies = [
+            Reply::Flow(Box::new(flow)),
+            Reply::Record(Box::new(record)),
             Reply::Applied(Applied { generation: 3, warnings: vec!["empty".into()] }),
             Reply::Failed(Failure::no("denied")),
             Reply::Missed { count: 2 },

@@ -12,6 +12,7 @@
 
 mod attach;
 mod bpffs;
+mod btf;
 mod clsact;
 mod error;
 mod events;

@@ -1,10 +1,9 @@
 //! Policies in the kernel: build a set aside, put it into the free slot, switch the generation.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use aya::maps::{MapData, MapInfo};
-use aya_obj::generated::bpf_map_type;
-use fw_common::abi::{ABI_VERSION, LINE_BYTES, Line, SET_MAGIC, SetHeader, checksum, map_names};
+use aya::maps::MapInfo;
+use fw_common::abi::{ABI_VERSION, Line, SET_MAGIC, SetHeader, checksum, map_names};
 
 use super::error::{self, DataPlaneError};
 use super::tables::Tables;
@@ -14,7 +13,7 @@ use super::{mmap, sys};
 /// allows sets of different sizes.
 const FLAGS: u32 = (1 << 10) | (1 << 12);
 /// Name of a set in the kernel's list of maps.
-const NAME: &str = "dpufw_set";
+const NAME: &[u8; 16] = b"dpufw_set\0\0\0\0\0\0\0";
 
 /// The generation after this one: never 0, and always in the other slot.
 #[must_use]
@@ -48,7 +47,7 @@ impl Tables {
         check(lines, generation)?;
         let set = make(lines)?;
         let slot = generation & 1;
-        let set_fd = set.fd().as_fd().as_raw_fd().cast_unsigned();
+        let set_fd = set.as_raw_fd().cast_unsigned();
         self.write(map_names::SETS, slot, &set_fd)?;
         self.set_generation(generation);
         // Packets that read the old generation still use the old slot. Once they are through, it may be written again.
@@ -101,15 +100,12 @@ fn aya_error(action: &'static str) -> impl FnOnce(aya::maps::MapError) -> DataPl
 }
 
 /// Makes a set of its own and reads it back.
-fn make(lines: &[Line]) -> Result<MapData, DataPlaneError> {
-    let kind = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
-    let template = aya_obj::Map::new_from_params(kind, 4, LINE_BYTES as u32, lines.len() as u32, FLAGS);
-    let map = MapData::create(template, NAME, None).map_err(aya_error("creating a set for"))?;
+fn make(lines: &[Line]) -> Result<OwnedFd, DataPlaneError> {
     let wrap = |action| error::map(action, map_names::SETS);
-    let fd: BorrowedFd<'_> = map.fd().as_fd();
-    mmap::fill(fd, lines).map_err(wrap("filling a set for"))?;
-    sys::freeze(fd).map_err(wrap("freezing a set for"))?;
-    if mmap::read(fd, lines.len()).map_err(wrap("reading back a set for"))? != lines {
+    let map = sys::create_lines(*NAME, lines.len() as u32, FLAGS).map_err(wrap("creating a set for"))?;
+    mmap::fill(map.as_fd(), lines).map_err(wrap("filling a set for"))?;
+    sys::freeze(map.as_fd()).map_err(wrap("freezing a set for"))?;
+    if mmap::read(map.as_fd(), lines.len()).map_err(wrap("reading back a set for"))? != lines {
         return Err(DataPlaneError::BadSet {
             what: "it reads back differently from the kernel's memory".to_owned(),
         });

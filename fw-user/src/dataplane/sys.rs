@@ -1,17 +1,19 @@
 //! The calls of bpf(2) that aya does not offer: batches, links by index, link information.
 //!
 //! Each command has an attribute structure of its own instead of the kernel's union: the kernel takes a shorter one and
-//! reads the rest as zeros. Layouts: `union bpf_attr` in include/uapi/linux/bpf.h.
+//! reads the rest as zeros. None may have padding, whose bytes would be read as fields. Layouts: `union bpf_attr` in include/uapi/linux/bpf.h.
 
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use aya_obj::generated::{bpf_attach_type, bpf_cmd};
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_map_type};
+use fw_common::abi::LINE_BYTES;
 
+use super::btf;
 use super::plain::Plain;
 
 /// `BPF_NOEXIST`: create, never overwrite.
@@ -214,6 +216,63 @@ pub(super) fn delete_batch<K: Plain>(map: BorrowedFd<'_>, keys: &[K]) -> (usize,
         }
         Err(error) => (0, Err(error)),
     }
+}
+
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    btf_fd: u32,
+    btf_key_type: u32,
+    btf_value_type: u32,
+}
+
+#[repr(C)]
+struct BtfLoad {
+    btf: u64,
+    log: u64,
+    btf_size: u32,
+    log_size: u32,
+    log_level: u32,
+    pad: u32,
+}
+
+/// Creates an array of lines with type information. aya creates standalone maps without.
+pub(super) fn create_lines(name: [u8; 16], lines: u32, flags: u32) -> io::Result<OwnedFd> {
+    let bytes = btf::line();
+    let mut attr = BtfLoad {
+        btf: bytes.as_ptr() as u64,
+        log: 0,
+        btf_size: bytes.len() as u32,
+        log_size: 0,
+        log_level: 0,
+        pad: 0,
+    };
+    // SAFETY: `bytes` is live and `btf_size` long; the kernel only reads it.
+    let types = own(unsafe { bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr) }?);
+    let mut attr = MapCreate {
+        map_type: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+        key_size: size_of::<u32>() as u32,
+        value_size: LINE_BYTES as u32,
+        max_entries: lines,
+        flags,
+        inner_map_fd: 0,
+        numa_node: 0,
+        name,
+        ifindex: 0,
+        btf_fd: raw(types.as_fd()),
+        btf_key_type: btf::KEY_TYPE,
+        btf_value_type: btf::LINE_TYPE,
+    };
+    // SAFETY: the attribute holds no address.
+    unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }.map(own)
 }
 
 /// Makes a map read-only for user space, for ever. It must not be mapped writable any more.

@@ -6,13 +6,18 @@
 //! Nothing here uses `ip netns exec`: it mounts a fresh sysfs and so hides the BPF file system. Threads and children
 //! enter a namespace with `setns`.
 
+mod agent;
 mod cleanup;
+mod leftover;
 mod link;
 mod namespace;
 mod process;
 mod serve;
 mod topology;
 
+pub use agent::Agent;
+pub use cleanup::remove_all;
+pub use leftover::Leftover;
 pub use link::{End, Veth};
 pub use namespace::Namespace;
 pub use process::{Finished, Process};

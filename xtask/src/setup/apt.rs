@@ -26,10 +26,10 @@ pub fn ensure_names(names: &[&str]) -> Result<()> {
     }
     let list = missing.join(" ");
     say("setup", format_args!("installing {list}"));
-    let mend =
-        format!("cannot install {list}: run `apt-get install {list}` as root, or look at the message above");
+    let mend = format!("cannot install {list} (by hand: `apt-get install {list}` as root)");
+    let mut install = apt_get().context(mend.clone())?;
     update_lists();
-    let spent = shell::run(apt_get()?.args(["install", "--yes"]).args(&missing)).context(mend)?;
+    let spent = shell::run(install.args(["install", "--yes"]).args(&missing)).context(mend)?;
     say("setup", format_args!("installed in {}", human(spent)));
     Ok(())
 }

@@ -18,6 +18,9 @@ pub fn ensure(rust: &Rust) -> Result<()> {
     let Err(reason) = Linker::find(rust) else {
         return Ok(());
     };
+    if Linker::is_chosen() {
+        return Err(reason);
+    }
     say("setup", format_args!("{reason:#}"));
     install(rust)?;
     Linker::find(rust).map(drop)

@@ -1,4 +1,4 @@
-//! What runs inside the virtual machine: an initramfs of busybox and one program with its libraries.
+//! What runs inside the virtual machine: an initramfs of busybox and test programs with their libraries.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -15,13 +15,13 @@ pub struct Guest {
     folder: PathBuf,
 }
 
-/// The line that starts the program's output on the console, and the one that ends it, followed by the exit code.
+/// The line that starts the programs' output on the console, and the one that ends it, followed by the exit code.
 pub const BEGIN: &str = "dpufw-guest-begin";
 pub const END: &str = "dpufw-guest-end";
 
 impl Guest {
-    /// Packs `program`, which finds `object` by `DPUFW_BPF_OBJECT`, and loads `modules` before it starts.
-    pub fn pack(kernel: &Kernel, program: &Path, object: &Path, modules: &[String]) -> Result<Self> {
+    /// Packs `programs`, which run one after the other once `modules` are loaded.
+    pub fn pack(kernel: &Kernel, programs: &[PathBuf], modules: &[String]) -> Result<Self> {
         let guest = Self {
             folder: project::store().join(format!("vm/guest-{}", std::process::id())),
         };
@@ -29,11 +29,13 @@ impl Guest {
         for folder in ["bin", "dev", "proc", "sys", "tmp", "guest", "modules"] {
             fs::create_dir_all(root.join(folder)).with_context(|| root.join(folder).display().to_string())?;
         }
-        guest.add_programs(program)?;
-        copy(object, &root.join("guest/dpufw.bpf.o"))?;
+        let busybox =
+            shell::find_in_path("busybox").context("busybox is missing: run `cargo xtask setup`")?;
+        copy(&busybox, &root.join("bin/busybox"))?;
+        let runs = guest.add_programs(programs)?;
         let loads = guest.add_modules(kernel, modules)?;
         let init = root.join("init");
-        fs::write(&init, init_script(&loads)).with_context(|| init.display().to_string())?;
+        fs::write(&init, init_script(&loads, &runs)).with_context(|| init.display().to_string())?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
         guest.archive()?;
         Ok(guest)
@@ -48,17 +50,25 @@ impl Guest {
         self.folder.join("root")
     }
 
-    fn add_programs(&self, program: &Path) -> Result<()> {
-        let busybox =
-            shell::find_in_path("busybox").context("busybox is missing: run `cargo xtask setup`")?;
-        copy(&busybox, &self.root().join("bin/busybox"))?;
-        // Debug information is nine tenths of a test program, and an emulator loads it byte by byte.
-        let guest_program = self.root().join("guest/program");
-        shell::run(Command::new("strip").arg("-o").arg(&guest_program).arg(program))?;
-        for library in libraries(program)? {
-            copy(&library, &inside(&self.root(), &library))?;
+    /// Copies programs with their libraries and returns the script's lines that run them.
+    fn add_programs(&self, programs: &[PathBuf]) -> Result<String> {
+        let mut lines = String::new();
+        for program in programs {
+            let name = program
+                .file_name()
+                .context("a program without a name")?
+                .to_string_lossy();
+            // Debug information is nine tenths of a test program, and an emulator copies it slowly.
+            let copied = self.root().join("guest").join(&*name);
+            shell::run(Command::new("strip").arg("-o").arg(copied).arg(program))?;
+            for library in libraries(program)? {
+                copy(&library, &inside(&self.root(), &library))?;
+            }
+            lines += "./";
+            lines += &name;
+            lines += " --show-output --color never 2>&1 || code=$?\n";
         }
-        Ok(())
+        Ok(lines)
     }
 
     /// Copies modules and returns the script's lines that load them.
@@ -100,7 +110,7 @@ impl Drop for Guest {
     }
 }
 
-fn init_script(load_modules: &str) -> String {
+fn init_script(load_modules: &str, run_programs: &str) -> String {
     format!(
         "#!/bin/busybox sh\n\
          b=/bin/busybox\n\
@@ -112,9 +122,10 @@ fn init_script(load_modules: &str) -> String {
          $b ip link set lo up\n\
          {load_modules}\
          cd /guest\n\
+         code=0\n\
          echo {BEGIN}\n\
-         DPUFW_BPF_OBJECT=/guest/dpufw.bpf.o ./program --show-output --color never 2>&1\n\
-         echo {END} $?\n\
+         {run_programs}\
+         echo {END} $code\n\
          $b poweroff -f\n"
     )
 }

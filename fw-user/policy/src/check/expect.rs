@@ -25,9 +25,10 @@ pub(super) fn read(
     let Some(node) = section else { return Vec::new() };
     match &node.value {
         Value::Empty => Vec::new(),
-        Value::List(items) => {
-            items.iter().filter_map(|item| expectation(item, zones, rules, findings)).collect()
-        }
+        Value::List(items) => items
+            .iter()
+            .filter_map(|item| expectation(item, zones, rules, findings))
+            .collect(),
         _ => {
             let message = "`expect` is a list (`- { flow: tcp a b:22, is: allow }`)";
             findings.push(fields::wrong_type(node, message, "a list"));
@@ -49,8 +50,12 @@ fn expectation(
     let is = is.and_then(|node| fields::word(node, &["allow", "deny"], findings));
     let role = fields.get("in").and_then(|node| sections::role(node, findings));
     let vlan = fields.get("vlan").and_then(|node| vlan(node, findings));
-    let own_addresses = fields.get("self").map_or_else(Vec::new, |node| own_addresses(node, findings));
-    let rule = fields.get("rule").and_then(|node| rule_name(node, rules, findings));
+    let own_addresses = fields
+        .get("self")
+        .map_or_else(Vec::new, |node| own_addresses(node, findings));
+    let rule = fields
+        .get("rule")
+        .and_then(|node| rule_name(node, rules, findings));
     let reason = fields.get("reason").and_then(|node| reason(node, findings));
     let ((flow, flow_node), is) = (flow?, is?);
     let (text, _) = written(flow_node);
@@ -60,7 +65,11 @@ fn expectation(
         role,
         vlan,
         own_addresses,
-        is: if is == "allow" { RuleAction::Allow } else { RuleAction::Deny },
+        is: if is == "allow" {
+            RuleAction::Allow
+        } else {
+            RuleAction::Deny
+        },
         rule,
         reason,
         line: line_column(&findings.text, node.span.start).0,
@@ -116,7 +125,9 @@ fn own_addresses(node: &Node, findings: &mut Diagnostics) -> Vec<IpAddr> {
     let items = fields::list(node, expected, findings).unwrap_or(&[]);
     let mut addresses = Vec::new();
     for item in items {
-        let Some(text) = fields::text(item, "an address", findings) else { continue };
+        let Some(text) = fields::text(item, "an address", findings) else {
+            continue;
+        };
         match text.parse() {
             Ok(address) => addresses.push(address),
             Err(_) => findings.push(
@@ -136,10 +147,12 @@ fn rule_name(node: &Node, rules: &[Rule], findings: &mut Diagnostics) -> Option<
     }
     let item = Diagnostic::error("unknown_rule", node.span, format!("there is no rule `{name}`"))
         .label("expected a rule's name");
-    findings.push(match names::nearest(name, rules.iter().map(|rule| rule.name.as_str())) {
-        Some(nearest) => item.help(format!("did you mean `{nearest}`?")),
-        None => item.help("leave `rule` out where the default should decide"),
-    });
+    findings.push(
+        match names::nearest(name, rules.iter().map(|rule| rule.name.as_str())) {
+            Some(nearest) => item.help(format!("did you mean `{nearest}`?")),
+            None => item.help("leave `rule` out where the default should decide"),
+        },
+    );
     None
 }
 
@@ -148,11 +161,17 @@ fn reason(node: &Node, findings: &mut Diagnostics) -> Option<String> {
     if Reason::ALL.iter().any(|reason| reason.name() == name) {
         return Some(name.to_owned());
     }
-    let item = Diagnostic::error("unknown_reason", node.span, format!("there is no reason `{name}`"))
-        .label("expected a reason, such as `deny_default`");
-    findings.push(match names::nearest(name, Reason::ALL.iter().map(|reason| reason.name())) {
-        Some(nearest) => item.help(format!("did you mean `{nearest}`?")),
-        None => item.help("docs/reasons.md lists all reasons"),
-    });
+    let item = Diagnostic::error(
+        "unknown_reason",
+        node.span,
+        format!("there is no reason `{name}`"),
+    )
+    .label("expected a reason, such as `deny_default`");
+    findings.push(
+        match names::nearest(name, Reason::ALL.iter().map(|reason| reason.name())) {
+            Some(nearest) => item.help(format!("did you mean `{nearest}`?")),
+            None => item.help("docs/reasons.md lists all reasons"),
+        },
+    );
     None
 }

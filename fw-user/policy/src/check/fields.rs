@@ -8,31 +8,52 @@ use crate::yaml::{Key, Node, Value};
 pub(super) struct Fields<'n> {
     pub(super) span: Span,
     pairs: &'n [(Key, Node)],
+    /// Known keys that an unknown one probably means.
+    misspelt: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
     /// Reads `node` as a mapping and reports every key that is not among `keys`. `what` names it in messages.
-    pub(super) fn read(node: &'n Node, what: &str, keys: &[&str], findings: &mut Diagnostics) -> Option<Self> {
+    pub(super) fn read(
+        node: &'n Node,
+        what: &str,
+        keys: &'static [&'static str],
+        findings: &mut Diagnostics,
+    ) -> Option<Self> {
         let Value::Map(pairs) = &node.value else {
-            findings.push(wrong_type(node, &format!("{what} is a mapping (`key: value`)"), "a mapping"));
+            findings.push(wrong_type(
+                node,
+                &format!("{what} is a mapping (`key: value`)"),
+                "a mapping",
+            ));
             return None;
         };
-        for (key, _) in pairs {
-            if !keys.contains(&key.text.as_str()) {
-                findings.push(unknown_key(key, what, keys));
-            }
+        let mut misspelt = Vec::new();
+        for (key, _) in pairs.iter().filter(|(key, _)| !keys.contains(&key.text.as_str())) {
+            findings.push(unknown_key(key, what, keys));
+            misspelt.extend(names::nearest(&key.text, keys.iter().copied()));
         }
-        Some(Self { span: node.span, pairs })
+        Some(Self {
+            span: node.span,
+            pairs,
+            misspelt,
+        })
     }
 
     /// The value of a key.
     pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
-        self.pairs.iter().find(|(own, _)| own.text == key).map(|(_, node)| node)
+        self.pairs
+            .iter()
+            .find(|(own, _)| own.text == key)
+            .map(|(_, node)| node)
     }
 
     /// Where the key stands.
     pub(super) fn key_span(&self, key: &str) -> Option<Span> {
-        self.pairs.iter().find(|(own, _)| own.text == key).map(|(own, _)| own.span)
+        self.pairs
+            .iter()
+            .find(|(own, _)| own.text == key)
+            .map(|(own, _)| own.span)
     }
 
     /// True if the key is there.
@@ -40,10 +61,16 @@ impl<'n> Fields<'n> {
         self.get(key).is_some()
     }
 
+    /// True if an unknown key, which was reported, probably means this one.
+    pub(super) fn is_misspelt(&self, key: &str) -> bool {
+        self.misspelt.contains(&key)
+    }
+
     /// The value of a key that must be there.
     pub(super) fn require(&self, key: &str, what: &str, findings: &mut Diagnostics) -> Option<&'n Node> {
         let node = self.get(key);
-        if node.is_none() {
+        // One mistake, one error.
+        if node.is_none() && !self.is_misspelt(key) {
             let place = Span::new(self.span.start, self.span.start);
             findings.push(
                 Diagnostic::error("missing_key", place, format!("{what} needs the key `{key}`"))
@@ -56,13 +83,11 @@ impl<'n> Fields<'n> {
 
 /// Reads `node` as a text.
 pub(super) fn text<'n>(node: &'n Node, expected: &str, findings: &mut Diagnostics) -> Option<&'n str> {
-    match &node.value {
-        Value::Text { text, .. } => Some(text),
-        _ => {
-            findings.push(wrong_type(node, &format!("{expected} must stand here"), expected));
-            None
-        }
-    }
+    let Value::Text { text, .. } = &node.value else {
+        findings.push(wrong_type(node, &format!("{expected} must stand here"), expected));
+        return None;
+    };
+    Some(text)
 }
 
 /// Reads `node` as a list; a single text or mapping is a list of one.
@@ -101,8 +126,12 @@ pub(super) fn word(node: &Node, words: &[&'static str], findings: &mut Diagnosti
 pub(super) fn new_name(text: &str, plain: bool, span: Span, what: &str, findings: &mut Diagnostics) -> bool {
     if plain && names::YAML_WORDS.contains(&text.to_lowercase().as_str()) {
         findings.push(
-            Diagnostic::error("yaml_boolean", span, format!("`{text}` cannot be the name of {what}"))
-                .help("YAML tools turn this word into a boolean or into nothing; take another name"),
+            Diagnostic::error(
+                "yaml_boolean",
+                span,
+                format!("`{text}` cannot be the name of {what}"),
+            )
+            .help("YAML tools turn this word into a boolean or into nothing; take another name"),
         );
         return false;
     }
@@ -112,11 +141,20 @@ pub(super) fn new_name(text: &str, plain: bool, span: Span, what: &str, findings
     let mended: String = text
         .to_lowercase()
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
         .take(names::MAX_NAME)
         .collect();
     let mut item = Diagnostic::error("bad_name", span, format!("`{text}` cannot be the name of {what}"))
-        .label(format!("expected 1 to {} of the characters a-z, 0-9, _ and -", names::MAX_NAME));
+        .label(format!(
+            "expected 1 to {} of the characters a-z, 0-9, _ and -",
+            names::MAX_NAME
+        ));
     if names::is_name(&mended) {
         item = item.help(format!("write `{mended}`"));
     }
@@ -132,7 +170,8 @@ pub(super) fn is_yaml_word(node: &Node) -> bool {
 
 /// The finding for a value of the wrong kind.
 pub(super) fn wrong_type(node: &Node, message: &str, expected: &str) -> Diagnostic {
-    Diagnostic::error("wrong_type", node.span, message).label(format!("expected {expected}, found {}", node.found()))
+    Diagnostic::error("wrong_type", node.span, message)
+        .label(format!("expected {expected}, found {}", node.found()))
 }
 
 /// The finding for a part of the language that this version does not enforce.
@@ -159,8 +198,12 @@ fn unknown_key(key: &Key, what: &str, keys: &[&str]) -> Diagnostic {
     if names::NOT_ENFORCED.contains(&key.text.as_str()) {
         return not_enforced(&key.text, key.span);
     }
-    let item = Diagnostic::error("unknown_key", key.span, format!("{what} has no key `{}`", key.text))
-        .label(format!("expected {}", one_of(keys)));
+    let item = Diagnostic::error(
+        "unknown_key",
+        key.span,
+        format!("{what} has no key `{}`", key.text),
+    )
+    .label(format!("expected {}", one_of(keys)));
     match names::nearest(&key.text, keys.iter().copied()) {
         Some(nearest) => item.help(format!("did you mean `{nearest}`?")),
         None => item,

@@ -2,6 +2,7 @@
 
 mod expect;
 mod fields;
+mod matches;
 mod rules;
 mod sections;
 mod services;
@@ -18,7 +19,9 @@ use fields::Fields;
 
 /// The version of the language.
 const VERSION: &str = "1";
-const SECTIONS: &[&str] = &["version", "zones", "services", "link", "rules", "default", "expect"];
+const SECTIONS: &[&str] = &[
+    "version", "zones", "services", "link", "rules", "default", "expect",
+];
 
 /// Where the text of a policy comes from. The crate itself reads no files.
 pub trait Loader {
@@ -89,8 +92,12 @@ fn build(root: &yaml::Node, findings: &mut Diagnostics) -> Option<Policy> {
     let rules = rules::read(top.get("rules"), &zones, &services, findings);
     if !top.has("rules") {
         findings.push(
-            Diagnostic::error("missing_key", Span::new(root.span.start, root.span.start), "the policy has no `rules`")
-                .help("add `rules:` with a list of rules; an empty list (`rules: []`) denies everything"),
+            Diagnostic::error(
+                "missing_key",
+                Span::new(root.span.start, root.span.start),
+                "the policy has no `rules`",
+            )
+            .help("add `rules:` with a list of rules; an empty list (`rules: []`) denies everything"),
         );
     }
     services.warn_unused(&rules, findings);
@@ -109,13 +116,19 @@ fn build(root: &yaml::Node, findings: &mut Diagnostics) -> Option<Policy> {
 }
 
 fn version(top: &Fields<'_>, findings: &mut Diagnostics) {
-    let Some(node) = top.require("version", "a policy", findings) else { return };
+    let Some(node) = top.require("version", "a policy", findings) else {
+        return;
+    };
     match &node.value {
         yaml::Value::Text { text, plain: true } if text == VERSION => {}
         _ => findings.push(
-            Diagnostic::error("version", node.span, "this is not a version of the policy language that dpufw knows")
-                .label("expected 1")
-                .help("write `version: 1`"),
+            Diagnostic::error(
+                "version",
+                node.span,
+                "this is not a version of the policy language that dpufw knows",
+            )
+            .label("expected 1")
+            .help("write `version: 1`"),
         ),
     }
 }

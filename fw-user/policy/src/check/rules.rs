@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::fields::{self, Fields};
-use super::services::{self, Services};
+use super::matches;
+use super::services::Services;
 use super::zones::{self, Zones};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span, line_column};
 use crate::model::{Direction, Rule, RuleAction, ZoneIndex, ZoneKind};
@@ -33,16 +34,29 @@ pub(super) fn read(
     };
     if items.is_empty() {
         findings.push(
-            Diagnostic::warning("no_rules", node.span, "the list of rules is empty: every flow is denied")
-                .help("this is a lock-down; add a rule for each flow that is wanted"),
+            Diagnostic::warning(
+                "no_rules",
+                node.span,
+                "the list of rules is empty: every flow is denied",
+            )
+            .help("this is a lock-down; add a rule for each flow that is wanted"),
         );
     }
     if items.len() > MAX_RULES {
-        let message = format!("the policy has {} rules; at most {MAX_RULES} are enforced", items.len());
+        let message = format!(
+            "the policy has {} rules; at most {MAX_RULES} are enforced",
+            items.len()
+        );
         findings.push(Diagnostic::error("too_large", node.span, message));
         return Vec::new();
     }
-    let mut reader = Reader { zones, services, names: HashMap::new(), ids: HashMap::new(), lines: Lines::default() };
+    let mut reader = Reader {
+        zones,
+        services,
+        names: HashMap::new(),
+        ids: HashMap::new(),
+        lines: Lines::default(),
+    };
     let mut rules = Vec::with_capacity(items.len());
     for item in items {
         let number = rules.len() as u32 + 1;
@@ -108,10 +122,14 @@ impl Reader<'_> {
         }
         if let Some(first) = self.names.get(text) {
             findings.push(
-                Diagnostic::error("duplicate_rule", node.span, format!("two rules have the name `{text}`"))
-                    .label("used again here")
-                    .also(*first, "first used here")
-                    .help("rename one of the two: counters and logs know a rule by its name"),
+                Diagnostic::error(
+                    "duplicate_rule",
+                    node.span,
+                    format!("two rules have the name `{text}`"),
+                )
+                .label("used again here")
+                .also(*first, "first used here")
+                .help("rename one of the two: counters and logs know a rule by its name"),
             );
             return None;
         }
@@ -143,20 +161,31 @@ impl Reader<'_> {
 
     fn between(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<Direction>> {
         let Value::List(items) = &node.value else {
-            findings.push(fields::wrong_type(node, "`between` is a list of two zones", "a list such as [a, b]"));
+            findings.push(fields::wrong_type(
+                node,
+                "`between` is a list of two zones",
+                "a list such as [a, b]",
+            ));
             return None;
         };
         let [a, b] = items.as_slice() else {
             findings.push(
-                Diagnostic::error("between", node.span, format!("`between` has {} zones", items.len()))
-                    .label("expected two zones, such as [gpu, storage]")
-                    .help("for more zones write `from` and `to` with lists"),
+                Diagnostic::error(
+                    "between",
+                    node.span,
+                    format!("`between` takes two zones, not {}", items.len()),
+                )
+                .label("expected two zones, such as [gpu, storage]")
+                .help("for more zones write `from` and `to` with lists"),
             );
             return None;
         };
         let (a, b) = (self.zone(a, findings), self.zone(b, findings));
         let (a, b) = (vec![a?], vec![b?]);
-        let mut directions = vec![Direction { from: a.clone(), to: b.clone() }];
+        let mut directions = vec![Direction {
+            from: a.clone(),
+            to: b.clone(),
+        }];
         if a != b {
             directions.push(Direction { from: b, to: a });
         }
@@ -180,7 +209,9 @@ impl Reader<'_> {
 
     fn zone(&self, node: &Node, findings: &mut Diagnostics) -> Option<ZoneIndex> {
         if let Value::Map(pairs) = &node.value
-            && let Some((key, _)) = pairs.iter().find(|(key, _)| names::NOT_ENFORCED.contains(&key.text.as_str()))
+            && let Some((key, _)) = pairs
+                .iter()
+                .find(|(key, _)| names::NOT_ENFORCED.contains(&key.text.as_str()))
         {
             findings.push(fields::not_enforced(&key.text, key.span));
             return None;
@@ -195,14 +226,20 @@ impl Reader<'_> {
 
     /// Warns of a rule that can match nothing.
     fn doubts(&self, rule: &Rule, findings: &mut Diagnostics) {
-        if !rule.services.is_empty() && !rule.services.iter().any(services::opens_flows) {
-            findings.push(services::never_opens(&rule.name, rule.span));
+        if !rule.services.is_empty() && !rule.services.iter().any(|found| matches::opens_flows(*found)) {
+            findings.push(matches::never_opens(&rule.name, rule.span));
         }
         let met = rule.directions.iter().any(|direction| {
-            direction.from.iter().any(|from| direction.to.iter().any(|to| self.may_meet(*from, *to)))
+            direction
+                .from
+                .iter()
+                .any(|from| direction.to.iter().any(|to| self.may_meet(*from, *to)))
         });
         if !met {
-            let message = format!("the rule `{}` matches nothing: its zones are in different VLANs", rule.name);
+            let message = format!(
+                "the rule `{}` matches nothing: its zones are in different VLANs",
+                rule.name
+            );
             findings.push(
                 Diagnostic::warning("no_common_vlan", rule.span, message)
                     .help("a packet has one tag, which both of its zones must have"),
@@ -232,8 +269,12 @@ fn action<'n>(fields: &Fields<'n>, findings: &mut Diagnostics) -> Option<(RuleAc
             );
             None
         }
-        // `reject` was reported as not enforced.
-        (None, None) if fields.has("reject") => None,
+        // `reject` was reported as not enforced, a misspelt key as unknown.
+        (None, None)
+            if fields.has("reject") || ["allow", "deny"].iter().any(|key| fields.is_misspelt(key)) =>
+        {
+            None
+        }
         (None, None) => {
             let place = Span::new(fields.span.start, fields.span.start);
             findings.push(

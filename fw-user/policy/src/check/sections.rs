@@ -10,10 +10,14 @@ const LINK_KEYS: &[&str] = &["allow", "dhcp", "router_advertisement", "multicast
 /// Reads `link:`. A key that is left out keeps its default, see [`Link`].
 pub(super) fn link(section: Option<&Node>, findings: &mut Diagnostics) -> Link {
     let mut link = Link::default();
-    let Some(fields) = section.and_then(|node| Fields::read(node, "the link section", LINK_KEYS, findings)) else {
+    let Some(fields) = section.and_then(|node| Fields::read(node, "the link section", LINK_KEYS, findings))
+    else {
         return link;
     };
-    if let Some(items) = fields.get("allow").and_then(|node| fields::list(node, "a list of protocols", findings)) {
+    if let Some(items) = fields
+        .get("allow")
+        .and_then(|node| fields::list(node, "a list of protocols", findings))
+    {
         (link.arp, link.nd, link.lldp, link.lacp) = (false, false, false, false);
         for item in items {
             match fields::word(item, &["arp", "nd", "lldp", "lacp"], findings) {
@@ -43,8 +47,12 @@ fn router_advertisement(node: &Node, findings: &mut Diagnostics) -> RouterAdvert
     }
     let Value::List(items) = &node.value else {
         findings.push(
-            Diagnostic::error("wrong_type", node.span, "`router_advertisement` says from which ports they are accepted")
-                .label("expected `never` or a list of roles, such as [uplink]"),
+            Diagnostic::error(
+                "wrong_type",
+                node.span,
+                "`router_advertisement` says from which ports they are accepted",
+            )
+            .label("expected `never` or a list of roles, such as [uplink]"),
         );
         return RouterAdvertisement::Never;
     };
@@ -68,5 +76,8 @@ pub(super) fn default(section: Option<&Node>, findings: &mut Diagnostics) -> Def
             fields::word(node, &["drop"], findings);
         }
     }
-    Defaults { inside: DefaultAction::Drop, outside: DefaultAction::Drop }
+    Defaults {
+        inside: DefaultAction::Drop,
+        outside: DefaultAction::Drop,
+    }
 }

@@ -2,10 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use fw_common::abi::Proto;
-
-use super::fields;
-use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+use super::{fields, matches};
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::{Rule, Service, ServiceMatch};
 use crate::names;
 use crate::yaml::{Key, Node, Value};
@@ -44,20 +42,40 @@ pub(super) fn read(section: Option<&Node>, findings: &mut Diagnostics) -> Servic
             "a mapping",
         )),
     }
-    let by_name = drafts.iter().enumerate().map(|(index, draft)| (draft.key.text.clone(), index)).collect();
-    let mut resolver = Resolver { drafts, by_name, used: HashSet::new(), findings };
+    let by_name = drafts
+        .iter()
+        .enumerate()
+        .map(|(index, draft)| (draft.key.text.clone(), index))
+        .collect();
+    let mut resolver = Resolver {
+        drafts,
+        by_name,
+        used: HashSet::new(),
+        findings,
+    };
     for index in 0..resolver.drafts.len() {
         resolver.resolve(index, 0);
     }
-    let Resolver { drafts, by_name, used, .. } = resolver;
+    let Resolver {
+        drafts,
+        by_name,
+        used,
+        ..
+    } = resolver;
     let list = drafts.into_iter().map(finished).collect();
-    Services { list, by_name, used: std::cell::RefCell::new(used) }
+    Services {
+        list,
+        by_name,
+        used: std::cell::RefCell::new(used),
+    }
 }
 
 impl Services {
     /// Reads what a rule allows or denies: a service or a list of them.
     pub(super) fn matches(&self, node: &Node, findings: &mut Diagnostics) -> Vec<ServiceMatch> {
-        let Some(items) = fields::list(node, "a service or a list of services", findings) else { return Vec::new() };
+        let Some(items) = fields::list(node, "a service or a list of services", findings) else {
+            return Vec::new();
+        };
         if items.is_empty() {
             findings.push(
                 Diagnostic::error("empty_list", node.span, "the rule names no service")
@@ -67,7 +85,9 @@ impl Services {
         }
         let mut matches = Vec::new();
         for item in items {
-            let Some(text) = fields::text(item, "a service", findings) else { continue };
+            let Some(text) = fields::text(item, "a service", findings) else {
+                continue;
+            };
             if let Some(index) = self.by_name.get(text) {
                 self.used.borrow_mut().insert(text.to_owned());
                 matches.extend(&self.list[*index].matches);
@@ -76,14 +96,18 @@ impl Services {
                 matches.extend(ready_made(text, item, own, findings));
             }
         }
-        merged(matches)
+        matches::merged(matches)
     }
 
     /// Warns of services that no rule and no other service uses.
     pub(super) fn warn_unused(&self, rules: &[Rule], findings: &mut Diagnostics) {
         let used = self.used.borrow();
         // Without rules everything is unused, and the empty list has a warning of its own.
-        for service in self.list.iter().filter(|service| !rules.is_empty() && !used.contains(&service.name)) {
+        for service in self
+            .list
+            .iter()
+            .filter(|service| !rules.is_empty() && !used.contains(&service.name))
+        {
             let message = format!("no rule uses the service `{}`", service.name);
             findings.push(Diagnostic::warning("unused_service", service.span, message));
         }
@@ -104,11 +128,19 @@ fn draft<'n>((key, node): &'n (Key, Node), findings: &mut Diagnostics) -> Option
     let items = fields::list(node, "a match or a list of matches", findings).unwrap_or(&[]);
     if items.is_empty() && matches!(node.value, Value::List(_)) {
         findings.push(
-            Diagnostic::error("empty_list", node.span, format!("the service `{}` matches nothing", key.text))
-                .label("expected at least one match such as tcp/22"),
+            Diagnostic::error(
+                "empty_list",
+                node.span,
+                format!("the service `{}` matches nothing", key.text),
+            )
+            .label("expected at least one match such as tcp/22"),
         );
     }
-    Some(Draft { key, items, state: State::Waiting })
+    Some(Draft {
+        key,
+        items,
+        state: State::Waiting,
+    })
 }
 
 fn finished(draft: Draft<'_>) -> Service {
@@ -116,7 +148,11 @@ fn finished(draft: Draft<'_>) -> Service {
         State::Done(matches) => matches,
         State::Waiting | State::Resolving => Vec::new(),
     };
-    Service { name: draft.key.text.clone(), matches, span: draft.key.span }
+    Service {
+        name: draft.key.text.clone(),
+        matches,
+        span: draft.key.span,
+    }
 }
 
 struct Resolver<'n, 'f> {
@@ -143,7 +179,7 @@ impl Resolver<'_, '_> {
                 matches.extend(self.one(text, item, chain));
             }
         }
-        let matches = merged(matches);
+        let matches = matches::merged(matches);
         self.drafts[index].state = State::Done(matches.clone());
         matches
     }
@@ -156,7 +192,11 @@ impl Resolver<'_, '_> {
         self.used.insert(text.to_owned());
         if matches!(self.drafts[other].state, State::Resolving) || chain == MAX_CHAIN {
             let message = format!("the service `{text}` is part of itself");
-            let message = if chain == MAX_CHAIN { "services name each other too deeply".to_owned() } else { message };
+            let message = if chain == MAX_CHAIN {
+                "services name each other too deeply".to_owned()
+            } else {
+                message
+            };
             self.findings.push(
                 Diagnostic::error("service_cycle", item.span, message)
                     .also(self.drafts[other].key.span, "defined here")
@@ -179,155 +219,30 @@ fn ready_made<'a>(
         return vec![ServiceMatch::ALL];
     }
     if let Some(matches) = names::service(text) {
-        return matches.iter().filter_map(|text| parse(text).ok()).collect();
+        return matches
+            .iter()
+            .filter_map(|text| matches::parse(text).ok())
+            .collect();
     }
-    match parse(text) {
+    match matches::parse(text) {
         Ok(found) => vec![found],
-        Err(Bad { message, label, help }) => {
-            let known = own.chain(names::SERVICES.iter().map(|(name, _)| *name)).chain([names::ALL]);
+        Err(matches::Bad { message, label, help }) => {
+            let known = own
+                .chain(names::SERVICES.iter().map(|(name, _)| *name))
+                .chain([names::ALL]);
             let near = names::nearest(text, known.chain(names::PROTOCOLS.iter().map(|(name, _)| *name)));
-            let help = help.or_else(|| near.map(|near| format!("did you mean `{near}`?")));
-            let code = if text.contains('/') { "bad_service" } else { "unknown_service" };
+            let named = !text.contains('/');
+            let near = near
+                .filter(|_| named)
+                .map(|near| format!("did you mean `{near}`?"));
+            let code = if named { "unknown_service" } else { "bad_service" };
             let item = Diagnostic::error(code, item.span, message).label(label);
-            findings.push(match help {
+            findings.push(match help.or(near) {
                 Some(help) => item.help(help),
-                None => item.help("define it under `services:`, or write a match such as tcp/8000"),
+                None if named => item.help("define it under `services:`, or write a match such as tcp/8000"),
+                None => item,
             });
             Vec::new()
         }
     }
-}
-
-/// Why a text is no match.
-struct Bad {
-    message: String,
-    label: String,
-    help: Option<String>,
-}
-
-impl Bad {
-    fn new(message: String, label: &str, help: Option<String>) -> Self {
-        Self { message, label: label.to_owned(), help }
-    }
-}
-
-/// Reads `tcp/22`, `tcp/1-5`, `tcp`, `icmp/echo-request`, `icmp/8`, `icmp/3/4`, `esp`, `proto/50`.
-fn parse(text: &str) -> Result<ServiceMatch, Bad> {
-    let (head, rest) = match text.split_once('/') {
-        Some((head, rest)) => (head, Some(rest)),
-        None => (text, None),
-    };
-    if head == "proto" {
-        let number = rest.and_then(|rest| rest.parse().ok()).ok_or_else(|| {
-            Bad::new(format!("`{text}` names no protocol"), "expected `proto/NUMBER`, 0 to 255", None)
-        })?;
-        return Ok(ServiceMatch::protocol(number));
-    }
-    let Some(proto) = names::protocol(head) else {
-        let message = match rest {
-            Some(_) => format!("`{head}` is no protocol"),
-            None => format!("there is no service `{text}`"),
-        };
-        let near = rest.and_then(|rest| {
-            let near = names::nearest(head, names::PROTOCOLS.iter().map(|(name, _)| *name))?;
-            Some(format!("did you mean `{near}/{rest}`?"))
-        });
-        let label = match rest {
-            Some(_) => "expected tcp, udp, sctp, icmp, icmpv6, esp, ah, gre or proto",
-            None => "expected a service's name, or a match such as tcp/22",
-        };
-        return Err(Bad::new(message, label, near));
-    };
-    match (rest, proto) {
-        (None, _) => Ok(ServiceMatch::protocol(proto)),
-        (Some(rest), Proto::TCP | Proto::UDP | Proto::SCTP) => ports(head, proto, rest),
-        (Some(rest), Proto::ICMP | Proto::ICMPV6) => icmp(head, proto, rest),
-        (Some(_), _) => {
-            let message = format!("{head} has no ports");
-            Err(Bad::new(message, "expected the protocol alone", Some(format!("write `{head}`"))))
-        }
-    }
-}
-
-fn ports(head: &str, proto: u8, rest: &str) -> Result<ServiceMatch, Bad> {
-    let (lo, hi) = rest.split_once('-').unwrap_or((rest, rest));
-    let (lo, hi) = (port(lo, head)?, port(hi, head)?);
-    if lo > hi {
-        let message = format!("the range {lo}-{hi} is empty");
-        return Err(Bad::new(message, "expected the lower port first", Some(format!("write `{head}/{hi}-{lo}`"))));
-    }
-    Ok(ServiceMatch { proto: Some(proto), lo, hi })
-}
-
-fn port(text: &str, head: &str) -> Result<u16, Bad> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(port) if port > 0 && digits => Ok(port),
-        _ => {
-            let help = match names::service(text) {
-                Some(_) => Some(format!("write `{text}` alone")),
-                None if text == "0" => Some(format!("write `{head}` for all ports")),
-                None => None,
-            };
-            let message = format!("`{text}` is no port");
-            Err(Bad::new(message, "expected a number from 1 to 65535, or a range such as 8000-8010", help))
-        }
-    }
-}
-
-fn icmp(head: &str, proto: u8, rest: &str) -> Result<ServiceMatch, Bad> {
-    let (kind_text, code) = match rest.split_once('/') {
-        Some((kind, code)) => (kind, Some(code)),
-        None => (rest, None),
-    };
-    let named = names::icmp_type(proto, kind_text);
-    let Some(kind) = named.or_else(|| kind_text.parse::<u8>().ok()) else {
-        let near = names::nearest(kind_text, names::icmp_names(proto));
-        let help = near.map(|near| format!("did you mean `{head}/{near}`?"));
-        let message = format!("`{kind_text}` is no message of {head}");
-        return Err(Bad::new(message, "expected a name such as echo-request, or a number from 0 to 255", help));
-    };
-    let base = u16::from(kind) << 8;
-    let Some(code) = code else { return Ok(ServiceMatch { proto: Some(proto), lo: base, hi: base | 0xff }) };
-    let code: u8 = code.parse().map_err(|_| {
-        Bad::new(format!("`{code}` is no ICMP code"), "expected a number from 0 to 255 behind the type", None)
-    })?;
-    let selector = base | u16::from(code);
-    Ok(ServiceMatch { proto: Some(proto), lo: selector, hi: selector })
-}
-
-/// Sorted, overlapping and adjacent ranges joined.
-fn merged(mut matches: Vec<ServiceMatch>) -> Vec<ServiceMatch> {
-    if matches.contains(&ServiceMatch::ALL) {
-        return vec![ServiceMatch::ALL];
-    }
-    matches.sort_unstable();
-    let mut out: Vec<ServiceMatch> = Vec::with_capacity(matches.len());
-    for found in matches {
-        match out.last_mut() {
-            Some(last) if last.proto == found.proto && u32::from(found.lo) <= u32::from(last.hi) + 1 => {
-                last.hi = last.hi.max(found.hi);
-            }
-            _ => out.push(found),
-        }
-    }
-    out
-}
-
-/// True if a flow can be opened by something that the match holds: of ICMP only echo requests open flows.
-pub(super) fn opens_flows(found: &ServiceMatch) -> bool {
-    match found.proto {
-        Some(proto @ (Proto::ICMP | Proto::ICMPV6)) => {
-            let echo = u16::from(names::echo_request(proto)) << 8;
-            found.lo <= (echo | 0xff) && echo <= found.hi
-        }
-        _ => true,
-    }
-}
-
-/// The finding for a rule of which nothing can open a flow.
-pub(super) fn never_opens(rule: &str, span: Span) -> Diagnostic {
-    let message = format!("the rule `{rule}` matches only ICMP messages that open no flow");
-    Diagnostic::warning("no_flow", span, message)
-        .help("errors and replies pass with the flow they belong to; only echo requests need a rule")
 }

@@ -35,8 +35,12 @@ impl Zones {
                 .help("give the address a name under `zones:`, and use the name here");
         }
         match names::nearest(name, self.list.iter().map(|zone| zone.name.as_str())) {
-            Some(nearest) => item.label("expected a zone's name").help(format!("did you mean `{nearest}`?")),
-            None => item.label("expected a zone's name").help("define it under `zones:`"),
+            Some(nearest) => item
+                .label("expected a zone's name")
+                .help(format!("did you mean `{nearest}`?")),
+            None => item
+                .label("expected a zone's name")
+                .help("define it under `zones:`"),
         }
     }
 }
@@ -60,13 +64,18 @@ pub(super) fn read(section: Option<&Node>, findings: &mut Diagnostics) -> Zones 
             findings.push(same_id("zones", &zone.name, &list[first].name, zone.span));
         }
     }
-    let by_name = list.iter().enumerate().map(|(index, zone)| (zone.name.clone(), index)).collect();
+    let by_name = list
+        .iter()
+        .enumerate()
+        .map(|(index, zone)| (zone.name.clone(), index))
+        .collect();
     Zones { list, by_name }
 }
 
 /// The finding for two names with one stable id.
 pub(super) fn same_id(kind: &str, name: &str, other: &str, span: Span) -> Diagnostic {
-    let message = format!("the {kind} `{name}` and `{other}` have the same stable id, which is made from the name");
+    let message =
+        format!("the {kind} `{name}` and `{other}` have the same stable id, which is made from the name");
     Diagnostic::error("same_id", span, message).help("rename one of the two")
 }
 
@@ -77,17 +86,28 @@ fn built_in(kind: ZoneKind) -> Option<Zone> {
         id: names::stable_id("zone", name),
         kind,
         vlan: 0,
-        prefixes: kind.prefixes().iter().filter_map(|prefix| prefix.parse().ok()).collect(),
+        prefixes: kind
+            .prefixes()
+            .iter()
+            .filter_map(|prefix| prefix.parse().ok())
+            .collect(),
         span: Span::default(),
     })
 }
 
 fn zone((key, node): &(Key, Node), findings: &mut Diagnostics) -> Option<Zone> {
-    if ZoneKind::BUILT_IN.iter().any(|kind| kind.name() == Some(key.text.as_str())) {
+    if ZoneKind::BUILT_IN
+        .iter()
+        .any(|kind| kind.name() == Some(key.text.as_str()))
+    {
         findings.push(
-            Diagnostic::error("built_in_zone", key.span, format!("`{}` is a built-in zone", key.text))
-                .label("expected a name of your own")
-                .help("take another name; rules can use the built-in zone as it is"),
+            Diagnostic::error(
+                "built_in_zone",
+                key.span,
+                format!("`{}` is a built-in zone", key.text),
+            )
+            .label("expected a name of your own")
+            .help("take another name; rules can use the built-in zone as it is"),
         );
         return None;
     }
@@ -144,7 +164,9 @@ pub(super) fn vlan(node: &Node, findings: &mut Diagnostics) -> Option<u16> {
 }
 
 fn addresses(node: &Node, findings: &mut Diagnostics) -> Vec<IpNet> {
-    let Some(items) = fields::list(node, "a list of prefixes or addresses", findings) else { return Vec::new() };
+    let Some(items) = fields::list(node, "a list of prefixes or addresses", findings) else {
+        return Vec::new();
+    };
     if items.is_empty() {
         findings.push(
             Diagnostic::error("empty_zone", node.span, "the zone holds no address")
@@ -180,33 +202,57 @@ fn parse_prefix(text: &str) -> Result<IpNet, (String, Option<String>)> {
         Some((head, length)) => (head, Some(length)),
         None => (text, None),
     };
-    let Ok(address) = head.parse::<IpAddr>() else { return Err(no_address(text, head)) };
+    let Ok(address) = head.parse::<IpAddr>() else {
+        return Err(no_address(text, head));
+    };
     if let IpAddr::V6(v6) = address
         && let Some(v4) = v6.to_ipv4_mapped()
     {
         let help = format!("write {v4}: mapped addresses never stand in packets");
-        return Err((format!("`{text}` is an IPv4 address in IPv6 notation"), Some(help)));
+        return Err((
+            format!("`{text}` is an IPv4 address in IPv6 notation"),
+            Some(help),
+        ));
     }
     let full: u8 = if address.is_ipv4() { 32 } else { 128 };
-    let Some(length) = length else { return Ok(IpNet::from(address)) };
-    let number = length.parse::<u8>().ok().filter(|number| *number <= full && !length.starts_with('+'));
+    let Some(length) = length else {
+        return Ok(IpNet::from(address));
+    };
+    let number = length
+        .parse::<u8>()
+        .ok()
+        .filter(|number| *number <= full && !length.starts_with('+'));
     let Some(net) = number.and_then(|number| IpNet::new(address, number).ok()) else {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        return Err((format!("`/{length}` is no length of an {family} prefix; it is at most /{full}"), None));
+        return Err((
+            format!("`/{length}` is no length of an {family} prefix; it is at most /{full}"),
+            None,
+        ));
     };
     if net.trunc() != net {
         let message = format!("`{text}` has bits set behind its length");
-        return Err((message, Some(format!("write {} for the network, or {address} for the one address", net.trunc()))));
+        return Err((
+            message,
+            Some(format!(
+                "write {} for the network, or {address} for the one address",
+                net.trunc()
+            )),
+        ));
     }
     Ok(net)
 }
 
 fn no_address(text: &str, head: &str) -> (String, Option<String>) {
     let parts: Vec<&str> = head.split('.').collect();
-    let numbers = parts.iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    let numbers = parts
+        .iter()
+        .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
     let help = match parts.len() {
         _ if !numbers => None,
-        1..=3 => Some(format!("an IPv4 address has four numbers, such as {}", padded(&parts))),
+        1..=3 => Some(format!(
+            "an IPv4 address has four numbers, such as {}",
+            padded(&parts)
+        )),
         4 => Some("each of the four numbers is at most 255, without leading zeros".to_owned()),
         _ => Some("an IPv4 address has four numbers".to_owned()),
     };

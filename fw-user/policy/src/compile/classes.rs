@@ -25,7 +25,11 @@ impl Bits {
 
     pub(super) fn set(&mut self, index: usize, on: bool) {
         let bit = 1 << (index % 64);
-        if on { self.0[index / 64] |= bit } else { self.0[index / 64] &= !bit }
+        if on {
+            self.0[index / 64] |= bit;
+        } else {
+            self.0[index / 64] &= !bit;
+        }
     }
 
     pub(super) fn has(&self, index: usize) -> bool {
@@ -63,13 +67,6 @@ impl Bits {
                 take(index * 64 + common.trailing_zeros() as usize);
                 common &= common - 1;
             }
-        }
-    }
-
-    /// Makes this the intersection of two sets of the same size.
-    pub(super) fn set_common(&mut self, a: &Self, b: &Self) {
-        for (word, (a, b)) in self.0.iter_mut().zip(a.0.iter().zip(&b.0)) {
-            *word = a & b;
         }
     }
 
@@ -142,7 +139,11 @@ impl Classes {
         for (index, zone) in policy.zones.iter().enumerate() {
             let built_in = zone.kind != ZoneKind::Named;
             let here = built_in || zone.vlan == vlan;
-            let own = if zone.kind == ZoneKind::SelfMachine { own } else { &[] };
+            let own = if zone.kind == ZoneKind::SelfMachine {
+                own
+            } else {
+                &[]
+            };
             let own = own.iter().map(|address| IpNet::from(*address));
             for prefix in zone.prefixes.iter().copied().chain(own).filter(|_| here) {
                 let side = if prefix.addr().is_ipv4() { &mut v4 } else { &mut v6 };
@@ -151,7 +152,13 @@ impl Classes {
         }
         let v4 = self.cut(&v4, u128::from(u32::MAX))?;
         let v6 = self.cut(&v6, u128::MAX)?;
-        Ok(Intervals { v4: v4.into_iter().map(|(first, class)| (first as u32, class)).collect(), v6 })
+        Ok(Intervals {
+            v4: v4
+                .into_iter()
+                .map(|(first, class)| (first as u32, class))
+                .collect(),
+            v6,
+        })
     }
 
     fn cut(&mut self, ranges: &[Range], max: u128) -> Result<Vec<(u128, u32)>, CompileError> {
@@ -176,13 +183,20 @@ impl Classes {
         if let Some(any) = self.any {
             zones.set(any, true);
         }
-        let class = Class { zones, best: best.or(self.outside) };
+        let class = Class {
+            zones,
+            best: best.or(self.outside),
+        };
         if let Some(number) = self.numbers.get(&class) {
             return Ok(*number);
         }
         let number = self.list.len();
         if number == MAX_CLASSES {
-            return Err(CompileError::TooMany { what: "address classes", count: number + 1, limit: MAX_CLASSES });
+            return Err(CompileError::TooMany {
+                what: "address classes",
+                count: number + 1,
+                limit: MAX_CLASSES,
+            });
         }
         let class = Rc::new(class);
         self.list.push(Rc::clone(&class));

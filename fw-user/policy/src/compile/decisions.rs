@@ -10,7 +10,7 @@ use super::lines::{Lines, Section};
 use super::services::{Matched, Services};
 use crate::model::{Direction, Policy, Rule, RuleAction, ZoneIndex};
 
-/// Distinct lists of zones as numbers, and by class which lists hold it.
+/// Distinct lists of zones, as numbers.
 #[derive(Default)]
 struct Lists<'p> {
     numbers: HashMap<&'p [ZoneIndex], usize>,
@@ -25,37 +25,52 @@ impl<'p> Lists<'p> {
         })
     }
 
-    /// Groups the classes that the same lists hold: the groups, and by class its group.
-    fn group(&self, classes: &Classes) -> (Vec<Bits>, Vec<u32>) {
-        let mut numbers: HashMap<Bits, u32> = HashMap::new();
-        let mut groups = Vec::new();
-        let group_of = classes.iter().map(|class| {
-            let mut held = Bits::new(self.list.len());
-            for (number, zones) in self.list.iter().enumerate() {
-                if zones.iter().any(|zone| class.zones.has(*zone)) {
-                    held.set(number, true);
-                }
-            }
+    /// Groups the classes that the same lists hold.
+    fn group(&self, classes: &Classes, zones: usize) -> Groups {
+        let mut of_zone: Vec<Vec<usize>> = vec![Vec::new(); zones];
+        for (number, list) in self.list.iter().enumerate() {
+            list.iter().for_each(|zone| of_zone[*zone].push(number));
+        }
+        let mut numbers: HashMap<Vec<usize>, u32> = HashMap::new();
+        let mut lists = Vec::new();
+        let of_class = classes.iter().map(|class| {
+            let mut held: Vec<usize> = class
+                .zones
+                .iter()
+                .flat_map(|zone| &of_zone[zone])
+                .copied()
+                .collect();
+            held.sort_unstable();
+            held.dedup();
             *numbers.entry(held).or_insert_with_key(|held| {
-                groups.push(held.clone());
-                groups.len() as u32 - 1
+                lists.push(held.clone());
+                lists.len() as u32 - 1
             })
         });
-        let group_of = group_of.collect();
-        (groups, group_of)
+        let of_class = of_class.collect();
+        Groups { lists, of_class }
+    }
+}
+
+/// Groups of classes that all rules treat alike at one end of a flow: the rows, or the columns, of the pair table.
+pub(super) struct Groups {
+    /// By group: the lists of zones that hold its classes, ascending.
+    lists: Vec<Vec<usize>>,
+    /// By class: its group.
+    pub(super) of_class: Vec<u32>,
+}
+
+impl Groups {
+    /// Number of groups, at least 1.
+    pub(super) const fn len(&self) -> usize {
+        self.lists.len()
     }
 }
 
 /// The pair table's rows and columns.
 pub(super) struct Axes {
-    /// By row: the `from` lists that hold its classes.
-    pub(super) rows: Vec<Bits>,
-    /// By column: the `to` lists.
-    pub(super) columns: Vec<Bits>,
-    /// By class: its row.
-    pub(super) row_of: Vec<u32>,
-    /// By class: its column.
-    pub(super) column_of: Vec<u32>,
+    pub(super) rows: Groups,
+    pub(super) columns: Groups,
     /// The directions that rules have: (`from` list, `to` list).
     edges: Vec<(usize, usize)>,
     /// By edge: the rules that have it, by place, ascending.
@@ -68,7 +83,11 @@ impl Axes {
         let mut numbers: HashMap<(usize, usize), usize> = HashMap::new();
         let (mut edges, mut rules) = (Vec::new(), Vec::<Vec<u32>>::new());
         for (place, rule) in policy.rules.iter().enumerate() {
-            for Direction { from: sources, to: destinations } in &rule.directions {
+            for Direction {
+                from: sources,
+                to: destinations,
+            } in &rule.directions
+            {
                 let edge = (from.number(sources), to.number(destinations));
                 let number = *numbers.entry(edge).or_insert_with(|| {
                     edges.push(edge);
@@ -78,23 +97,30 @@ impl Axes {
                 rules[number].push(place as u32);
             }
         }
-        let (rows, row_of) = from.group(classes);
-        let (columns, column_of) = to.group(classes);
-        Self { rows, columns, row_of, column_of, edges, rules }
+        let zones = policy.zones.len();
+        Self {
+            rows: from.group(classes, zones),
+            columns: to.group(classes, zones),
+            edges,
+            rules,
+        }
     }
 
-    /// By group: the edges whose list (as `side` picks it) holds the group.
-    fn edges_of(&self, groups: &[Bits], side: impl Fn(&(usize, usize)) -> usize) -> Vec<Bits> {
-        let edges_of = groups.iter().map(|group| {
-            let mut held = Bits::new(self.edges.len());
-            for (number, edge) in self.edges.iter().enumerate() {
-                if group.has(side(edge)) {
-                    held.set(number, true);
-                }
+    /// By `from` list: its edges. By `to` list: the columns that it holds.
+    fn incidence(&self) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+        let lists =
+            |end: fn(&(usize, usize)) -> usize| self.edges.iter().map(end).max().map_or(0, |max| max + 1);
+        let mut edges_from = vec![Vec::new(); lists(|edge| edge.0)];
+        for (number, (from, _)) in self.edges.iter().enumerate() {
+            edges_from[*from].push(number as u32);
+        }
+        let mut columns_to = vec![Vec::new(); lists(|edge| edge.1)];
+        for (column, held) in self.columns.lists.iter().enumerate() {
+            for list in held {
+                columns_to[*list].push(column as u32);
             }
-            held
-        });
-        edges_of.collect()
+        }
+        (edges_from, columns_to)
     }
 }
 
@@ -115,29 +141,39 @@ pub(super) fn build(
     let cells = axes.rows.len() as u64 * axes.columns.len() as u64;
     let pairs = lines.reserve_words(Section::Pairs, cells)?;
     let decisions = lines.len();
-    let by_row = axes.edges_of(&axes.rows, |(from, _)| *from);
-    let by_column = axes.edges_of(&axes.columns, |(_, to)| *to);
+    let (edges_from, columns_to) = axes.incidence();
     let mut table = Table::new(&policy.rules, services);
     let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
-    let mut common = Bits::new(axes.edges.len());
+    // By column: the edges between the row at hand and it, ascending.
+    let mut between: Vec<Vec<u32>> = vec![Vec::new(); axes.columns.len()];
     let mut cell = 0;
-    for row in &by_row {
-        for column in &by_column {
-            common.set_common(row, column);
-            let edges: Vec<u32> = common.iter().map(|edge| edge as u32).collect();
-            let pair = match known.get(&edges) {
-                Some(pair) => *pair,
-                None => {
-                    let pair = table.pair(axes, &edges, lines)?;
-                    known.insert(edges, pair);
-                    pair
-                }
+    for row in &axes.rows.lists {
+        let mut edges: Vec<u32> = row.iter().flat_map(|list| &edges_from[*list]).copied().collect();
+        edges.sort_unstable();
+        for edge in edges {
+            let (_, to) = axes.edges[edge as usize];
+            columns_to[to]
+                .iter()
+                .for_each(|column| between[*column as usize].push(edge));
+        }
+        for edges in &mut between {
+            let pair = if let Some(pair) = known.get(edges) {
+                *pair
+            } else {
+                let pair = table.pair(axes, edges, lines)?;
+                known.insert(edges.clone(), pair);
+                pair
             };
             lines.set_word(pairs, cell, pair);
+            edges.clear();
             cell += 1;
         }
     }
-    Ok(Decided { pairs, decisions, pair_count: table.numbers.len() })
+    Ok(Decided {
+        pairs,
+        decisions,
+        pair_count: table.numbers.len(),
+    })
 }
 
 /// The decision table while it grows.
@@ -170,7 +206,9 @@ impl<'p> Table<'p> {
     fn pair(&mut self, axes: &Axes, edges: &[u32], lines: &mut Lines) -> Result<u32, CompileError> {
         self.matching.clear();
         for edge in edges {
-            axes.rules[*edge as usize].iter().for_each(|rule| self.matching.set(*rule as usize, true));
+            axes.rules[*edge as usize]
+                .iter()
+                .for_each(|rule| self.matching.set(*rule as usize, true));
         }
         let deciding = self.decide();
         if let Some(number) = self.numbers.get(&deciding) {

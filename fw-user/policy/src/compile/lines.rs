@@ -63,7 +63,7 @@ impl Section {
 
 /// The set while it grows.
 pub(super) struct Lines {
-    lines: Vec<Line>,
+    set: Vec<Line>,
     /// Most lines that may be used.
     limit: u64,
     /// Lines of each section, in the order of [`Section::ALL`].
@@ -75,22 +75,27 @@ pub(super) struct Lines {
 impl Lines {
     /// An empty set that may grow to `limit` bytes.
     pub(super) fn new(limit: u64) -> Self {
-        Self { lines: Vec::new(), limit: limit / LINE_BYTES as u64, used: [0; Section::ALL.len()], appended: 0 }
+        Self {
+            set: Vec::new(),
+            limit: limit / LINE_BYTES as u64,
+            used: [0; Section::ALL.len()],
+            appended: 0,
+        }
     }
 
     /// Lines so far.
     pub(super) fn len(&self) -> u32 {
         // The limit keeps the number of lines below 2^27.
-        self.lines.len() as u32
+        self.set.len() as u32
     }
 
     /// Adds zeroed lines and returns the number of the first.
     pub(super) fn reserve(&mut self, section: Section, count: u64) -> Result<u32, CompileError> {
-        let first = self.lines.len() as u64;
+        let first = self.set.len() as u64;
         self.used[section as usize] = self.used[section as usize].saturating_add(count);
         match first.checked_add(count) {
             Some(end) if end <= self.limit => {
-                self.lines.resize(end as usize, Line::default());
+                self.set.resize(end as usize, Line::default());
                 Ok(first as u32)
             }
             _ => Err(self.too_large()),
@@ -105,18 +110,18 @@ impl Lines {
     /// Adds a line.
     pub(super) fn push(&mut self, section: Section, line: Line) -> Result<u32, CompileError> {
         let at = self.reserve(section, 1)?;
-        self.lines[at as usize] = line;
+        self.set[at as usize] = line;
         Ok(at)
     }
 
     /// Adds words to the table that ends the set. No other call may add lines between two of these.
     pub(super) fn append(&mut self, section: Section, words: &[u32]) -> Result<(), CompileError> {
-        let start = self.lines.len() * LINE_WORDS - self.free();
+        let start = self.set.len() * LINE_WORDS - self.free();
         let missing = (words.len() as u64).saturating_sub(self.free() as u64);
         self.reserve_words(section, missing)?;
         for (index, word) in words.iter().enumerate() {
             let at = start + index;
-            self.lines[at / LINE_WORDS].w[at % LINE_WORDS] = *word;
+            self.set[at / LINE_WORDS].w[at % LINE_WORDS] = *word;
         }
         self.appended = (start + words.len()) % LINE_WORDS;
         Ok(())
@@ -132,13 +137,13 @@ impl Lines {
 
     /// Sets a word of a line.
     pub(super) fn set(&mut self, line: u32, word: usize, value: u32) {
-        self.lines[line as usize].w[word] = value;
+        self.set[line as usize].w[word] = value;
     }
 
     /// Sets a word of a table.
     pub(super) fn set_word(&mut self, table: u32, index: u32, value: u32) {
         let index = index as usize;
-        self.lines[table as usize + index / LINE_WORDS].w[index % LINE_WORDS] = value;
+        self.set[table as usize + index / LINE_WORDS].w[index % LINE_WORDS] = value;
     }
 
     /// Sets words of a table.
@@ -151,23 +156,29 @@ impl Lines {
     /// Sets an entry of a table of 16-bit numbers that was 0.
     pub(super) fn set_half(&mut self, table: u32, index: u32, value: u16) {
         let at = index as usize / 2;
-        let word = &mut self.lines[table as usize + at / LINE_WORDS].w[at % LINE_WORDS];
+        let word = &mut self.set[table as usize + at / LINE_WORDS].w[at % LINE_WORDS];
         *word |= u32::from(value) << ((index & 1) * 16);
     }
 
     /// Name and bytes of each part.
     pub(super) fn parts(&self) -> Vec<(&'static str, u64)> {
         let bytes = self.used.iter().map(|lines| lines * LINE_BYTES as u64);
-        Section::ALL.iter().map(|section| section.name()).zip(bytes).collect()
+        Section::ALL
+            .iter()
+            .map(|section| section.name())
+            .zip(bytes)
+            .collect()
     }
 
     pub(super) fn into_inner(self) -> Vec<Line> {
-        self.lines
+        self.set
     }
 
     fn too_large(&self) -> CompileError {
         let mib = |lines: u64| lines.saturating_mul(LINE_BYTES as u64) >> 20;
-        let largest = Section::ALL.into_iter().max_by_key(|section| self.used[*section as usize]);
+        let largest = Section::ALL
+            .into_iter()
+            .max_by_key(|section| self.used[*section as usize]);
         let largest = largest.unwrap_or(Section::Decisions);
         CompileError::TooLarge {
             limit_mib: mib(self.limit),

@@ -1,7 +1,7 @@
 //! Model to tables: equivalence classes of addresses and services, and one decision for each pair of them, in the
 //! layout of [`fw_common::abi::SetHeader`].
 //!
-//! The scheme is recursive flow classification (Gupta and McKeown, SIGCOMM 1999):
+//! The scheme is recursive flow classification (Gupta and `McKeown`, SIGCOMM 1999):
 //!
 //! 1. `sweep`, `classes`: cut each realm's address space where a prefix begins or ends; the pieces that the same zones
 //!    hold are one class. `trie4` and `tree6` write the maps from address to class.
@@ -20,6 +20,7 @@ mod tree6;
 mod trie4;
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use fw_common::abi::{
     ABI_VERSION, ClassFlags, ClassRecord, LINE_BYTES, Line, LinkFlags, SET_MAGIC, SetHeader, checksum,
@@ -42,12 +43,21 @@ const MAX_LIMIT: u64 = 8 << 30;
 const MAX_ROLES: usize = 32;
 
 /// A compiled policy.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TableSet {
     /// The set as the kernel takes it.
     pub lines: Vec<Line>,
     /// How large its parts are.
     pub stats: Stats,
+}
+
+/// The sizes only: a set has thousands of lines.
+impl fmt::Debug for TableSet {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("TableSet")
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Sizes of a compiled policy.
@@ -96,7 +106,9 @@ pub enum CompileError {
         help: &'static str,
     },
     /// A table's numbers are used up.
-    #[error("the policy tells {count} {what} apart; at most {limit} fit into the tables. Merge zones, ports or rules")]
+    #[error(
+        "the policy tells {count} {what} apart; at most {limit} fit into the tables. Merge zones, ports or rules"
+    )]
     TooMany {
         /// What there is too much of.
         what: &'static str,
@@ -181,7 +193,10 @@ pub fn compile_within(
         rules: policy.rules.len(),
         unknown_roles: unknown_roles(&policy.link, environment),
     };
-    Ok(TableSet { lines: sealed(lines, header_at, header), stats })
+    Ok(TableSet {
+        lines: sealed(lines, header_at, header),
+        stats,
+    })
 }
 
 /// Writes the header and its checksum.
@@ -237,8 +252,8 @@ fn class_records(
     for (number, class) in classes.iter().enumerate() {
         let bits = flags.iter().flatten().filter(|(zone, _)| class.zones.has(*zone));
         let record = ClassRecord {
-            src_row: axes.row_of[number],
-            dst_col: axes.column_of[number],
+            src_row: axes.rows.of_class[number],
+            dst_col: axes.columns.of_class[number],
             zone: class.best.map_or(0, |zone| policy.zones[zone].id),
             flags: bits.fold(0, |flags, (_, bit)| flags | bit),
         };
@@ -266,17 +281,28 @@ fn link_words(link: &Link, environment: &Environment) -> (u32, u32) {
         (link.dhcp_client, LinkFlags::DHCP_CLIENT),
         (link.multicast, LinkFlags::MULTICAST),
     ];
-    let flags = flags.iter().filter(|(on, _)| *on).fold(0, |word, (_, flag)| word | flag);
-    let RouterAdvertisement::Roles(accepted) = &link.router_advertisement else { return (flags, 0) };
-    let roles = environment.roles.iter().enumerate().filter(|(_, role)| accepted.contains(role));
+    let flags = flags
+        .iter()
+        .filter(|(on, _)| *on)
+        .fold(0, |word, (_, flag)| word | flag);
+    let RouterAdvertisement::Roles(accepted) = &link.router_advertisement else {
+        return (flags, 0);
+    };
+    let roles = environment
+        .roles
+        .iter()
+        .enumerate()
+        .filter(|(_, role)| accepted.contains(role));
     (flags, roles.fold(0, |word, (number, _)| word | 1 << number))
 }
 
 fn unknown_roles(link: &Link, environment: &Environment) -> Vec<String> {
     match &link.router_advertisement {
         RouterAdvertisement::Never => Vec::new(),
-        RouterAdvertisement::Roles(roles) => {
-            roles.iter().filter(|role| !environment.roles.contains(role)).cloned().collect()
-        }
+        RouterAdvertisement::Roles(roles) => roles
+            .iter()
+            .filter(|role| !environment.roles.contains(role))
+            .cloned()
+            .collect(),
     }
 }

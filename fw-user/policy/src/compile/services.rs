@@ -46,7 +46,11 @@ impl Services {
 /// Numbers the classes and writes the protocol table and the port maps.
 pub(super) fn build(rules: &[Rule], lines: &mut Lines) -> Result<Services, CompileError> {
     let (lists, list_of) = distinct_lists(rules);
-    let mut classes = Classes { size: lists.len(), numbers: HashMap::new(), sets: Vec::new() };
+    let mut classes = Classes {
+        size: lists.len(),
+        numbers: HashMap::new(),
+        sets: Vec::new(),
+    };
     let mut by_proto: [Vec<(usize, ServiceMatch)>; 256] = std::array::from_fn(|_| Vec::new());
     let mut every = Vec::new();
     for (index, list) in lists.iter().enumerate() {
@@ -69,7 +73,12 @@ pub(super) fn build(rules: &[Rule], lines: &mut Lines) -> Result<Services, Compi
         };
         lines.set_word(protos, proto as u32, entry);
     }
-    Ok(Services { protos, count: classes.sets.len(), list_of, matched: classes.matched() })
+    Ok(Services {
+        protos,
+        count: classes.sets.len(),
+        list_of,
+        matched: classes.matched(),
+    })
 }
 
 /// The lists of services that differ, and by rule which it has.
@@ -109,7 +118,11 @@ impl Classes {
         let mut cuts = cuts.into_iter().peekable();
         while at < SELECTORS {
             while let Some((_, begins, list)) = cuts.next_if(|(place, _, _)| *place == at) {
-                counts[list] = if begins { counts[list] + 1 } else { counts[list] - 1 };
+                counts[list] = if begins {
+                    counts[list] + 1
+                } else {
+                    counts[list] - 1
+                };
                 open.set(list, counts[list] > 0);
             }
             let class = self.number(&open)?;
@@ -127,7 +140,11 @@ impl Classes {
         }
         let number = self.sets.len();
         if number == MAX_CLASSES {
-            return Err(CompileError::TooMany { what: "services", count: number + 1, limit: MAX_CLASSES });
+            return Err(CompileError::TooMany {
+                what: "services",
+                count: number + 1,
+                limit: MAX_CLASSES,
+            });
         }
         self.sets.push(open.clone());
         self.numbers.insert(open.clone(), number as u16);
@@ -177,7 +194,11 @@ impl Maps {
             return Ok(*table);
         }
         let table = lines.reserve_words(Section::Protocols, u64::from(SELECTORS) / 2)?;
-        let ends = intervals.iter().skip(1).map(|(first, _)| *first).chain([SELECTORS]);
+        let ends = intervals
+            .iter()
+            .skip(1)
+            .map(|(first, _)| *first)
+            .chain([SELECTORS]);
         for ((first, class), end) in intervals.iter().zip(ends) {
             for selector in *first..end {
                 lines.set_half(table, selector, *class);

@@ -24,10 +24,18 @@ type Rank = (bool, Reverse<u8>, ZoneIndex);
 impl Range {
     pub(super) fn new(prefix: IpNet, zone: ZoneIndex, built_in: bool) -> Self {
         let (first, last) = match prefix {
-            IpNet::V4(net) => (u128::from(u32::from(net.network())), u128::from(u32::from(net.broadcast()))),
+            IpNet::V4(net) => (
+                u128::from(u32::from(net.network())),
+                u128::from(u32::from(net.broadcast())),
+            ),
             IpNet::V6(net) => (u128::from(net.network()), u128::from(net.broadcast())),
         };
-        Self { first, last, zone, rank: (built_in, Reverse(prefix.prefix_len()), zone) }
+        Self {
+            first,
+            last,
+            zone,
+            rank: (built_in, Reverse(prefix.prefix_len()), zone),
+        }
     }
 }
 
@@ -47,7 +55,11 @@ pub(super) fn sweep<E>(
         }
     }
     cuts.sort_unstable();
-    let mut open = Open { counts: vec![0; zones], bits: Bits::new(zones), ranks: BTreeMap::new() };
+    let mut open = Open {
+        counts: vec![0; zones],
+        bits: Bits::new(zones),
+        ranks: BTreeMap::new(),
+    };
     let mut next = 0;
     let mut at = 0;
     loop {
@@ -55,7 +67,11 @@ pub(super) fn sweep<E>(
             open.change(&ranges[*index], *begins);
             next += 1;
         }
-        piece(at, &open.bits, open.ranks.first_key_value().map(|(rank, _)| rank.2))?;
+        piece(
+            at,
+            &open.bits,
+            open.ranks.first_key_value().map(|(rank, _)| rank.2),
+        )?;
         match cuts.get(next) {
             Some((place, _, _)) => at = *place,
             None => return Ok(()),

@@ -23,7 +23,10 @@ pub(super) struct Writer {
 
 /// The tree's description as words.
 pub(super) fn words(tree: &V6Tree) -> Vec<u32> {
-    [tree.depth, tree.intervals, tree.values, tree.level0].into_iter().chain(tree.count).collect()
+    [tree.depth, tree.intervals, tree.values, tree.level0]
+        .into_iter()
+        .chain(tree.count)
+        .collect()
 }
 
 impl Writer {
@@ -39,7 +42,10 @@ impl Writer {
         let mut class = 0;
         while let Some((first, _)) = rest.first() {
             let high = (first >> 64) as u64;
-            let inside = rest.iter().take_while(|(next, _)| (next >> 64) as u64 == high).count();
+            let inside = rest
+                .iter()
+                .take_while(|(next, _)| (next >> 64) as u64 == high)
+                .count();
             let (group, behind) = rest.split_at(inside);
             rest = behind;
             let low = |(first, class): &(u128, u32)| (*first as u64, *class);
@@ -88,7 +94,11 @@ fn add(halves: &mut Halves, first: u64, value: u32) {
 fn tree(intervals: &[(u64, u32)], lines: &mut Lines) -> Result<V6Tree, CompileError> {
     if intervals.len() > MAX_INTERVALS {
         let (count, limit) = (intervals.len(), MAX_INTERVALS);
-        return Err(CompileError::TooMany { what: "IPv6 intervals", count, limit });
+        return Err(CompileError::TooMany {
+            what: "IPv6 intervals",
+            count,
+            limit,
+        });
     }
     // From the last level up: each level has the first key of each line of the level below it.
     let mut levels: Vec<Vec<u64>> = vec![intervals.iter().map(|(first, _)| *first).collect()];
@@ -97,7 +107,11 @@ fn tree(intervals: &[(u64, u32)], lines: &mut Lines) -> Result<V6Tree, CompileEr
         levels.push(above);
     }
     levels.reverse();
-    let mut tree = V6Tree { depth: levels.len() as u32, intervals: intervals.len() as u32, ..V6Tree::default() };
+    let mut tree = V6Tree {
+        depth: levels.len() as u32,
+        intervals: intervals.len() as u32,
+        ..V6Tree::default()
+    };
     for (number, level) in levels.iter().enumerate() {
         let count = level.len().div_ceil(KEYS);
         let base = lines.reserve(Section::Ipv6, count as u64)?;

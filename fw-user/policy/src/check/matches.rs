@@ -1,0 +1,185 @@
+//! One match of a service: `tcp/22`, `icmp/echo-request`, `esp`.
+
+use fw_common::abi::Proto;
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::model::ServiceMatch;
+use crate::names;
+
+/// Why a text is no match.
+pub(super) struct Bad {
+    pub(super) message: String,
+    pub(super) label: String,
+    pub(super) help: Option<String>,
+}
+
+impl Bad {
+    fn new(message: String, label: &str, help: Option<String>) -> Self {
+        Self {
+            message,
+            label: label.to_owned(),
+            help,
+        }
+    }
+}
+
+/// Reads `tcp/22`, `tcp/1-5`, `tcp`, `icmp/echo-request`, `icmp/8`, `icmp/3/4`, `esp`, `proto/50`.
+pub(super) fn parse(text: &str) -> Result<ServiceMatch, Bad> {
+    let (head, rest) = match text.split_once('/') {
+        Some((head, rest)) => (head, Some(rest)),
+        None => (text, None),
+    };
+    if head == "proto" {
+        let number = rest.and_then(|rest| rest.parse().ok()).ok_or_else(|| {
+            Bad::new(
+                format!("`{text}` names no protocol"),
+                "expected `proto/NUMBER`, 0 to 255",
+                None,
+            )
+        })?;
+        return Ok(ServiceMatch::protocol(number));
+    }
+    let Some(proto) = names::protocol(head) else {
+        let message = match rest {
+            Some(_) => format!("`{head}` is no protocol"),
+            None => format!("there is no service `{text}`"),
+        };
+        let near = rest.and_then(|rest| {
+            let near = names::nearest(head, names::PROTOCOLS.iter().map(|(name, _)| *name))?;
+            Some(format!("did you mean `{near}/{rest}`?"))
+        });
+        let label = match rest {
+            Some(_) => "expected tcp, udp, sctp, icmp, icmpv6, esp, ah, gre or proto",
+            None => "expected a service's name, or a match such as tcp/22",
+        };
+        return Err(Bad::new(message, label, near));
+    };
+    match (rest, proto) {
+        (None, _) => Ok(ServiceMatch::protocol(proto)),
+        (Some(rest), Proto::TCP | Proto::UDP | Proto::SCTP) => ports(head, proto, rest),
+        (Some(rest), Proto::ICMP | Proto::ICMPV6) => icmp(head, proto, rest),
+        (Some(_), _) => {
+            let message = format!("{head} has no ports");
+            Err(Bad::new(
+                message,
+                "expected the protocol alone",
+                Some(format!("write `{head}`")),
+            ))
+        }
+    }
+}
+
+fn ports(head: &str, proto: u8, rest: &str) -> Result<ServiceMatch, Bad> {
+    let (lo, hi) = rest.split_once('-').unwrap_or((rest, rest));
+    let (lo, hi) = (port(lo, head)?, port(hi, head)?);
+    if lo > hi {
+        let message = format!("the range {lo}-{hi} is empty");
+        return Err(Bad::new(
+            message,
+            "expected the lower port first",
+            Some(format!("write `{head}/{hi}-{lo}`")),
+        ));
+    }
+    Ok(ServiceMatch {
+        proto: Some(proto),
+        lo,
+        hi,
+    })
+}
+
+fn port(text: &str, head: &str) -> Result<u16, Bad> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if port > 0 && digits => Ok(port),
+        _ => {
+            let help = match names::service(text) {
+                Some(_) => Some(format!("write `{text}` alone")),
+                None => Some(format!("write `{head}/8000`, or `{head}` for all ports")),
+            };
+            let message = match text {
+                "" => format!("there is no port behind `{head}/`"),
+                _ => format!("`{text}` is no port"),
+            };
+            Err(Bad::new(
+                message,
+                "expected a number from 1 to 65535, or a range such as 8000-8010",
+                help,
+            ))
+        }
+    }
+}
+
+fn icmp(head: &str, proto: u8, rest: &str) -> Result<ServiceMatch, Bad> {
+    let (kind_text, code) = match rest.split_once('/') {
+        Some((kind, code)) => (kind, Some(code)),
+        None => (rest, None),
+    };
+    let named = names::icmp_type(proto, kind_text);
+    let Some(kind) = named.or_else(|| kind_text.parse::<u8>().ok()) else {
+        let near = names::nearest(kind_text, names::icmp_names(proto));
+        let help = near.map(|near| format!("did you mean `{head}/{near}`?"));
+        let message = format!("`{kind_text}` is no message of {head}");
+        return Err(Bad::new(
+            message,
+            "expected a name such as echo-request, or a number from 0 to 255",
+            help,
+        ));
+    };
+    let base = u16::from(kind) << 8;
+    let Some(code) = code else {
+        return Ok(ServiceMatch {
+            proto: Some(proto),
+            lo: base,
+            hi: base | 0xff,
+        });
+    };
+    let code: u8 = code.parse().map_err(|_| {
+        Bad::new(
+            format!("`{code}` is no ICMP code"),
+            "expected a number from 0 to 255 behind the type",
+            None,
+        )
+    })?;
+    let selector = base | u16::from(code);
+    Ok(ServiceMatch {
+        proto: Some(proto),
+        lo: selector,
+        hi: selector,
+    })
+}
+
+/// Sorted, overlapping and adjacent ranges joined.
+pub(super) fn merged(mut matches: Vec<ServiceMatch>) -> Vec<ServiceMatch> {
+    if matches.contains(&ServiceMatch::ALL) {
+        return vec![ServiceMatch::ALL];
+    }
+    matches.sort_unstable();
+    let mut out: Vec<ServiceMatch> = Vec::with_capacity(matches.len());
+    for found in matches {
+        match out.last_mut() {
+            Some(last) if last.proto == found.proto && u32::from(found.lo) <= u32::from(last.hi) + 1 => {
+                last.hi = last.hi.max(found.hi);
+            }
+            _ => out.push(found),
+        }
+    }
+    out
+}
+
+/// True if a flow can be opened by something that the match holds: of ICMP only echo requests open flows.
+pub(super) fn opens_flows(found: ServiceMatch) -> bool {
+    match found.proto {
+        Some(proto @ (Proto::ICMP | Proto::ICMPV6)) => {
+            let echo = u16::from(names::echo_request(proto)) << 8;
+            found.lo <= (echo | 0xff) && echo <= found.hi
+        }
+        _ => true,
+    }
+}
+
+/// The finding for a rule of which nothing can open a flow.
+pub(super) fn never_opens(rule: &str, span: Span) -> Diagnostic {
+    let message = format!("the rule `{rule}` matches only ICMP messages that open no flow");
+    Diagnostic::warning("no_flow", span, message)
+        .help("errors and replies pass with the flow they belong to; only echo requests need a rule")
+}

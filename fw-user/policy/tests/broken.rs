@@ -1,0 +1,241 @@
+//! Broken policies, and what is said about each. The texts are kept in `snapshots/`; after a wanted change:
+//! `INSTA_UPDATE=always cargo test -p fw-policy --test broken`.
+
+use fw_policy::{Diagnostics, Level, check};
+
+/// A policy that is sound but for what a case puts into it.
+const ZONES: &str = "version: 1\nzones: { gpu: [10.10.0.0/16], storage: [10.20.0.0/16] }\n";
+
+fn findings(text: &str) -> Diagnostics {
+    match check(text, "policy.yaml") {
+        Ok((_, warnings)) => warnings,
+        Err(findings) => findings,
+    }
+}
+
+/// Checks the rendered text against the snapshot, and that the policy is refused.
+fn refused(name: &str, text: &str) {
+    let findings = check(text, "policy.yaml").expect_err(name);
+    assert!(findings.has_errors(), "{name}");
+    insta::assert_snapshot!(name, findings.render(false));
+}
+
+/// As [`refused`], with sound zones before it.
+fn refused_behind_zones(name: &str, rest: &str) {
+    refused(name, &format!("{ZONES}{rest}"));
+}
+
+#[test]
+fn yaml() {
+    refused("empty", "");
+    refused("only_a_comment", "# nothing\n");
+    refused("tab", "version: 1\nzones:\n\tgpu: [10.0.0.0/8]\n");
+    refused("open_bracket", "version: 1\nrules: [\n");
+    refused("two_documents", "version: 1\nrules: []\n---\nversion: 1\n");
+    refused(
+        "anchor",
+        "version: 1\nzones: { a: &x [10.0.0.0/8], b: *x }\nrules: []\n",
+    );
+    refused("tag", "version: !!int 1\nrules: []\n");
+    refused(
+        "bracket_in_flow",
+        &format!("{ZONES}rules: []\nexpect: [{{ flow: tcp fd00::1 [fd00::2]:22, is: deny }}]\n"),
+    );
+    refused("not_a_mapping", "- version: 1\n");
+    refused(
+        "duplicate_key",
+        "version: 1\nzones:\n  gpu: [10.0.0.0/8]\n  gpu: [10.0.0.0/8]\nrules: []\n",
+    );
+    refused(
+        "deep",
+        &format!("version: 1\nrules: {}{}\n", "[".repeat(60), "]".repeat(60)),
+    );
+    refused(
+        "umlauts",
+        "version: 1\nzones: { größe: [10.0.0.0/8] }\nrules: [] # ä\nrulez: []\n",
+    );
+    refused(
+        "crlf",
+        "version: 1\r\nzones:\r\n  gpu: [10.0.0.300]\r\nrules: []\r\n",
+    );
+}
+
+#[test]
+fn top() {
+    refused("version_missing", "rules: []\n");
+    refused("version_2", "version: 2\nrules: []\n");
+    refused("version_text", "version: \"1\"\nrules: []\n");
+    refused("rules_missing", "version: 1\n");
+    refused("rules_mapping", "version: 1\nrules: { a: b }\n");
+    refused("unknown_section", "version: 1\nrule: []\nrules: []\n");
+    refused_behind_zones(
+        "sections_not_enforced",
+        "rules: []\nisolate: []\nbudgets: []\nprotect: {}\ntcp: {}\nlimits: {}\n",
+    );
+    refused_behind_zones(
+        "default_reject",
+        "rules: []\ndefault: { inside: reject, outside: drop, side: drop }\n",
+    );
+    refused_behind_zones(
+        "default_word",
+        "rules: []\ndefault: { inside: drp, outside: no }\n",
+    );
+    refused_behind_zones(
+        "link",
+        "rules: []\nlink: { allow: [arp, ndp], dhcp: yes, router_advertisement: always, multicast: on, lacp: never }\n",
+    );
+}
+
+#[test]
+fn zones() {
+    refused(
+        "prefixes",
+        "version: 1\nzones:\n  a: [10.0.0.1/8, 10.0.0.0/33, 10.0.0, 10.0.0.256, \"fd00::1/64\", hello]\nrules: []\n",
+    );
+    refused(
+        "mapped",
+        "version: 1\nzones: { a: [\"::ffff:10.0.0.1\"] }\nrules: []\n",
+    );
+    refused(
+        "zone_empty",
+        "version: 1\nzones: { a: [], b: { vlan: 1 }, c: }\nrules: []\n",
+    );
+    refused(
+        "zone_built_in",
+        "version: 1\nzones: { self: [10.0.0.1] }\nrules: []\n",
+    );
+    refused(
+        "zone_names",
+        "version: 1\nzones: { no: [10.0.0.1], GPU Nodes: [10.0.0.2] }\nrules: []\n",
+    );
+    refused(
+        "vlans",
+        "version: 1\nzones: { a: { addresses: [10.0.0.0/8], vlan: 4095 }, b: { addresses: [10.0.0.0/8], vlan: [1] } }\nrules: []\n",
+    );
+    refused(
+        "zone_not_enforced",
+        "version: 1\nzones:\n  gpu: { plane: training, adresses: [10.0.0.0/8], ports: [rail] }\n  bad: { file: feeds/x.txt }\n  q: { dynamic: true }\nrules: []\n",
+    );
+}
+
+#[test]
+fn services() {
+    let rules = "rules: [{ name: a, allow: [web], from: gpu, to: storage }]\n";
+    refused_behind_zones(
+        "ports",
+        &format!("services: {{ web: [tcp/70000, tcp/0, tcp/90-80, tcp/https, udp/, 80] }}\n{rules}"),
+    );
+    refused_behind_zones(
+        "protocols",
+        &format!(
+            "services: {{ web: [tpc/80, esp/1, proto/256, icmp/ping, icmpv6/echo-requst, icmp/8/x] }}\n{rules}"
+        ),
+    );
+    refused_behind_zones(
+        "cycle",
+        &format!("services: {{ web: [api], api: [web] }}\n{rules}"),
+    );
+    refused_behind_zones(
+        "reserved",
+        &format!("services: {{ tcp: [tcp/1], all: [udp/1], web: [] }}\n{rules}"),
+    );
+    refused_behind_zones(
+        "unknown_service",
+        "rules: [{ name: a, allow: [shh, tcp/22, quake], from: gpu, to: storage }]\n",
+    );
+}
+
+#[test]
+fn rules() {
+    refused_behind_zones(
+        "unknown_zone",
+        "rules:\n  - { name: a, allow: [ssh], from: gpus, to: [storage, 10.0.0.1] }\n",
+    );
+    refused_behind_zones(
+        "same_name",
+        "rules:\n  - { name: admin, allow: [ssh], from: gpu, to: self }\n  - { name: other, deny: all, from: any, to: any }\n  - { name: admin, allow: [ssh], from: storage, to: self }\n",
+    );
+    refused_behind_zones(
+        "unknown_key",
+        "rules:\n  - { name: a, alow: [ssh], form: gpu, to: self }\n",
+    );
+    refused_behind_zones(
+        "rule_not_enforced",
+        "rules:\n  - name: a\n    allow: [ssh]\n    from: { label: tenant }\n    to: self\n    limit: [{ new_flows: 50/s }]\n    until: 2026-12-01\n    track: false\n    log: true\n  - { name: b, reject: all, from: any, to: any }\n",
+    );
+    refused_behind_zones(
+        "both_actions",
+        "rules:\n  - { name: a, allow: [ssh], deny: [ssh], from: gpu, to: self }\n",
+    );
+    refused_behind_zones("no_action", "rules:\n  - { name: a, from: gpu, to: self }\n");
+    refused_behind_zones(
+        "between",
+        "rules:\n  - { name: a, allow: [ssh], between: [gpu], from: gpu }\n  - { name: b, allow: [ssh], between: gpu }\n",
+    );
+    refused_behind_zones("missing", "rules:\n  - { allow: [ssh], from: gpu }\n");
+    refused_behind_zones(
+        "names",
+        "rules:\n  - { name: on, allow: [ssh], from: gpu, to: self }\n  - { name: Big Rule, allow: [ssh], from: gpu, to: self }\n",
+    );
+    refused_behind_zones(
+        "types",
+        "rules:\n  - a\n  - { name: [x], allow: { ssh: 1 }, from: [], to: [[gpu]] }\n",
+    );
+}
+
+#[test]
+fn expectations() {
+    let rules = "rules: [{ name: admin, allow: [ssh], from: gpu, to: storage }]\n";
+    refused_behind_zones(
+        "expectations",
+        &format!(
+            "{rules}expect:\n  - {{ flow: tcp 10.0.0.1, is: allow }}\n  - {{ flow: tcp gpu storag:22, is: allow }}\n  - {{ flow: tcp gpu storage, is: yes }}\n  - {{ flow: tcp gpu any:22, is: reject }}\n  - {{ flow: tcp gpu storage:22 }}\n"
+        ),
+    );
+    refused_behind_zones(
+        "expectation_names",
+        &format!("{rules}expect:\n  - {{ flow: tcp gpu storage:22, is: allow, rule: admn }}\n"),
+    );
+    refused_behind_zones(
+        "expectation_reason",
+        &format!(
+            "{rules}expect:\n  - {{ flow: tcp gpu storage:22, is: deny, reason: deny_defalt, self: host }}\n"
+        ),
+    );
+}
+
+#[test]
+fn warnings() {
+    let text = format!(
+        "{ZONES}  # comment\nservices: {{ unused: [tcp/1] }}\nrules:\n  - {{ name: a, allow: [icmp/echo-reply], from: gpu, to: storage }}\n"
+    );
+    let text = text.replace(
+        "storage: [10.20.0.0/16]",
+        "storage: { addresses: [10.20.0.0/16], vlan: 7 }",
+    );
+    let findings = check(&text, "policy.yaml").expect("warnings refuse nothing").1;
+    assert!(findings.items.iter().all(|item| item.level == Level::Warning));
+    insta::assert_snapshot!("warnings", findings.render(false));
+    let findings = check("version: 1\nrules: []\n", "policy.yaml")
+        .expect("a lock-down is a policy")
+        .1;
+    insta::assert_snapshot!("lock_down", findings.render(false));
+}
+
+#[test]
+fn reports_have_lines_and_columns() {
+    let findings = findings("version: 1\nzones:\n  größe_ü: [10.0.0.0/8]\nrules: [] # ä\nrulez: 1\n");
+    let report = serde_json::to_string_pretty(&findings.reports()).expect("reports are plain data");
+    insta::assert_snapshot!("json", report);
+    assert!(findings.render(true).contains("\u{1b}["));
+    assert!(!findings.render(false).contains('\u{1b}'));
+}
+
+#[test]
+fn a_large_file_is_refused_in_no_time() {
+    let keys: Vec<String> = (0..50_000).map(|index| format!("  k{index}: 1\n")).collect();
+    let findings = findings(&format!("version: 1\nzones:\n{}rules: []\n", keys.concat()));
+    // One for each zone, and the warning about the empty list of rules.
+    assert_eq!(findings.items.len(), 50_001);
+    assert!(check(&"#".repeat(17 << 20), "policy.yaml").is_err());
+}

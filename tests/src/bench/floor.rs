@@ -1,0 +1,211 @@
+//! The floor's programs: loaded, with their maps, and run.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{env, fs};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use aya::maps::{Array, HashMap, PerCpuArray, PerCpuValues};
+use aya::programs::Xdp;
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader, TestRun, TestRunAttrs, TestRunOptions};
+use fw_common::abi::Flow;
+use fw_user::dataplane::{FlowKey, FlowSizes};
+
+use super::frames::{FRAME_BYTES, Frame};
+
+/// Frames that one pass of the kernel's generator makes before the packets are processed (`struct xdp_test_data`); less
+/// than a veth's ring of 256.
+const BATCH: u32 = 64;
+
+/// A program of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Sends everything on.
+    Redirect,
+    /// Drops everything.
+    Drop,
+    /// Parse, one look-up, one counter.
+    Lookup,
+    /// Sends frames.
+    Generate,
+    /// Counts and drops.
+    Sink,
+}
+
+impl Program {
+    const ALL: [Self; 5] = [Self::Redirect, Self::Drop, Self::Lookup, Self::Generate, Self::Sink];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Redirect => "floor_redirect",
+            Self::Drop => "floor_drop",
+            Self::Lookup => "floor_lookup",
+            Self::Generate => "floor_generate",
+            Self::Sink => "floor_sink",
+        }
+    }
+}
+
+/// What the object counts; the numbers of `slot` in fw-ebpf/src/bin/floor.rs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Packets at the sink.
+    Sink = 0,
+    /// Packets that the bare drop dropped.
+    Bare = 1,
+    /// Packets whose flow the look-up did not find.
+    Miss = 2,
+}
+
+/// The loaded object.
+#[derive(Debug)]
+pub struct Floor(Ebpf);
+
+impl Floor {
+    /// Loads the object for an outgoing port, a number of frames, and flow maps of dpufw's sizes.
+    ///
+    /// # Errors
+    /// If the object was not built, or the kernel refuses it.
+    pub fn load(out_ifindex: u32, frames: &[Frame], sizes: &FlowSizes) -> Result<Self> {
+        let object = object()?;
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OUT_IFINDEX", &out_ifindex, true)
+            .map_max_entries("FRAMES", frames.len() as u32)
+            .map_max_entries("FLOWS4", sizes.flows4)
+            .map_max_entries("FLOWS6", sizes.flows6)
+            .load(&object)
+            .context("loading the floor's object")?;
+        for program in Program::ALL {
+            let xdp = ebpf.program_mut(program.name()).with_context(|| format!("no program {}", program.name()))?;
+            let xdp: &mut Xdp = xdp.try_into()?;
+            xdp.load().with_context(|| format!("the verifier refuses {}", program.name()))?;
+        }
+        let mut floor = Self(ebpf);
+        let mut list = Array::<_, [u8; FRAME_BYTES]>::try_from(floor.map_mut("FRAMES")?)?;
+        for (index, frame) in (0..).zip(frames) {
+            list.set(index, frame, 0)?;
+        }
+        Ok(floor)
+    }
+
+    fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.0.map_mut(name).with_context(|| format!("the floor's object has no map {name}"))
+    }
+
+    fn xdp(&self, program: Program) -> Result<&Xdp> {
+        let found = self.0.program(program.name()).with_context(|| format!("no program {}", program.name()))?;
+        Ok(found.try_into()?)
+    }
+
+    /// The descriptor of a program.
+    ///
+    /// # Errors
+    /// Never, once loaded.
+    pub fn program(&self, program: Program) -> Result<BorrowedFd<'_>> {
+        Ok(self.xdp(program)?.fd()?.as_fd())
+    }
+
+    /// Divides the list of frames among the first `cpus` CPUs, as a NIC's receive-side scaling would: no flow is seen by
+    /// two.
+    ///
+    /// # Errors
+    /// If there are fewer frames than CPUs, or the kernel refuses.
+    pub fn divide(&mut self, frames: u32, cpus: u32) -> Result<()> {
+        let share = frames / cpus;
+        ensure!(share > 0, "{frames} frames cannot be divided among {cpus} CPUs");
+        let possible = nr_cpus().map_err(|(path, error)| anyhow!(error).context(path))? as u32;
+        let turn = |cpu: u32| [(cpu % cpus) * share, share, 0, 0];
+        let turns: Vec<[u32; 4]> = (0..possible).map(turn).collect();
+        let mut map = PerCpuArray::<_, [u32; 4]>::try_from(self.map_mut("TURN")?)?;
+        Ok(map.set(0, PerCpuValues::try_from(turns)?, 0)?)
+    }
+
+    /// Puts a flow into the floor's own table.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn insert(&mut self, key: &FlowKey) -> Result<()> {
+        let value = [0_u64; size_of::<Flow>() / 8];
+        match key {
+            FlowKey::V4(key) => {
+                let bytes = key_bytes::<16>([key.lo.0, key.hi.0], [key.lo_port, key.hi_port, key.realm], key.proto)?;
+                HashMap::<_, [u8; 16], _>::try_from(self.map_mut("FLOWS4")?)?.insert(bytes, value, 0)?;
+            }
+            FlowKey::V6(key) => {
+                let addresses = key.lo.0.into_iter().chain(key.hi.0);
+                let bytes = key_bytes::<40>(addresses, [key.lo_port, key.hi_port, key.realm], key.proto)?;
+                HashMap::<_, [u8; 40], _>::try_from(self.map_mut("FLOWS6")?)?.insert(bytes, value, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A counter, summed over the CPUs.
+    ///
+    /// # Errors
+    /// If the kernel refuses the read.
+    pub fn count(&self, counter: Counter) -> Result<u64> {
+        let map = self.0.map("COUNTS").context("the floor's object has no map COUNTS")?;
+        let counts = PerCpuArray::<_, u64>::try_from(map)?;
+        Ok(counts.get(&(counter as u32), 0)?.iter().sum())
+    }
+
+    /// Sends about `packets` frames out of an interface of the calling thread's namespace, from the calling CPU.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn generate(&self, ifindex: u32, packets: u32) -> Result<()> {
+        let context = xdp_md(ifindex);
+        let options = TestRunOptions {
+            data_in: Some(&[0; FRAME_BYTES]),
+            ctx_in: Some(&context),
+            repeat: packets,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        };
+        self.xdp(Program::Generate)?.test_run(options).context("generating packets")?;
+        Ok(())
+    }
+
+    /// Mean time of a program on one frame, repeated: everything in the caches.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn time(&self, program: Program, ifindex: u32, frame: &Frame, repeat: u32) -> Result<Duration> {
+        let context = xdp_md(ifindex);
+        let options =
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat, ..TestRunOptions::new() };
+        Ok(self.xdp(program)?.test_run(options).context("a test run")?.duration)
+    }
+}
+
+/// A flow key as it lies in memory: `Key4` or `Key6`, whose fields follow each other without padding.
+fn key_bytes<const N: usize>(
+    addresses: impl IntoIterator<Item = u32>,
+    halves: [u16; 3],
+    proto: u8,
+) -> Result<[u8; N]> {
+    let mut bytes: Vec<u8> = addresses.into_iter().flat_map(u32::to_ne_bytes).collect();
+    bytes.extend(halves.into_iter().flat_map(u16::to_ne_bytes));
+    bytes.extend([proto, 0]);
+    bytes.try_into().map_err(|_| anyhow!("a flow key of another size than {N} bytes"))
+}
+
+/// `struct xdp_md`, six words; the second is `data_end`, the fourth `ingress_ifindex`.
+fn xdp_md(ifindex: u32) -> [u8; 24] {
+    let mut md = [0; 24];
+    md[4..8].copy_from_slice(&(FRAME_BYTES as u32).to_ne_bytes());
+    md[12..16].copy_from_slice(&ifindex.to_ne_bytes());
+    md
+}
+
+/// The object that `cargo xtask build` made.
+fn object() -> Result<Vec<u8>> {
+    let path = env::var_os("DPUFW_FLOOR_OBJECT").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/floor.bpf.o"),
+        PathBuf::from,
+    );
+    fs::read(&path).with_context(|| format!("{}: run `cargo xtask bench`, which builds it", path.display()))
+}

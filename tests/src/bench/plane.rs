@@ -1,0 +1,140 @@
+//! dpufw itself as a contender: its own data plane with private maps, an inline pair and a policy.
+
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side, StateWord};
+use fw_policy::Environment;
+use fw_user::dataplane::{DataPlane, EventReader, FlowKey, FlowSizes, FlowTable, Hook, Options, TestContext};
+
+use super::frames::{Frame, Traffic};
+use super::link::{XdpLink, program_by_id};
+
+/// Denied packets reported per CPU and 67 ms: as the agent has it.
+const EVENTS_PER_WINDOW: u32 = 32;
+
+/// The firewall's two ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// Towards the generator.
+    pub outer: u32,
+    /// Towards the sink.
+    pub inner: u32,
+}
+
+/// A loaded data plane that guards the pair as soon as its program is put there.
+#[derive(Debug)]
+pub struct Plane {
+    data_plane: DataPlane,
+    program: OwnedFd,
+    events: EventReader,
+    pair: Pair,
+}
+
+impl Plane {
+    /// Loads the programs and puts a policy into force.
+    ///
+    /// # Errors
+    /// If the policy does not compile, or the kernel refuses.
+    pub fn open(pair: Pair, sizes: FlowSizes, policy: &str) -> Result<Self> {
+        let options = Options { sizes, events_per_window: EVENTS_PER_WINDOW, ..Options::default() };
+        let mut data_plane = DataPlane::open(options)?;
+        let tables = data_plane.tables();
+        for (ifindex, peer, side) in
+            [(pair.outer, pair.inner, Side::Outer), (pair.inner, pair.outer, Side::Inner)]
+        {
+            tables.set_port(&port(ifindex, peer, side))?;
+        }
+        let (policy, _warnings) = fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
+        let environment =
+            Environment { own_addresses: Vec::new(), roles: Vec::new(), generation: tables.next_generation()? };
+        tables.apply(&fw_policy::compile(&policy, &environment)?.lines)?;
+        let sizes = data_plane.program_sizes()?;
+        let xdp = sizes.iter().find(|size| size.hook == Hook::XdpIn).context("no XDP program is loaded")?;
+        let program = program_by_id(xdp.id)?;
+        let events = data_plane.events()?;
+        Ok(Self { data_plane, program, events, pair })
+    }
+
+    /// The program that a port runs.
+    #[must_use]
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
+    /// Brings flows into the main table by their own packets, and returns their keys.
+    ///
+    /// # Errors
+    /// If one of them does not end up there, confirmed.
+    pub fn prime(&self, traffic: Traffic, flows: u32) -> Result<Vec<FlowKey>> {
+        // A port takes test runs only while it has a program.
+        let _inner = XdpLink::attach(self.program(), self.pair.inner)?;
+        let _outer = XdpLink::attach(self.program(), self.pair.outer)?;
+        for flow in 0..flows {
+            let packets = traffic.opening(flow);
+            for (packet, ifindex) in packets.iter().zip([self.pair.outer, self.pair.inner, self.pair.outer]) {
+                self.data_plane.test_run(Hook::XdpIn, &packet.build(), &TestContext::on(ifindex))?;
+            }
+        }
+        let mut keys = Vec::new();
+        self.data_plane.tables().for_each_flow(FlowTable::Main, |key, flow| {
+            if StateWord(flow.state).has(StateWord::CONFIRMED) {
+                keys.push(key);
+            }
+            ControlFlow::Continue(())
+        })?;
+        ensure!(
+            keys.len() == flows as usize,
+            "{} of {flows} flows are confirmed; packets by reason: {:?}",
+            keys.len(),
+            self.by_reason()?
+        );
+        Ok(keys)
+    }
+
+    /// Packets by reason.
+    ///
+    /// # Errors
+    /// If the kernel refuses a read.
+    pub fn by_reason(&self) -> Result<Vec<(&'static str, u64)>> {
+        let counters = self.data_plane.tables().counters()?;
+        let name = |number| Reason::from_number(number).map_or("unknown", Reason::name);
+        Ok(counters.into_iter().map(|(number, count)| (name(number), count.packets)).collect())
+    }
+
+    /// Packets with this reason.
+    ///
+    /// # Errors
+    /// If the kernel refuses a read.
+    pub fn count(&self, reason: Reason) -> Result<u64> {
+        Ok(self.by_reason()?.into_iter().find(|(name, _)| *name == reason.name()).map_or(0, |(_, packets)| packets))
+    }
+
+    /// Takes events out of the ring, as an agent would, so that it does not fill up.
+    pub fn drain(&mut self) {
+        while self.events.next_event().is_some() {}
+    }
+
+    /// Mean time of the program on one frame, repeated: everything in the caches.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn time(&self, frame: &Frame, repeat: u32) -> Result<Duration> {
+        let context = TestContext { repeat, ..TestContext::on(self.pair.outer) };
+        Ok(self.data_plane.test_run(Hook::XdpIn, frame, &context)?.duration)
+    }
+}
+
+fn port(ifindex: u32, peer_ifindex: u32, side: Side) -> PortConfig {
+    PortConfig {
+        ifindex,
+        peer_ifindex,
+        mode: Mode::Inline as u8,
+        engine: Engine::Xdp as u8,
+        link: LinkKind::Ethernet as u8,
+        side: side as u8,
+        ..PortConfig::default()
+    }
+}

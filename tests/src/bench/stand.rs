@@ -1,0 +1,204 @@
+//! The test stand: generator, firewall and sink in namespaces of their own, joined by veth pairs with two queues.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use fw_common::abi::Reason;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::floor::{Counter, Floor, Program};
+use super::link::XdpLink;
+use super::plane::{Pair, Plane};
+use crate::lab::{End, Namespace, Veth};
+
+/// Packets that a generator sends between two looks at the clock: some milliseconds.
+const CHUNK: u32 = 16_384;
+/// How long counters must stand still before they are read, and how often that is tried.
+const STILL: Duration = Duration::from_micros(300);
+const TRIES: u32 = 1000;
+
+/// Namespaces and wires.
+#[derive(Debug)]
+pub struct Wires {
+    generator: Namespace,
+    firewall: Namespace,
+    sink: Namespace,
+    generator_if: u32,
+    sink_if: u32,
+    /// The firewall's ports.
+    pub pair: Pair,
+}
+
+impl Wires {
+    /// Builds everything.
+    ///
+    /// # Errors
+    /// If a command refuses.
+    pub fn new() -> Result<Self> {
+        let (generator, firewall, sink) = (Namespace::new("gen")?, Namespace::new("fw")?, Namespace::new("sink")?);
+        let mac = |last: u8| [2, 0, 0, 0, 0xbe, last];
+        Veth::create(&End::new(&generator, "g0", mac(1)), &End::new(&firewall, "f0", mac(2)), 1500)?;
+        Veth::create(&End::new(&firewall, "f1", mac(3)), &End::new(&sink, "s0", mac(4)), 1500)?;
+        let pair = Pair { outer: firewall.ifindex("f0")?, inner: firewall.ifindex("f1")? };
+        let (generator_if, sink_if) = (generator.ifindex("g0")?, sink.ifindex("s0")?);
+        Ok(Self { generator, firewall, sink, generator_if, sink_if, pair })
+    }
+
+    /// Runs `f` in the firewall's namespace.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered, or what `f` returns.
+    pub fn in_firewall<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.firewall.enter(f)?
+    }
+
+    /// Puts the sink's program at both ends: a redirect reaches an end only while it has one, and the generator's own
+    /// interface takes test runs only then.
+    fn sinks(&self, floor: &Floor) -> Result<[XdpLink; 2]> {
+        let sink = self.sink.enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.sink_if))??;
+        let own = self.generator.enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.generator_if))??;
+        Ok([sink, own])
+    }
+
+    /// Sends frames from `cpus` pinned threads for this long. Returns the time until the last one stopped.
+    fn blast(&self, floor: &Floor, cpus: u32, length: Duration) -> Result<Duration> {
+        let barrier = Barrier::new(cpus as usize);
+        let one = |cpu: u32| {
+            pin(cpu)?;
+            barrier.wait();
+            let start = Instant::now();
+            while start.elapsed() < length {
+                floor.generate(self.generator_if, CHUNK)?;
+            }
+            Ok(start.elapsed())
+        };
+        let times: Vec<Result<Duration>> = std::thread::scope(|scope| {
+            let (one, generator) = (&one, &self.generator);
+            let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || generator.enter(move || one(cpu))?)).collect();
+            threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a generator panicked"))?).collect()
+        });
+        let times = times.into_iter().collect::<Result<Vec<_>>>()?;
+        times.into_iter().max().context("no generator ran")
+    }
+}
+
+/// Binds the calling thread to a CPU.
+fn pin(cpu: u32) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu as usize)?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot bind a thread to CPU {cpu}"))
+}
+
+/// What becomes of the packets of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They reach the sink.
+    Forwarded,
+    /// The firewall drops them.
+    Dropped,
+}
+
+/// Who processes the packets.
+#[derive(Debug)]
+pub enum Contender<'a> {
+    /// dpufw.
+    Dpufw(&'a mut Plane),
+    /// The floor with a look-up.
+    Lookup,
+    /// The bare floor.
+    Bare,
+}
+
+/// What a contender did in one go.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// Packets that it processed.
+    pub packets: u64,
+    /// How long the generators ran.
+    pub time: Duration,
+}
+
+impl Slice {
+    /// Packets per second.
+    #[must_use]
+    pub fn rate(self) -> f64 {
+        self.packets as f64 / self.time.as_secs_f64()
+    }
+}
+
+/// Everything that one case needs, in place; lives in the firewall's namespace.
+#[derive(Debug)]
+pub struct Stand<'a> {
+    wires: &'a Wires,
+    floor: &'a Floor,
+    fate: Fate,
+    cpus: u32,
+    port: XdpLink,
+    _sinks: [XdpLink; 2],
+}
+
+impl<'a> Stand<'a> {
+    /// Attaches sinks and the bare floor.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn new(wires: &'a Wires, floor: &'a Floor, fate: Fate, cpus: u32) -> Result<Self> {
+        let sinks = wires.sinks(floor)?;
+        let port = XdpLink::attach(floor.program(bare(fate))?, wires.pair.outer)?;
+        Ok(Self { wires, floor, fate, cpus, port, _sinks: sinks })
+    }
+
+    /// Lets a contender process packets for this long.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or no packet was processed.
+    pub fn slice(&self, contender: &mut Contender<'_>, length: Duration) -> Result<Slice> {
+        self.port.update(match contender {
+            Contender::Dpufw(plane) => plane.program(),
+            Contender::Lookup => self.floor.program(Program::Lookup)?,
+            Contender::Bare => self.floor.program(bare(self.fate))?,
+        })?;
+        let before = self.processed(contender)?;
+        let time = self.wires.blast(self.floor, self.cpus, length)?;
+        let packets = self.settled(contender)? - before;
+        if let Contender::Dpufw(plane) = contender {
+            plane.drain();
+        }
+        ensure!(packets > 0, "no packet of the generator was processed");
+        Ok(Slice { packets, time })
+    }
+
+    /// Packets that a contender has processed so far.
+    fn processed(&self, contender: &Contender<'_>) -> Result<u64> {
+        match (self.fate, contender) {
+            (Fate::Forwarded, _) => self.floor.count(Counter::Sink),
+            (Fate::Dropped, Contender::Dpufw(plane)) => plane.count(Reason::DenyDefault),
+            (Fate::Dropped, Contender::Lookup) => self.floor.count(Counter::Miss),
+            (Fate::Dropped, Contender::Bare) => self.floor.count(Counter::Bare),
+        }
+    }
+
+    /// The same once the last packets have left the rings.
+    fn settled(&self, contender: &Contender<'_>) -> Result<u64> {
+        let mut last = self.processed(contender)?;
+        for _ in 0..TRIES {
+            std::thread::sleep(STILL);
+            let now = self.processed(contender)?;
+            if now == last {
+                return Ok(now);
+            }
+            last = now;
+        }
+        Err(anyhow!("packets still arrive long after the generator has stopped"))
+    }
+}
+
+fn bare(fate: Fate) -> Program {
+    match fate {
+        Fate::Forwarded => Program::Redirect,
+        Fate::Dropped => Program::Drop,
+    }
+}
+

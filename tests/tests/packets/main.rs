@@ -1,0 +1,71 @@
+//! Packets in order, and what must become of each: verdict and reason, from the loaded programs by test-run.
+//!
+//! Every case runs in both address families, with the firewall on this machine's own NIC and inline, with the programs
+//! of XDP and of TC. What a packet must meet is written down from the standards and from the design, never read off
+//! the program.
+
+mod case;
+mod headers;
+mod limits;
+mod link;
+mod others;
+mod rig;
+mod tcp;
+
+use anyhow::{Result, bail};
+
+use case::{Case, Net};
+use rig::{Rig, Stand};
+
+#[test]
+fn tcp() -> Result<()> {
+    run(tcp::cases)
+}
+
+#[test]
+fn changes_of_policy() -> Result<()> {
+    run(tcp::policies)
+}
+
+#[test]
+fn udp_icmp_and_others() -> Result<()> {
+    run(others::cases)
+}
+
+#[test]
+fn headers() -> Result<()> {
+    run(headers::cases)
+}
+
+#[test]
+fn frames_cut_short() -> Result<()> {
+    run(headers::cut_short)
+}
+
+#[test]
+fn link_protocols_and_own_addresses() -> Result<()> {
+    run(link::cases)
+}
+
+/// Runs the cases on every stand and in both families; all disagreements are told, not only the first.
+fn run(cases: impl Fn(&Net) -> Vec<Case>) -> Result<()> {
+    let (mut packets, mut wrong) = (0, Vec::new());
+    for stand in Stand::ALL {
+        let mut rig = Rig::new(stand)?;
+        for ipv6 in [false, true] {
+            for case in cases(&Net::new(ipv6, stand.inline())) {
+                let family = if ipv6 { "IPv6" } else { "IPv4" };
+                match rig.run(&case)? {
+                    Ok(sent) => packets += sent,
+                    Err(what) => wrong.push(format!("{stand:?}, {family}, {}: {what}", case.name)),
+                }
+            }
+        }
+        rig.counters_add_up()?;
+    }
+    if !wrong.is_empty() {
+        bail!("{} of the cases went differently:\n{}", wrong.len(), wrong.join("\n"));
+    }
+    println!("{packets} packets as expected");
+    Ok(())
+}
