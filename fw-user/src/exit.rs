@@ -38,17 +38,26 @@ pub struct Failure {
 impl Failure {
     /// The answer is no.
     pub fn no(message: impl Into<String>) -> Self {
-        Self { exit: Exit::No, message: message.into() }
+        Self {
+            exit: Exit::No,
+            message: message.into(),
+        }
     }
 
     /// Bad input.
     pub fn input(message: impl Into<String>) -> Self {
-        Self { exit: Exit::BadInput, message: message.into() }
+        Self {
+            exit: Exit::BadInput,
+            message: message.into(),
+        }
     }
 
     /// No agent or no privilege.
     pub fn no_agent(message: impl Into<String>) -> Self {
-        Self { exit: Exit::NoAgent, message: message.into() }
+        Self {
+            exit: Exit::NoAgent,
+            message: message.into(),
+        }
     }
 }
 
@@ -63,7 +72,10 @@ impl std::error::Error for Failure {}
 /// The exit code of an error: that of the [`Failure`] in its chain, else [`Exit::No`].
 #[must_use]
 pub fn exit_of(error: &anyhow::Error) -> Exit {
-    error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(Exit::No, |failure| failure.exit)
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Failure>())
+        .map_or(Exit::No, |failure| failure.exit)
 }
 
 /// An error with its causes, on one line.
@@ -72,7 +84,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        text += ": ";
+        text += &error.to_string();
         cause = error.source();
     }
     text

@@ -1,5 +1,5 @@
-//! `fw-policy`: dpufw's policy language. Text to checked model ([`check`]), model to tables ([`compile`]), and why a
-//! flow is decided as it is ([`explain`]).
+//! `fw-policy`: dpufw's policy language. Text to checked model ([`check()`]), model to tables ([`compile()`]), and why a
+//! flow is decided as it is ([`explain()`]).
 //!
 //! No I/O: a file's text comes through a [`Loader`]. No aya, no tokio; the crate builds for wasm32.
 //!

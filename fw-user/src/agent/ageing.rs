@@ -73,7 +73,9 @@ impl Agent {
             let outcome = outcome.map_err(|error| format!("flow records cannot be written: {error}"));
             self.faults.note(Part::FlowLog, outcome);
         }
-        records.into_iter().for_each(|record| self.records.publish(record));
+        for record in records {
+            self.records.publish(record);
+        }
     }
 }
 
@@ -81,6 +83,8 @@ impl Agent {
 fn count(counts: &mut FlowCounts, table: Table, key: &FlowKey, flow: &Flow, now: u64) {
     if !flow.expired(now) {
         let (family, proto) = family_and_proto(key);
-        *counts.entry((table, family, state_name(proto, StateWord(flow.state)))).or_default() += 1;
+        *counts
+            .entry((table, family, state_name(proto, StateWord(flow.state))))
+            .or_default() += 1;
     }
 }

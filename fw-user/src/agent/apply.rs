@@ -46,13 +46,21 @@ impl Agent {
         let generation = tokio::task::block_in_place(|| {
             let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
             let generation = self.compile_and_apply(&checked, &own, session)?;
-            *in_force = Some(InForce { policy: checked, own, generation, applied: Timestamp::now() });
+            *in_force = Some(InForce {
+                policy: checked,
+                own,
+                generation,
+                applied: Timestamp::now(),
+            });
             Ok::<_, Failure>(generation)
         })?;
         self.faults.note(Part::Policy, Ok(()));
         self.save(in_force.as_ref());
         tracing::info!("{name} is in force as generation {generation}");
-        Ok(Applied { generation, warnings: texts(&warnings) })
+        Ok(Applied {
+            generation,
+            warnings: texts(&warnings),
+        })
     }
 
     /// Compiles the policy in force again if this machine's addresses have changed.
@@ -60,12 +68,16 @@ impl Agent {
         let mut in_force = self.policy.lock().await;
         let outcome = tokio::task::block_in_place(|| {
             let own = own_addresses().map_err(|error| format!("{error:#}"))?;
-            let Some(current) = in_force.as_mut().filter(|current| current.own != own) else { return Ok(()) };
+            let Some(current) = in_force.as_mut().filter(|current| current.own != own) else {
+                return Ok(());
+            };
             let applied = self.compile_and_apply(&current.policy, &own, None);
             let generation = applied.map_err(|failure| {
                 format!("this machine's addresses have changed, and the policy cannot be compiled for them: {failure}")
             })?;
-            tracing::info!("this machine's addresses have changed: the policy is now generation {generation}");
+            tracing::info!(
+                "this machine's addresses have changed: the policy is now generation {generation}"
+            );
             (current.generation, current.own) = (generation, own);
             self.save(Some(current));
             Ok(())
@@ -82,16 +94,29 @@ impl Agent {
     ) -> Result<InForce, Failure> {
         let refused = |error: crate::dataplane::DataPlaneError| Failure::no(chain(&error));
         let current = self.tables.control().generation;
-        let set = if current == 0 { None } else { self.tables.current_set().map_err(refused)? };
+        let set = if current == 0 {
+            None
+        } else {
+            self.tables.current_set().map_err(refused)?
+        };
         let unchanged = match &set {
             Some(set) => policy::compile(&checked, &own, &self.config.roles(), current)? == *set,
             None => false,
         };
         let before = previous.filter(|previous| previous.generation == current && unchanged);
         let applied = before.map_or_else(Timestamp::now, |previous| previous.applied);
-        let generation = if unchanged { current } else { self.compile_and_apply(&checked, &own, None)? };
+        let generation = if unchanged {
+            current
+        } else {
+            self.compile_and_apply(&checked, &own, None)?
+        };
         self.remember_names(&checked);
-        Ok(InForce { policy: checked, own, generation, applied })
+        Ok(InForce {
+            policy: checked,
+            own,
+            generation,
+            applied,
+        })
     }
 
     /// Returns the new generation.
@@ -112,10 +137,19 @@ impl Agent {
 
     fn remember_names(&self, checked: &Policy) {
         let mut names = lock(&self.names);
-        let rules = names.add(Kind::Rule, checked.rules.iter().map(|rule| (rule.id, rule.name.as_str())));
-        let zones = names.add(Kind::Zone, checked.zones.iter().map(|zone| (zone.id, zone.name.as_str())));
+        let rules = names.add(
+            Kind::Rule,
+            checked.rules.iter().map(|rule| (rule.id, rule.name.as_str())),
+        );
+        let zones = names.add(
+            Kind::Zone,
+            checked.zones.iter().map(|zone| (zone.id, zone.name.as_str())),
+        );
         let outcome = rules.and(zones).map_err(|error| {
-            format!("names of rules and zones cannot be kept in {}: {error}", self.config.state_dir.display())
+            format!(
+                "names of rules and zones cannot be kept in {}: {error}",
+                self.config.state_dir.display()
+            )
         });
         self.faults.note(Part::State, outcome);
     }
@@ -129,14 +163,18 @@ impl Agent {
             generation: current.generation,
             applied: current.applied,
         };
-        let outcome = good.write(&self.config.state_dir).map_err(|error| {
-            format!("the policy in force cannot be kept for the next start: {error:#}")
-        });
+        let outcome = good
+            .write(&self.config.state_dir)
+            .map_err(|error| format!("the policy in force cannot be kept for the next start: {error:#}"));
         self.faults.note(Part::LastGood, outcome);
     }
 }
 
 /// Warnings as text.
 pub(super) fn texts(warnings: &Diagnostics) -> Vec<String> {
-    if warnings.items.is_empty() { Vec::new() } else { vec![warnings.render(false)] }
+    if warnings.items.is_empty() {
+        Vec::new()
+    } else {
+        vec![warnings.render(false)]
+    }
 }

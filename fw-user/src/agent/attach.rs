@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use fw_common::abi::{self, LinkKind, PortConfig};
 
+use super::AgentConfig;
 use super::ethtool::{VlanOffload, rx_vlan, rx_vlan_off, tx_vlan};
 use super::links::LinkFacts;
 use super::ports::{Engine, Mode, PortSpec};
-use super::AgentConfig;
 use crate::control::PortStatus;
 use crate::dataplane::{Attachment, DataPlane, Hook, Means, PortPlan};
 use crate::exit::{Failure, chain};
 
-/// `ARPHRD_*` (linux/if_arp.h).
+/// `ARPHRD_*` (`linux/if_arp.h`).
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_INFINIBAND: u16 = 32;
 const ARPHRD_NONE: u16 = 0xfffe;
@@ -35,9 +35,20 @@ pub struct Port {
 ///
 /// # Errors
 /// If an interface is missing or unfit, or the kernel refuses.
-pub fn attach(plane: &mut DataPlane, config: &AgentConfig, links: &[LinkFacts]) -> Result<Vec<Port>, Failure> {
-    let mut ports: Vec<_> = config.ports.iter().map(|spec| prepare(spec, links)).collect::<Result<_, _>>()?;
-    let configs = ports.iter().map(|port| port_config(config, port, &ports, links)).collect::<Result<Vec<_>, _>>()?;
+pub fn attach(
+    plane: &mut DataPlane,
+    config: &AgentConfig,
+    links: &[LinkFacts],
+) -> Result<Vec<Port>, Failure> {
+    let mut ports: Vec<_> = config
+        .ports
+        .iter()
+        .map(|spec| prepare(spec, links))
+        .collect::<Result<_, _>>()?;
+    let configs = ports
+        .iter()
+        .map(|port| port_config(config, port, &ports, links))
+        .collect::<Result<Vec<_>, _>>()?;
     for entry in &configs {
         plane.tables().set_port(entry).map_err(|error| refused(&error))?;
     }
@@ -51,10 +62,23 @@ pub fn attach(plane: &mut DataPlane, config: &AgentConfig, links: &[LinkFacts]) 
 /// Finds the interface, turns its VLAN offload off, chooses the engine.
 fn prepare(spec: &PortSpec, links: &[LinkFacts]) -> Result<Port, Failure> {
     let link = links.iter().find(|link| link.name == spec.name).ok_or_else(|| {
-        let names: Vec<_> = links.iter().filter(|link| !link.loopback).map(|link| link.name.as_str()).collect();
-        Failure::input(format!("there is no interface {}; there are {}", spec.name, names.join(", ")))
+        let names: Vec<_> = links
+            .iter()
+            .filter(|link| !link.loopback)
+            .map(|link| link.name.as_str())
+            .collect();
+        Failure::input(format!(
+            "there is no interface {}; there are {}",
+            spec.name,
+            names.join(", ")
+        ))
     })?;
-    let mut port = Port { spec: spec.clone(), ifindex: link.ifindex, engine: spec.engine, notes: Vec::new() };
+    let mut port = Port {
+        spec: spec.clone(),
+        ifindex: link.ifindex,
+        engine: spec.engine,
+        notes: Vec::new(),
+    };
     if rx_vlan_off(&spec.name) == VlanOffload::StuckOn && spec.engine == Engine::Xdp {
         port.engine = Engine::Tc;
         let note = "the driver keeps its rx-vlan offload on, which hides VLAN tags from XDP: tc runs instead";
@@ -63,7 +87,8 @@ fn prepare(spec: &PortSpec, links: &[LinkFacts]) -> Result<Port, Failure> {
     }
     if link.arphrd == ARPHRD_NONE && port.engine == Engine::Xdp {
         port.engine = Engine::Tc;
-        port.notes.push("it has no Ethernet header, so there is no native XDP: tc runs instead".to_owned());
+        port.notes
+            .push("it has no Ethernet header, so there is no native XDP: tc runs instead".to_owned());
     }
     Ok(port)
 }
@@ -74,8 +99,16 @@ fn port_config(
     ports: &[Port],
     links: &[LinkFacts],
 ) -> Result<PortConfig, Failure> {
-    let peer = port.spec.peer.as_ref().and_then(|peer| ports.iter().find(|port| port.spec.name == *peer));
-    let role = config.roles().iter().position(|role| *role == port.spec.role).unwrap_or_default();
+    let peer = port
+        .spec
+        .peer
+        .as_ref()
+        .and_then(|peer| ports.iter().find(|port| port.spec.name == *peer));
+    let role = config
+        .roles()
+        .iter()
+        .position(|role| *role == port.spec.role)
+        .unwrap_or_default();
     Ok(PortConfig {
         ifindex: port.ifindex,
         peer_ifindex: peer.map_or(0, |peer| peer.ifindex),
@@ -97,9 +130,10 @@ fn link_kind(port: &Port, links: &[LinkFacts]) -> Result<LinkKind, Failure> {
     match link.map(|link| (link.arphrd, link.loopback)) {
         Some((ARPHRD_ETHER, false)) => Ok(LinkKind::Ethernet),
         Some((ARPHRD_NONE, _)) => Ok(LinkKind::Raw),
-        Some((ARPHRD_INFINIBAND, _)) => {
-            Err(Failure::input(format!("port {}: IP over InfiniBand is not supported", port.spec.name)))
-        }
+        Some((ARPHRD_INFINIBAND, _)) => Err(Failure::input(format!(
+            "port {}: IP over InfiniBand is not supported",
+            port.spec.name
+        ))),
         _ => Err(Failure::input(format!(
             "port {}: only interfaces with an Ethernet header, or with none (tun, WireGuard), can be ports",
             port.spec.name
@@ -131,7 +165,10 @@ fn attach_port(plane: &mut DataPlane, port: &mut Port, mut entry: PortConfig) ->
             port.engine = Engine::Tc;
             entry.engine = abi::Engine::Tc as u8;
             plane.tables().set_port(&entry).map_err(|error| refused(&error))?;
-            plane.attach(&plan(port)).map(drop).map_err(|error| refused(&error))
+            plane
+                .attach(&plan(port))
+                .map(drop)
+                .map_err(|error| refused(&error))
         }
         Err(error) => Err(refused(&error)),
     }
@@ -141,7 +178,11 @@ fn attach_port(plane: &mut DataPlane, port: &mut Port, mut entry: PortConfig) ->
 fn give_up_others(plane: &mut DataPlane, ports: &[Port]) -> Result<(), Failure> {
     let ours = |ifindex: u32| ports.iter().any(|port| port.ifindex == ifindex);
     let attached = plane.attached().map_err(|error| refused(&error))?;
-    let mut others: Vec<_> = attached.iter().map(|at| at.ifindex).filter(|ifindex| !ours(*ifindex)).collect();
+    let mut others: Vec<_> = attached
+        .iter()
+        .map(|at| at.ifindex)
+        .filter(|ifindex| !ours(*ifindex))
+        .collect();
     others.dedup();
     for ifindex in others {
         tracing::warn!("interface {ifindex} is no port any more: it is open now");
@@ -149,20 +190,32 @@ fn give_up_others(plane: &mut DataPlane, ports: &[Port]) -> Result<(), Failure> 
     }
     let entries = plane.tables().ports().map_err(|error| refused(&error))?;
     for entry in entries.iter().filter(|entry| !ours(entry.ifindex)) {
-        plane.tables().clear_port(entry.ifindex).map_err(|error| refused(&error))?;
+        plane
+            .tables()
+            .clear_port(entry.ifindex)
+            .map_err(|error| refused(&error))?;
     }
     Ok(())
 }
 
 pub(super) fn refused(error: &crate::dataplane::DataPlaneError) -> Failure {
     let text = chain(error);
-    if error.is_absence() { Failure::no_agent(text) } else { Failure::no(text) }
+    if error.is_absence() {
+        Failure::no_agent(text)
+    } else {
+        Failure::no(text)
+    }
 }
 
 /// The status line of a port, from what the kernel says is attached.
 #[must_use]
 pub fn status(port: &Port, attached: &[Attachment]) -> PortStatus {
-    let means = |hook: Hook| attached.iter().find(|at| at.ifindex == port.ifindex && at.hook == hook).map(|at| at.means);
+    let means = |hook: Hook| {
+        attached
+            .iter()
+            .find(|at| at.ifindex == port.ifindex && at.hook == hook)
+            .map(|at| at.means)
+    };
     let name = |means: Means| match means {
         Means::Xdp => "xdp native".to_owned(),
         other => other.name().to_owned(),
@@ -190,7 +243,10 @@ pub fn status(port: &Port, attached: &[Attachment]) -> PortStatus {
 #[must_use]
 pub fn faults(port: &Port, attached: &[Attachment], links: &[LinkFacts]) -> Vec<String> {
     let name = &port.spec.name;
-    if !links.iter().any(|link| link.ifindex == port.ifindex && link.name == *name) {
+    if !links
+        .iter()
+        .any(|link| link.ifindex == port.ifindex && link.name == *name)
+    {
         return vec![format!("port {name}: the interface has gone")];
     }
     let ingress = match port.engine {
@@ -198,9 +254,13 @@ pub fn faults(port: &Port, attached: &[Attachment], links: &[LinkFacts]) -> Vec<
         Engine::Tc => Hook::TcIn,
     };
     let missing = [ingress, Hook::TcOut].into_iter().filter(|hook| {
-        !attached.iter().any(|at| at.ifindex == port.ifindex && at.hook == *hook)
+        !attached
+            .iter()
+            .any(|at| at.ifindex == port.ifindex && at.hook == *hook)
     });
-    missing.map(|hook| format!("port {name}: no program at {}; restart the agent", hook.name())).collect()
+    missing
+        .map(|hook| format!("port {name}: no program at {}; restart the agent", hook.name()))
+        .collect()
 }
 
 /// What may pass each port unseen, for the coverage table.
@@ -208,9 +268,15 @@ pub fn faults(port: &Port, attached: &[Attachment], links: &[LinkFacts]) -> Vec<
 pub fn gaps(ports: &[Port], attached: &[Attachment], links: &[LinkFacts]) -> BTreeMap<u32, Vec<String>> {
     let gaps = |port: &Port| {
         let mut gaps = faults(port, attached, links);
-        let ahead: u32 = attached.iter().filter(|at| at.ifindex == port.ifindex).map(|at| at.ahead).sum();
+        let ahead: u32 = attached
+            .iter()
+            .filter(|at| at.ifindex == port.ifindex)
+            .map(|at| at.ahead)
+            .sum();
         if ahead > 0 {
-            gaps.push(format!("{ahead} TCX program(s) run before ours and may keep packets from it"));
+            gaps.push(format!(
+                "{ahead} TCX program(s) run before ours and may keep packets from it"
+            ));
         }
         if port.engine == Engine::Xdp {
             gaps.extend(hidden_tags(port, links));
@@ -225,7 +291,10 @@ fn hidden_tags(port: &Port, links: &[LinkFacts]) -> Option<String> {
     if rx_vlan(&port.spec.name) == VlanOffload::StuckOn {
         return Some("its rx-vlan offload is on again: XDP sees tagged packets as untagged".to_owned());
     }
-    let link = links.iter().find(|link| link.ifindex == port.ifindex).filter(|link| link.kind == "veth")?;
+    let link = links
+        .iter()
+        .find(|link| link.ifindex == port.ifindex)
+        .filter(|link| link.kind == "veth")?;
     match link.lower.and_then(|peer| links.iter().find(|link| link.ifindex == peer)) {
         Some(peer) if tx_vlan(&peer.name) => Some(format!(
             "the other end {} leaves tagging to its hardware (txvlan on): XDP sees its tagged packets as untagged",
@@ -248,11 +317,23 @@ mod tests {
 
     fn port() -> Port {
         let spec = PortSpec::outer("up0".into(), None, Engine::Xdp, 0);
-        Port { spec, ifindex: 7, engine: Engine::Tc, notes: vec!["tc runs instead".into()] }
+        Port {
+            spec,
+            ifindex: 7,
+            engine: Engine::Tc,
+            notes: vec!["tc runs instead".into()],
+        }
     }
 
     fn at(hook: Hook, means: Means, ahead: u32) -> Attachment {
-        Attachment { ifindex: 7, hook, means, prog_id: 1, link_id: None, ahead }
+        Attachment {
+            ifindex: 7,
+            hook,
+            means,
+            prog_id: 1,
+            link_id: None,
+            ahead,
+        }
     }
 
     #[test]
@@ -267,7 +348,11 @@ mod tests {
 
     #[test]
     fn a_lost_program_and_a_lost_interface_are_faults_and_a_program_ahead_is_a_gap() {
-        let links = [LinkFacts { name: "up0".into(), ifindex: 7, ..LinkFacts::default() }];
+        let links = [LinkFacts {
+            name: "up0".into(),
+            ifindex: 7,
+            ..LinkFacts::default()
+        }];
         let attached = [at(Hook::TcIn, Means::Tcx, 1), at(Hook::TcOut, Means::Tcx, 0)];
         assert_eq!(faults(&port(), &attached, &links), [""; 0]);
         assert!(gaps(&[port()], &attached, &links)[&7][0].contains("run before ours"));

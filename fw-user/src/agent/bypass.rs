@@ -1,4 +1,4 @@
-//! Ways past the packet path that the kernel lets one see: packet sockets and AF_XDP sockets.
+//! Ways past the packet path that the kernel lets one see: packet sockets and `AF_XDP` sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 pub struct Bypasses {
     /// Who holds packet sockets: `name (pid)`, or `unknown`.
     pub packet_sockets: BTreeMap<u32, BTreeSet<String>>,
-    /// Open AF_XDP sockets of this namespace.
+    /// Open `AF_XDP` sockets of this namespace.
     pub xdp_sockets: u64,
 }
 
@@ -18,13 +18,23 @@ impl Bypasses {
     pub fn read(proc: &Path) -> Self {
         let read = |name: &str| std::fs::read_to_string(proc.join("net").join(name)).unwrap_or_default();
         let sockets = packet_sockets(&read("packet"));
-        let owners = if sockets.is_empty() { BTreeMap::new() } else { socket_owners(proc) };
+        let owners = if sockets.is_empty() {
+            BTreeMap::new()
+        } else {
+            socket_owners(proc)
+        };
         let mut packet_sockets = BTreeMap::<u32, BTreeSet<String>>::new();
         for (ifindex, inode) in sockets {
-            let owner = owners.get(&inode).cloned().unwrap_or_else(|| "unknown".to_owned());
+            let owner = owners
+                .get(&inode)
+                .cloned()
+                .unwrap_or_else(|| "unknown".to_owned());
             packet_sockets.entry(ifindex).or_default().insert(owner);
         }
-        Self { packet_sockets, xdp_sockets: sockets_of(&read("protocols"), "XDP") }
+        Self {
+            packet_sockets,
+            xdp_sockets: sockets_of(&read("protocols"), "XDP"),
+        }
     }
 
     /// Who holds packet sockets that can send on this interface.
@@ -48,7 +58,9 @@ fn packet_sockets(text: &str) -> Vec<(u32, u64)> {
 fn sockets_of(text: &str, protocol: &str) -> u64 {
     let row = |line: &str| {
         let mut words = line.split_ascii_whitespace();
-        (words.next()? == protocol).then(|| words.nth(1)?.parse().ok()).flatten()
+        (words.next()? == protocol)
+            .then(|| words.nth(1)?.parse().ok())
+            .flatten()
     };
     text.lines().find_map(row).unwrap_or(0)
 }
@@ -58,11 +70,24 @@ fn socket_owners(proc: &Path) -> BTreeMap<u64, String> {
     let mut owners = BTreeMap::new();
     for process in std::fs::read_dir(proc).into_iter().flatten().flatten() {
         let name = process.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
+        let Some(pid) = name
+            .to_str()
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        else {
+            continue;
+        };
         let command = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        for descriptor in std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
-            let Ok(target) = std::fs::read_link(descriptor.path()) else { continue };
-            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        for descriptor in std::fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(target) = std::fs::read_link(descriptor.path()) else {
+                continue;
+            };
+            let inode = target
+                .to_str()
+                .and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
             if let Some(inode) = inode {
                 owners.insert(inode, format!("{} ({pid})", command.trim()));
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use fw_common::abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,10 @@ pub struct TableSizes {
 
 impl Default for TableSizes {
     fn default() -> Self {
-        Self { main: (1 << 17) + 1, half_open: 1 << 16 }
+        Self {
+            main: (1 << 17) + 1,
+            half_open: 1 << 16,
+        }
     }
 }
 
@@ -149,7 +153,7 @@ impl AgentConfig {
         config.pin_dir = file.pin_dir.unwrap_or(config.pin_dir);
         config.state_dir = file.state_dir.unwrap_or(config.state_dir);
         if let Some(metrics) = file.metrics {
-            config.metrics = metrics_address(&metrics).map_err(Failure::input)?;
+            config.metrics = metrics.parse::<Metrics>().map_err(Failure::input)?.0;
         }
         config.check()?;
         Ok(config)
@@ -180,13 +184,19 @@ impl AgentConfig {
             }
         }
         if self.roles().len() > MAX_ROLES {
-            return Err(Failure::input(format!("more than {MAX_ROLES} different roles of ports")));
+            return Err(Failure::input(format!(
+                "more than {MAX_ROLES} different roles of ports"
+            )));
         }
         if self.mode == Mode::Inline && self.ports.iter().any(|port| port.peer.is_none()) {
-            return Err(Failure::input("mode inline needs pairs of ports: --pair OUTER:INNER, or `pair:` in agent.yaml"));
+            return Err(Failure::input(
+                "mode inline needs pairs of ports: --pair OUTER:INNER, or `pair:` in agent.yaml",
+            ));
         }
         if self.mode == Mode::Host && self.ports.iter().any(|port| port.peer.is_some()) {
-            return Err(Failure::input("mode host has no pairs: give single ports, or choose mode inline"));
+            return Err(Failure::input(
+                "mode host has no pairs: give single ports, or choose mode inline",
+            ));
         }
         if self.tables.main == 0 || self.tables.half_open == 0 {
             return Err(Failure::input("a connection table cannot have the size 0"));
@@ -206,28 +216,39 @@ fn default_metrics() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 9465).into()
 }
 
-/// Reads where metrics are served: `off`, or an address of this machine's loopback with a port. They say who talks to
-/// whom, so they are not offered to the network.
-///
-/// # Errors
-/// A sentence.
-pub fn metrics_address(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "off" {
-        return Ok(None);
+/// Where metrics are served: `off`, or an address of this machine's loopback with a port. They say who talks to whom, so
+/// they are not offered to the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics(pub Option<SocketAddr>);
+
+impl FromStr for Metrics {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let address: SocketAddr = text
+            .parse()
+            .map_err(|_| format!("`{text}` is neither `off` nor an address like 127.0.0.1:9465"))?;
+        if address.ip().is_loopback() {
+            return Ok(Self(Some(address)));
+        }
+        let port = address.port();
+        Err(format!(
+            "metrics are served on loopback only: use 127.0.0.1:{port} or [::1]:{port}"
+        ))
     }
-    let address: SocketAddr =
-        text.parse().map_err(|_| format!("`{text}` is neither `off` nor an address like 127.0.0.1:9465"))?;
-    if !address.ip().is_loopback() {
-        return Err(format!("metrics are served on loopback only: use 127.0.0.1:{0} or [::1]:{0}", address.port()));
-    }
-    Ok(Some(address))
 }
 
 /// Brings pairs together: the outer port names the inner one.
 fn ports(mode: Mode, entries: Vec<Port>) -> Result<Vec<PortSpec>, Failure> {
     if mode == Mode::Host {
         if let Some(port) = entries.iter().find(|port| port.pair.is_some()) {
-            return Err(Failure::input(format!("port {}: `pair` belongs to mode inline, this is mode host", port.name)));
+            return Err(Failure::input(format!(
+                "port {}: `pair` belongs to mode inline, this is mode host",
+                port.name
+            )));
         }
         let spec = |port: Port| PortSpec::outer(port.name, port.role, port.engine, port.realm.unwrap_or(0));
         return Ok(entries.into_iter().map(spec).collect());
@@ -247,7 +268,10 @@ fn ports(mode: Mode, entries: Vec<Port>) -> Result<Vec<PortSpec>, Failure> {
         if let (Some(a), Some(b)) = (port.realm, other.realm)
             && a != b
         {
-            return Err(Failure::input(format!("ports {} and {pair} are a pair and need one realm", port.name)));
+            return Err(Failure::input(format!(
+                "ports {} and {pair} are a pair and need one realm",
+                port.name
+            )));
         }
         let realm = port.realm.or(other.realm).unwrap_or(0);
         let outer = PortSpec::outer(port.name, port.role, port.engine, realm);
@@ -267,7 +291,7 @@ fn ports(mode: Mode, entries: Vec<Port>) -> Result<Vec<PortSpec>, Failure> {
 mod tests {
     use std::path::Path;
 
-    use super::{AgentConfig, Engine, Mode, metrics_address};
+    use super::{AgentConfig, Engine, Metrics, Mode};
 
     const INLINE: &str = "
 policy: policy.yaml
@@ -290,7 +314,11 @@ boot: closed
         let config = parse(INLINE).unwrap();
         assert_eq!(config.policy, Path::new("/etc/dpufw/policy.yaml"));
         assert_eq!(config.mode, Mode::Inline);
-        let names: Vec<_> = config.ports.iter().map(|port| (port.name.as_str(), port.role.as_str())).collect();
+        let names: Vec<_> = config
+            .ports
+            .iter()
+            .map(|port| (port.name.as_str(), port.role.as_str()))
+            .collect();
         assert_eq!(names, [("up0", "uplink"), ("host0", "host")]);
         assert!(config.ports.iter().all(|port| port.realm == 2));
         assert_eq!(config.ports[1].engine, Engine::Tc);
@@ -316,7 +344,11 @@ boot: closed
             ("127.0.0.1:9999", "0.0.0.0:9999", "loopback only"),
             ("main: 1000", "main: 0", "size 0"),
             ("mode: inline", "mode: host", "mode host"),
-            ("  - { name: host0, role: host, engine: tc }\n  - { name: up0, pair: host0, realm: 2 }", "  []", "no port"),
+            (
+                "  - { name: host0, role: host, engine: tc }\n  - { name: up0, pair: host0, realm: 2 }",
+                "  []",
+                "no port",
+            ),
         ] {
             let text = INLINE.replace(from, to);
             assert_ne!(text, INLINE, "{from}");
@@ -327,9 +359,10 @@ boot: closed
 
     #[test]
     fn metrics_stay_on_loopback() {
-        assert_eq!(metrics_address("off"), Ok(None));
-        assert!(metrics_address("[::1]:1").unwrap().is_some());
-        assert!(metrics_address("10.0.0.1:9465").unwrap_err().contains("loopback"));
-        assert!(metrics_address("nonsense").unwrap_err().contains("127.0.0.1:9465"));
+        let read = |text: &str| text.parse::<Metrics>().map(|metrics| metrics.0);
+        assert_eq!(read("off"), Ok(None));
+        assert!(read("[::1]:1").unwrap().is_some());
+        assert!(read("10.0.0.1:9465").unwrap_err().contains("loopback"));
+        assert!(read("nonsense").unwrap_err().contains("127.0.0.1:9465"));
     }
 }

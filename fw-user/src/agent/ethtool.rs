@@ -34,7 +34,9 @@ pub enum VlanOffload {
 /// Turns the receive VLAN offload of an interface off and reads it back.
 #[must_use]
 pub fn rx_vlan_off(interface: &str) -> VlanOffload {
-    let Ok(flags) = ethtool(interface, GET_FLAGS, 0) else { return VlanOffload::Unknown };
+    let Ok(flags) = ethtool(interface, GET_FLAGS, 0) else {
+        return VlanOffload::Unknown;
+    };
     if flags & RX_VLAN == 0 {
         return VlanOffload::Off;
     }
@@ -60,7 +62,12 @@ pub fn tx_vlan(interface: &str) -> bool {
 }
 
 fn ethtool(interface: &str, cmd: u32, data: u32) -> io::Result<u32> {
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
     let mut value = Value { cmd, data };
     // SAFETY: ifreq is plain old data of integers and pointers; all zero is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -74,7 +81,11 @@ fn ethtool(interface: &str, cmd: u32, data: u32) -> io::Result<u32> {
     // SAFETY: the request lives through the call, its name ends in a zero byte (checked above), and its data points at
     // an ethtool_value, which is what these two commands read and write.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(value.data)
+    }
 }
 
 #[cfg(test)]

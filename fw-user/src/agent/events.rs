@@ -21,7 +21,10 @@ const NAME_AGE: Duration = Duration::from_secs(2);
 /// Reads until the agent stops.
 pub(super) async fn run(agent: Arc<Agent>, reader: EventReader) {
     let outcome = read(&agent, reader).await;
-    agent.faults.note(Part::Events, outcome.map_err(|error| format!("denied packets are not reported: {error}")));
+    agent.faults.note(
+        Part::Events,
+        outcome.map_err(|error| format!("denied packets are not reported: {error}")),
+    );
 }
 
 async fn read(agent: &Agent, reader: EventReader) -> std::io::Result<()> {
@@ -73,12 +76,19 @@ impl Interfaces {
             self.names = list_names();
             self.read = Some(Instant::now());
         }
-        self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("#{ifindex}"))
+        self.names
+            .get(&ifindex)
+            .cloned()
+            .unwrap_or_else(|| format!("#{ifindex}"))
     }
 }
 
 fn list_names() -> HashMap<u32, String> {
     // Without the list, numbers are shown.
-    let Ok(list) = nix::net::if_::if_nameindex() else { return HashMap::new() };
-    list.iter().map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned())).collect()
+    let Ok(list) = nix::net::if_::if_nameindex() else {
+        return HashMap::new();
+    };
+    list.iter()
+        .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()))
+        .collect()
 }

@@ -19,13 +19,24 @@ impl Session {
         let client_port = words.next()?.parse().ok()?;
         let server = address(words.next()?)?;
         let server_port = words.next()?.parse().ok()?;
-        Some(Self { client, client_port, server, server_port })
+        Some(Self {
+            client,
+            client_port,
+            server,
+            server_port,
+        })
     }
 
     /// The rule to add, as it stands in a policy.
     #[must_use]
     pub fn rule(&self) -> String {
-        let quote = |text: String| if text.contains(':') { format!("\"{text}\"") } else { text };
+        let quote = |text: String| {
+            if text.contains(':') {
+                format!("\"{text}\"")
+            } else {
+                text
+            }
+        };
         let client = quote(self.client.to_string());
         format!(
             "zones:\n  operator: {{ addresses: [{client}] }}\nrules:   # before the rule that denies it\n  \

@@ -20,7 +20,11 @@ impl<T> Hub<T> {
     /// A hub that keeps the last `keep` records.
     #[must_use]
     pub fn new(keep: usize) -> Self {
-        Self { recent: Mutex::new(VecDeque::new()), keep, live: broadcast::Sender::new(BACKLOG) }
+        Self {
+            recent: Mutex::new(VecDeque::new()),
+            keep,
+            live: broadcast::Sender::new(BACKLOG),
+        }
     }
 
     /// Adds a record.

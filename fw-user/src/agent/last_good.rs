@@ -36,7 +36,9 @@ impl LastGood {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+        serde_json::from_slice(&text)
+            .map(Some)
+            .with_context(|| format!("{} is damaged", path.display()))
     }
 
     /// Writes it; readers see the old or the new one, whole, even after a power cut.
@@ -47,10 +49,14 @@ impl LastGood {
         let path = file(state_dir);
         let failed = || format!("cannot write {}", path.display());
         let mut temporary = tempfile::NamedTempFile::new_in(state_dir).with_context(failed)?;
-        temporary.write_all(&serde_json::to_vec(self)?).with_context(failed)?;
+        temporary
+            .write_all(&serde_json::to_vec(self)?)
+            .with_context(failed)?;
         temporary.as_file().sync_all().with_context(failed)?;
         temporary.persist(&path).with_context(failed)?;
-        std::fs::File::open(state_dir).and_then(|directory| directory.sync_all()).with_context(failed)
+        std::fs::File::open(state_dir)
+            .and_then(|directory| directory.sync_all())
+            .with_context(failed)
     }
 }
 
@@ -73,8 +79,17 @@ mod tests {
         good.generation = 8;
         good.write(dir.path()).unwrap();
         assert_eq!(LastGood::read(dir.path()).unwrap().unwrap().generation, 8);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
         std::fs::write(super::file(dir.path()), "{").unwrap();
-        assert!(LastGood::read(dir.path()).unwrap_err().to_string().contains("damaged"));
+        assert!(
+            LastGood::read(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("damaged")
+        );
     }
 }

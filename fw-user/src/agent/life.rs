@@ -28,7 +28,10 @@ pub async fn run(config: AgentConfig, force: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let Started { agent, events, locks } = start(config, force).await?;
     let server = Server::bind(&agent.config.socket).map_err(|error| {
-        Failure::no(format!("cannot listen at {}: {error}", agent.config.socket.display()))
+        Failure::no(format!(
+            "cannot listen at {}: {error}",
+            agent.config.socket.display()
+        ))
     })?;
     let service = Arc::new(Service(Arc::clone(&agent)));
     let _tasks = [
@@ -94,9 +97,16 @@ impl Signals {
 
 /// The line that says the firewall stands, for people and scripts, and the same for systemd.
 async fn ready(agent: &Agent) {
-    let generation = agent.policy.lock().await.as_ref().map_or(0, |policy| policy.generation);
-    let ports: Vec<_> =
-        lock(&agent.ports).iter().map(|port| format!("{}@{}", port.spec.name, port.engine.name())).collect();
+    let generation = agent
+        .policy
+        .lock()
+        .await
+        .as_ref()
+        .map_or(0, |policy| policy.generation);
+    let ports: Vec<_> = lock(&agent.ports)
+        .iter()
+        .map(|port| format!("{}@{}", port.spec.name, port.engine.name()))
+        .collect();
     let how = if agent.took_over { "took over" } else { "ready" };
     eprintln!(
         "dpufw: {how}: mode {}, ports {}, generation {generation}, socket {}",
@@ -121,7 +131,9 @@ fn part(agent: &Agent, signal: &str) {
 
 /// Serves metrics, if wanted.
 async fn metrics(agent: Arc<Agent>) {
-    let Some(address) = agent.config.metrics else { return };
+    let Some(address) = agent.config.metrics else {
+        return;
+    };
     let listener = match http::bind(address).await {
         Ok(listener) => listener,
         Err(error) => return agent.faults.note(Part::Metrics, Err(error)),
@@ -132,7 +144,10 @@ async fn metrics(agent: Arc<Agent>) {
         async move { render(&agent.snapshot().await).map_err(|error| error.to_string()) }
     };
     let outcome = http::serve(listener, scrape).await;
-    agent.faults.note(Part::Metrics, outcome.map_err(|error| format!("metrics are not served any more: {error}")));
+    agent.faults.note(
+        Part::Metrics,
+        outcome.map_err(|error| format!("metrics are not served any more: {error}")),
+    );
 }
 
 impl Agent {
@@ -150,13 +165,18 @@ impl Agent {
             Ok::<_, Failure>(())
         })?;
         self.stop.cancel();
-        Ok(lock(&self.ports).iter().map(|port| port.spec.name.clone()).collect())
+        Ok(lock(&self.ports)
+            .iter()
+            .map(|port| port.spec.name.clone())
+            .collect())
     }
 
     /// Opens the flow log anew, after log rotation.
     pub fn reopen_flow_log(&self) {
         if let Some(log) = lock(&self.flow_log).as_mut() {
-            let outcome = log.reopen().map_err(|error| format!("the flow log cannot be opened again: {error}"));
+            let outcome = log
+                .reopen()
+                .map_err(|error| format!("the flow log cannot be opened again: {error}"));
             self.faults.note(Part::FlowLog, outcome);
         }
     }

@@ -50,9 +50,15 @@ pub struct LinkFacts {
 pub async fn list() -> anyhow::Result<Vec<LinkFacts>> {
     let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let request = handle.link().get().set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::Vf]);
-    let messages: Vec<LinkMessage> =
-        request.execute().try_collect().await.context("netlink does not list the interfaces")?;
+    let request = handle
+        .link()
+        .get()
+        .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::Vf]);
+    let messages: Vec<LinkMessage> = request
+        .execute()
+        .try_collect()
+        .await
+        .context("netlink does not list the interfaces")?;
     let mut links: Vec<_> = messages.iter().map(facts).collect();
     let sysfs = Path::new("/sys");
     for link in &mut links {
@@ -75,13 +81,18 @@ fn facts(message: &LinkMessage) -> LinkFacts {
         loopback: header.flags.contains(LinkFlags::Loopback),
         ..LinkFacts::default()
     };
-    let other_namespace = message.attributes.iter().any(|at| matches!(at, LinkAttribute::LinkNetNsId(_)));
+    let other_namespace = message
+        .attributes
+        .iter()
+        .any(|at| matches!(at, LinkAttribute::LinkNetNsId(_)));
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Link(index) if !other_namespace && *index != 0 => link.lower = Some(*index),
-            LinkAttribute::PhysPortName(name) if is_representor(name) => link.representor = Some(name.clone()),
+            LinkAttribute::PhysPortName(name) if is_representor(name) => {
+                link.representor = Some(name.clone());
+            }
             LinkAttribute::NumVf(count) => link.vfs = *count,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
@@ -118,11 +129,15 @@ fn add_sysfs(sysfs: &Path, link: &mut LinkFacts) {
         return;
     }
     link.is_vf = net.join("device/physfn").exists();
-    let rdma = std::fs::read_dir(net.join("device/infiniband")).into_iter().flatten().flatten().next();
+    let rdma = std::fs::read_dir(net.join("device/infiniband"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .next();
     link.rdma = rdma.map(|entry| entry.file_name().to_string_lossy().into_owned());
 }
 
-/// This machine's addresses: all interfaces of the namespace, without 127.0.0.0/8 and ::1.
+/// This machine's addresses: all interfaces of the namespace, without 127.0.0.0/8 and `::1`.
 ///
 /// # Errors
 /// If the kernel does not list them.
@@ -133,7 +148,10 @@ pub fn own_addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
-    Ok(list.filter_map(address).filter(|address| !address.is_loopback()).collect())
+    Ok(list
+        .filter_map(address)
+        .filter(|address| !address.is_loopback())
+        .collect())
 }
 
 #[cfg(test)]
@@ -144,7 +162,11 @@ mod tests {
 
     #[test]
     fn representors_are_told_from_wires() {
-        assert!(["pf0hpf", "pf0vf3", "pf1sf88", "c1pf0vf2"].iter().all(|name| is_representor(name)));
+        assert!(
+            ["pf0hpf", "pf0vf3", "pf1sf88", "c1pf0vf2"]
+                .iter()
+                .all(|name| is_representor(name))
+        );
         assert!(!["p0", "p1", "1", ""].iter().any(|name| is_representor(name)));
     }
 
@@ -155,19 +177,42 @@ mod tests {
         std::fs::create_dir_all(net.join("device/infiniband/mlx5_0")).unwrap();
         std::fs::create_dir_all(net.join("device/physfn")).unwrap();
         std::fs::write(net.join("ifindex"), "7\n").unwrap();
-        let mut link = LinkFacts { name: "eth0".into(), ifindex: 7, ..LinkFacts::default() };
+        let mut link = LinkFacts {
+            name: "eth0".into(),
+            ifindex: 7,
+            ..LinkFacts::default()
+        };
         add_sysfs(dir.path(), &mut link);
         assert_eq!((link.rdma.as_deref(), link.is_vf), (Some("mlx5_0"), true));
-        let mut link = LinkFacts { name: "eth0".into(), ifindex: 8, ..LinkFacts::default() };
+        let mut link = LinkFacts {
+            name: "eth0".into(),
+            ifindex: 8,
+            ..LinkFacts::default()
+        };
         add_sysfs(dir.path(), &mut link);
-        assert_eq!(link, LinkFacts { name: "eth0".into(), ifindex: 8, ..LinkFacts::default() });
+        assert_eq!(
+            link,
+            LinkFacts {
+                name: "eth0".into(),
+                ifindex: 8,
+                ..LinkFacts::default()
+            }
+        );
         add_sysfs(Path::new("/nonexistent"), &mut link);
     }
 
     #[tokio::test]
     async fn the_loopback_is_listed() {
         let links = super::list().await.unwrap();
-        assert!(links.iter().any(|link| link.loopback && link.name == "lo"), "{links:?}");
-        assert!(super::own_addresses().unwrap().iter().all(|address| !address.is_loopback()));
+        assert!(
+            links.iter().any(|link| link.loopback && link.name == "lo"),
+            "{links:?}"
+        );
+        assert!(
+            super::own_addresses()
+                .unwrap()
+                .iter()
+                .all(|address| !address.is_loopback())
+        );
     }
 }

@@ -35,7 +35,9 @@ impl Locks {
     /// # Errors
     /// As [`Self::take`].
     pub fn pins(pin_dir: &Path) -> Result<Self, Failure> {
-        Ok(Self { _held: vec![take(&pin_lock(pin_dir))?] })
+        Ok(Self {
+            _held: vec![take(&pin_lock(pin_dir))?],
+        })
     }
 }
 
@@ -47,15 +49,32 @@ fn pin_lock(pin_dir: &Path) -> PathBuf {
 
 fn take(path: &Path) -> Result<Flock<File>, Failure> {
     let cannot = |error: std::io::Error| {
-        let advice = if error.kind() == std::io::ErrorKind::PermissionDenied { "; run this as root" } else { "" };
-        Failure::no_agent(format!("cannot make the lock file {}: {error}{advice}", path.display()))
+        let advice = if error.kind() == std::io::ErrorKind::PermissionDenied {
+            "; run this as root"
+        } else {
+            ""
+        };
+        Failure::no_agent(format!(
+            "cannot make the lock file {}: {error}{advice}",
+            path.display()
+        ))
     };
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(cannot)?;
     }
-    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(cannot)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(cannot)?;
     let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, errno)| {
-        if errno == nix::errno::Errno::EWOULDBLOCK { held(path, file) } else { cannot(errno.into()) }
+        if errno == nix::errno::Errno::EWOULDBLOCK {
+            held(path, file)
+        } else {
+            cannot(errno.into())
+        }
     })?;
     write_pid(&mut lock).map_err(cannot)?;
     Ok(lock)
@@ -71,7 +90,11 @@ fn held(path: &Path, mut file: File) -> Failure {
     let mut pid = String::new();
     // Without the number the sentence is still right.
     let _ = file.read_to_string(&mut pid);
-    let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() };
+    let pid = if pid.trim().is_empty() {
+        "unknown"
+    } else {
+        pid.trim()
+    };
     Failure::no_agent(format!(
         "another agent is running (process {pid}) and holds {}; stop it first, or ask it with `dpufw status`",
         path.display()
@@ -90,7 +113,12 @@ mod tests {
         let first = take(&path).unwrap();
         let failure = take(&path).unwrap_err();
         assert_eq!(failure.exit, Exit::NoAgent);
-        assert!(failure.message.contains(&format!("(process {})", std::process::id())), "{failure}");
+        assert!(
+            failure
+                .message
+                .contains(&format!("(process {})", std::process::id())),
+            "{failure}"
+        );
         drop(first);
         take(&path).unwrap();
     }

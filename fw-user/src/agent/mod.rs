@@ -27,7 +27,7 @@ pub use self::core::{Agent, Counter, FlowCounts, Totals};
 pub use apply::InForce;
 pub use attach::Port;
 pub use config::{
-    AgentConfig, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, TableSizes, metrics_address, versioned,
+    AgentConfig, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Metrics, TableSizes, versioned,
 };
 pub use ethtool::{VlanOffload, rx_vlan, rx_vlan_off, tx_vlan};
 pub use faults::{Faults, Part};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use fw_common::abi::{Ip4, Ip6, Line, Proto};
+use fw_common::abi::{Decision, Ip4, Ip6, Line, Proto};
 use fw_common::classify::{Classified, classify, realm_record};
 use fw_policy::{Diagnostics, Environment, Policy};
 
@@ -16,7 +16,10 @@ use crate::exit::Failure;
 /// With exit code 2: all findings, each with line and column.
 pub fn check(name: &str, text: &str) -> Result<(Policy, Diagnostics), Failure> {
     fw_policy::check(text, name).map_err(|findings| {
-        Failure::input(format!("{name} is no valid policy; nothing was applied\n{}", findings.render(false)))
+        Failure::input(format!(
+            "{name} is no valid policy; nothing was applied\n{}",
+            findings.render(false)
+        ))
     })
 }
 
@@ -30,8 +33,11 @@ pub fn compile(
     roles: &[String],
     generation: u32,
 ) -> Result<Vec<Line>, Failure> {
-    let environment =
-        Environment { own_addresses: own.iter().copied().collect(), roles: roles.to_vec(), generation };
+    let environment = Environment {
+        own_addresses: own.iter().copied().collect(),
+        roles: roles.to_vec(),
+        generation,
+    };
     let tables = fw_policy::compile(policy, &environment)
         .map_err(|error| Failure::input(format!("{} cannot be compiled: {error}", policy.file)))?;
     Ok(tables.lines)
@@ -40,13 +46,19 @@ pub fn compile(
 /// True if the tables let the session be opened anew, untagged.
 #[must_use]
 pub fn allows(lines: &[Line], session: &Session) -> bool {
-    let Ok(realm) = realm_record(lines, 0) else { return false };
+    let Ok(realm) = realm_record(lines, 0) else {
+        return false;
+    };
     let service = (Proto::TCP, session.server_port);
     let mut found = Classified::default();
     let decision = match (session.client, session.server) {
-        (IpAddr::V4(client), IpAddr::V4(server)) => {
-            classify(lines, realm, (Ip4(client.to_bits()), Ip4(server.to_bits())), service, &mut found)
-        }
+        (IpAddr::V4(client), IpAddr::V4(server)) => classify(
+            lines,
+            realm,
+            (Ip4(client.to_bits()), Ip4(server.to_bits())),
+            service,
+            &mut found,
+        ),
         (IpAddr::V6(client), IpAddr::V6(server)) => {
             let addresses = (Ip6::from_bits(client.to_bits()), Ip6::from_bits(server.to_bits()));
             classify(lines, realm, addresses, service, &mut found)
@@ -54,7 +66,7 @@ pub fn allows(lines: &[Line], session: &Session) -> bool {
         // sshd never mixes families; such a variable was set by hand and says nothing.
         _ => return true,
     };
-    decision.is_ok_and(|decision| decision.allows())
+    decision.is_ok_and(Decision::allows)
 }
 
 /// Refuses a policy that locks the caller out.
@@ -105,7 +117,10 @@ rules:
         let failure = verdict("10.30.0.11 50000 10.30.8.4 22").unwrap_err();
         assert_eq!(failure.exit, Exit::No);
         assert!(failure.message.contains("addresses: [10.30.0.11]"), "{failure}");
-        assert!(verdict("10.30.0.10 50000 10.30.8.4 2222").is_err(), "another port");
+        assert!(
+            verdict("10.30.0.10 50000 10.30.8.4 2222").is_err(),
+            "another port"
+        );
     }
 
     #[test]

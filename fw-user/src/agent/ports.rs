@@ -72,21 +72,44 @@ impl PortSpec {
     #[must_use]
     pub fn outer(name: String, role: Option<String>, engine: Engine, realm: u8) -> Self {
         let role = role.unwrap_or_else(|| "uplink".to_owned());
-        Self { name, role, engine, realm, side: abi::Side::Outer, peer: None }
+        Self {
+            name,
+            role,
+            engine,
+            realm,
+            side: abi::Side::Outer,
+            peer: None,
+        }
     }
 
     /// A port towards the guarded host; its role is `host` if none is given.
     #[must_use]
     pub fn inner(name: String, role: Option<String>, engine: Engine, realm: u8) -> Self {
         let role = role.unwrap_or_else(|| "host".to_owned());
-        Self { name, role, engine, realm, side: abi::Side::Inner, peer: None }
+        Self {
+            name,
+            role,
+            engine,
+            realm,
+            side: abi::Side::Inner,
+            peer: None,
+        }
     }
 
     /// Makes two ports a pair.
     #[must_use]
     pub fn pair(outer: Self, inner: Self) -> [Self; 2] {
         let peers = (Some(inner.name.clone()), Some(outer.name.clone()));
-        [Self { peer: peers.0, ..outer }, Self { peer: peers.1, ..inner }]
+        [
+            Self {
+                peer: peers.0,
+                ..outer
+            },
+            Self {
+                peer: peers.1,
+                ..inner
+            },
+        ]
     }
 
     /// Checks name, role and realm.
@@ -101,9 +124,17 @@ impl PortSpec {
             )));
         }
         if self.realm > 15 {
-            return Err(Failure::input(format!("port {name}: realm {} is above 15", self.realm)));
+            return Err(Failure::input(format!(
+                "port {name}: realm {} is above 15",
+                self.realm
+            )));
         }
-        if self.role.is_empty() || !self.role.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+        if self.role.is_empty()
+            || !self
+                .role
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+        {
             return Err(Failure::input(format!(
                 "port {name}: the role `{}` may have letters, digits, `_` and `-` only",
                 self.role
@@ -116,7 +147,10 @@ impl PortSpec {
 /// The kernel's own rule (`dev_valid_name` in net/core/dev.c).
 fn valid_interface(name: &str) -> bool {
     let dots = name == "." || name == "..";
-    !name.is_empty() && name.len() < 16 && !dots && !name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace())
+    !name.is_empty()
+        && name.len() < 16
+        && !dots
+        && !name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace())
 }
 
 /// `IF[=ROLE][@ENGINE]`, as on the command line.
@@ -149,7 +183,11 @@ impl FromStr for PortArg {
             None => (rest, None),
             Some((name, role)) => (name, Some(role.to_owned())),
         };
-        let port = Self { name: name.to_owned(), role, engine };
+        let port = Self {
+            name: name.to_owned(),
+            role,
+            engine,
+        };
         port.clone().outer().check().map_err(|failure| failure.message)?;
         Ok(port)
     }
@@ -178,7 +216,10 @@ impl FromStr for PairArg {
         let (outer, inner) = text.split_once(':').ok_or(
             "a pair is OUTER:INNER: the port towards the network, a colon, the port towards the guarded host",
         )?;
-        Ok(Self { outer: outer.parse()?, inner: inner.parse()? })
+        Ok(Self {
+            outer: outer.parse()?,
+            inner: inner.parse()?,
+        })
     }
 }
 
@@ -189,7 +230,10 @@ mod tests {
     #[test]
     fn a_port_is_interface_role_and_engine() {
         let port = "eth0=mgmt@tc".parse::<PortArg>().unwrap().outer();
-        assert_eq!((port.name.as_str(), port.role.as_str(), port.engine), ("eth0", "mgmt", Engine::Tc));
+        assert_eq!(
+            (port.name.as_str(), port.role.as_str(), port.engine),
+            ("eth0", "mgmt", Engine::Tc)
+        );
         let port = "eth0".parse::<PortArg>().unwrap().outer();
         assert_eq!((port.role.as_str(), port.engine), ("uplink", Engine::Xdp));
     }
@@ -197,8 +241,14 @@ mod tests {
     #[test]
     fn a_pair_is_outer_then_inner() {
         let [outer, inner] = "up0:pf0hpf=tenant@tc".parse::<PairArg>().unwrap().ports();
-        assert_eq!((outer.name.as_str(), outer.peer.as_deref()), ("up0", Some("pf0hpf")));
-        assert_eq!((inner.role.as_str(), inner.engine, inner.peer.as_deref()), ("tenant", Engine::Tc, Some("up0")));
+        assert_eq!(
+            (outer.name.as_str(), outer.peer.as_deref()),
+            ("up0", Some("pf0hpf"))
+        );
+        assert_eq!(
+            (inner.role.as_str(), inner.engine, inner.peer.as_deref()),
+            ("tenant", Engine::Tc, Some("up0"))
+        );
     }
 
     #[test]

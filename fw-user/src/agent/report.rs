@@ -30,7 +30,10 @@ impl Agent {
     /// What runs, what is covered, what is wrong.
     pub async fn status(&self) -> Status {
         let links = links::list().await;
-        let outcome = links.as_ref().map(|_| ()).map_err(|error| format!("interfaces cannot be listed: {error:#}"));
+        let outcome = links
+            .as_ref()
+            .map(|_| ())
+            .map_err(|error| format!("interfaces cannot be listed: {error:#}"));
         self.faults.note(Part::Coverage, outcome);
         let links = links.unwrap_or_default();
         let policy = policy_status(self.policy.lock().await.as_ref());
@@ -42,7 +45,12 @@ impl Agent {
         let ports = lock(&self.ports).clone();
         let gaps = attach::gaps(&ports, &attached, links);
         let bypasses = Bypasses::read(Path::new("/proc"));
-        let facts = Facts { links, ports: &gaps, ignore: &self.config.ignore, bypasses: &bypasses };
+        let facts = Facts {
+            links,
+            ports: &gaps,
+            ignore: &self.config.ignore,
+            bypasses: &bypasses,
+        };
         let (passed_packets, drops) = self.counts();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,22 +72,33 @@ impl Agent {
             degraded: Vec::new(),
         };
         status.degraded = self.faults.list();
-        status.degraded.extend(ports.iter().flat_map(|port| attach::faults(port, &attached, links)));
+        status.degraded.extend(
+            ports
+                .iter()
+                .flat_map(|port| attach::faults(port, &attached, links)),
+        );
         if status.policy.generation == 0 {
-            status.degraded.push("no policy is in force: everything is dropped".to_owned());
+            status
+                .degraded
+                .push("no policy is in force: everything is dropped".to_owned());
         }
         status
     }
 
     fn attached(&self) -> Vec<Attachment> {
         let plane = lock(&self.plane);
-        let attached = plane.as_ref().map_or_else(|| Ok(Vec::new()), crate::dataplane::DataPlane::attached);
+        let attached = plane
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), crate::dataplane::DataPlane::attached);
         self.counted(attached).unwrap_or_default()
     }
 
     /// Turns an error of reading into a fault.
     fn counted<T>(&self, result: Result<T, crate::dataplane::DataPlaneError>) -> Option<T> {
-        let outcome = result.as_ref().map(|_| ()).map_err(|error| format!("the data plane cannot be read: {}", chain(error)));
+        let outcome = result
+            .as_ref()
+            .map(|_| ())
+            .map_err(|error| format!("the data plane cannot be read: {}", chain(error)));
         self.faults.note(Part::Counters, outcome);
         result.ok()
     }
@@ -135,7 +154,9 @@ impl Agent {
             promoted: stat(FlowStat::Promoted),
             unanswered: self.totals.unanswered.get(),
             records: self.totals.records.get(),
-            records_lost: lock(&self.flow_log).as_ref().map_or(0, crate::telemetry::FlowLog::lost),
+            records_lost: lock(&self.flow_log)
+                .as_ref()
+                .map_or(0, crate::telemetry::FlowLog::lost),
             events_suppressed: stat(FlowStat::EventsSuppressed),
             events_lost: stat(FlowStat::EventsLost),
         }
@@ -156,7 +177,10 @@ impl Agent {
             family: *family,
             count: *count,
         };
-        let capacity = self.table_status().into_iter().map(|table| (table.table, table.family, table.capacity));
+        let capacity = self
+            .table_status()
+            .into_iter()
+            .map(|table| (table.table, table.family, table.capacity));
         Snapshot {
             counters: counters.into_iter().filter_map(known).collect(),
             flows: lock(&self.flow_counts).iter().map(gauge).collect(),
@@ -170,8 +194,13 @@ impl Agent {
 }
 
 fn policy_status(in_force: Option<&InForce>) -> PolicyStatus {
-    let Some(current) = in_force else { return PolicyStatus::default() };
-    let age = jiff::Timestamp::now().duration_since(current.applied).as_secs_f64().max(0.0);
+    let Some(current) = in_force else {
+        return PolicyStatus::default();
+    };
+    let age = jiff::Timestamp::now()
+        .duration_since(current.applied)
+        .as_secs_f64()
+        .max(0.0);
     PolicyStatus {
         name: current.policy.file.clone(),
         hash: current.policy.hash_hex(),
@@ -179,19 +208,55 @@ fn policy_status(in_force: Option<&InForce>) -> PolicyStatus {
         applied: Some(current.applied),
         age_s: age,
         rules: u32::try_from(current.policy.rules.len()).unwrap_or(u32::MAX),
-        zones: u32::try_from(current.policy.zones.iter().filter(|zone| zone.span.end > 0).count()).unwrap_or(u32::MAX),
+        zones: u32::try_from(
+            current
+                .policy
+                .zones
+                .iter()
+                .filter(|zone| zone.span.end > 0)
+                .count(),
+        )
+        .unwrap_or(u32::MAX),
     }
 }
 
 fn totals(totals: &FlowTotals, strange: u64) -> Vec<(&'static str, &'static str, u64)> {
     vec![
         ("dpufw_flows_opened_total", "Flows opened.", totals.opened),
-        ("dpufw_flows_promoted_total", "Flows confirmed by their openers.", totals.promoted),
-        ("dpufw_flows_unanswered_total", "Flows that nobody answered, since the agent started.", totals.unanswered),
-        ("dpufw_flow_records_total", "Flow records made, since the agent started.", totals.records),
-        ("dpufw_flow_records_lost_total", "Flow records that could not be written.", totals.records_lost),
-        ("dpufw_events_suppressed_total", "Denied packets not reported: the limit was reached.", totals.events_suppressed),
-        ("dpufw_events_lost_total", "Denied packets not reported: the ring was full.", totals.events_lost),
-        ("dpufw_events_strange_total", "Events that the agent did not understand.", strange),
+        (
+            "dpufw_flows_promoted_total",
+            "Flows confirmed by their openers.",
+            totals.promoted,
+        ),
+        (
+            "dpufw_flows_unanswered_total",
+            "Flows that nobody answered, since the agent started.",
+            totals.unanswered,
+        ),
+        (
+            "dpufw_flow_records_total",
+            "Flow records made, since the agent started.",
+            totals.records,
+        ),
+        (
+            "dpufw_flow_records_lost_total",
+            "Flow records that could not be written.",
+            totals.records_lost,
+        ),
+        (
+            "dpufw_events_suppressed_total",
+            "Denied packets not reported: the limit was reached.",
+            totals.events_suppressed,
+        ),
+        (
+            "dpufw_events_lost_total",
+            "Denied packets not reported: the ring was full.",
+            totals.events_lost,
+        ),
+        (
+            "dpufw_events_strange_total",
+            "Events that the agent did not understand.",
+            strange,
+        ),
     ]
 }

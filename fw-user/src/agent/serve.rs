@@ -23,11 +23,19 @@ impl Handler for Service {
         let agent = &self.0;
         match request {
             Request::Status => send(replies, Reply::Status(Box::new(agent.status().await))).await,
-            Request::Apply { name, text, force, session } => {
+            Request::Apply {
+                name,
+                text,
+                force,
+                session,
+            } => {
                 let applied = agent.apply(&name, &text, force, session.as_ref()).await?;
                 send(replies, Reply::Applied(applied)).await
             }
-            Request::Flows { filter, follow: false } => list(agent, filter, replies).await,
+            Request::Flows {
+                filter,
+                follow: false,
+            } => list(agent, filter, replies).await,
             Request::Flows { filter, follow: true } => follow_flows(agent, &filter, replies).await,
             Request::Drops { filter, follow } => drops(agent, &filter, follow, replies).await,
             Request::Detach => {
@@ -52,14 +60,23 @@ async fn list(agent: &Arc<Agent>, filter: FlowFilter, replies: &mut Replies) -> 
     let worker = Arc::clone(agent);
     let walk = tokio::task::spawn_blocking(move || worker.walk(&filter, &sender));
     while let Some(flow) = flows.recv().await {
-        replies.feed(Reply::Flow(Box::new(flow))).await.map_err(|error| gone(&error))?;
+        replies
+            .feed(Reply::Flow(Box::new(flow)))
+            .await
+            .map_err(|error| gone(&error))?;
     }
-    let outcome = walk.await.map_err(|error| Failure::no(format!("the walk over the flows broke off: {error}")))?;
+    let outcome = walk
+        .await
+        .map_err(|error| Failure::no(format!("the walk over the flows broke off: {error}")))?;
     outcome.map_err(|error| super::attach::refused(&error))
 }
 
 impl Agent {
-    fn walk(&self, filter: &FlowFilter, sender: &mpsc::Sender<FlowInfo>) -> Result<(), dataplane::DataPlaneError> {
+    fn walk(
+        &self,
+        filter: &FlowFilter,
+        sender: &mpsc::Sender<FlowInfo>,
+    ) -> Result<(), dataplane::DataPlaneError> {
         let now = coarse_now();
         let clock = WallClock::read();
         for table in [FlowTable::Main, FlowTable::HalfOpen] {
@@ -81,14 +98,18 @@ impl Agent {
 async fn follow_flows(agent: &Agent, filter: &FlowFilter, replies: &mut Replies) -> Result<(), Failure> {
     let (_, live) = agent.records.subscribe();
     let pick = |record: &crate::telemetry::FlowRecord| {
-        filter.matches(&record.flow).then(|| Reply::Record(Box::new(record.clone())))
+        filter
+            .matches(&record.flow)
+            .then(|| Reply::Record(Box::new(record.clone())))
     };
     follow(agent, live, pick, replies).await
 }
 
 async fn drops(agent: &Agent, filter: &PacketFilter, on: bool, replies: &mut Replies) -> Result<(), Failure> {
     let (recent, live) = agent.drops.subscribe();
-    let pick = |drop: &crate::telemetry::DropRecord| filter.matches(drop).then(|| Reply::Drop(Box::new(drop.clone())));
+    let pick = |drop: &crate::telemetry::DropRecord| {
+        filter.matches(drop).then(|| Reply::Drop(Box::new(drop.clone())))
+    };
     if on {
         return follow(agent, live, pick, replies).await;
     }

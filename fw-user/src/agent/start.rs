@@ -51,7 +51,9 @@ struct Chosen {
 pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure> {
     privileged()?;
     let locks = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
-    let links = links::list().await.map_err(|error| Failure::no(format!("{error:#}")))?;
+    let links = links::list()
+        .await
+        .map_err(|error| Failure::no(format!("{error:#}")))?;
     let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
     let faults = Faults::default();
     let previous = LastGood::read(&config.state_dir).unwrap_or_else(|error| {
@@ -59,12 +61,21 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         None
     });
     let chosen = choose(&config, &own, previous.as_ref(), force)?;
-    faults.note(Part::Policy, chosen.as_ref().and_then(|chosen| chosen.fault.clone()).map_or(Ok(()), Err));
+    faults.note(
+        Part::Policy,
+        chosen
+            .as_ref()
+            .and_then(|chosen| chosen.fault.clone())
+            .map_or(Ok(()), Err),
+    );
     let flow_log = open_flow_log(&config, &faults);
     let names = open_names(&config, &faults);
 
     let mut plane = DataPlane::open(options(&config)).map_err(|error| refused(&error))?;
-    plane.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    plane
+        .warnings()
+        .iter()
+        .for_each(|warning| tracing::warn!("{warning}"));
     let took_over = plane.took_over();
     let events = plane.events().map_err(|error| refused(&error))?;
     let agent = Agent {
@@ -88,7 +99,11 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         Ok(in_force) => *agent.policy.lock().await = in_force,
         Err(failure) => return Err(agent.give_up(failure)),
     }
-    Ok(Started { agent: Arc::new(agent), events, locks })
+    Ok(Started {
+        agent: Arc::new(agent),
+        events,
+        locks,
+    })
 }
 
 impl Agent {
@@ -99,7 +114,9 @@ impl Agent {
         previous: Option<&LastGood>,
         links: &[LinkFacts],
     ) -> Result<Option<InForce>, Failure> {
-        let in_force = chosen.map(|chosen| self.apply_first(chosen.policy, own, previous)).transpose()?;
+        let in_force = chosen
+            .map(|chosen| self.apply_first(chosen.policy, own, previous))
+            .transpose()?;
         self.save(in_force.as_ref());
         if let Some(plane) = lock(&self.plane).as_mut() {
             *lock(&self.ports) = attach(plane, &self.config, links)?;
@@ -120,7 +137,10 @@ impl Agent {
         match detach_all(&pins) {
             Ok(_) => failure,
             Err(error) => {
-                let message = format!("{failure}\nand what was begun could not be taken down: {}", refused(&error));
+                let message = format!(
+                    "{failure}\nand what was begun could not be taken down: {}",
+                    refused(&error)
+                );
                 Failure { message, ..failure }
             }
         }
@@ -132,7 +152,9 @@ fn privileged() -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    Err(Failure::no_agent("the agent loads programs into the kernel: run it as root"))
+    Err(Failure::no_agent(
+        "the agent loads programs into the kernel: run it as root",
+    ))
 }
 
 fn options(config: &AgentConfig) -> Options {
@@ -160,7 +182,9 @@ fn choose(
 ) -> Result<Option<Chosen>, Failure> {
     let failure = match read_policy(config, own, force) {
         Ok((policy, warnings)) => {
-            texts(&warnings).iter().for_each(|warning| eprintln!("{warning}\n"));
+            for warning in texts(&warnings) {
+                eprintln!("{warning}\n");
+            }
             return Ok(Some(Chosen { policy, fault: None }));
         }
         Err(failure) => failure,
@@ -175,7 +199,10 @@ fn choose(
         return Ok(None);
     };
     let (policy, _) = policy::check(&previous.name, &previous.text)?;
-    Ok(Some(Chosen { policy, fault: Some(fault) }))
+    Ok(Some(Chosen {
+        policy,
+        fault: Some(fault),
+    }))
 }
 
 fn read_policy(
@@ -201,7 +228,10 @@ fn enforcing(config: &AgentConfig) -> bool {
 
 fn open_names(config: &AgentConfig, faults: &Faults) -> Names {
     Names::open(&config.state_dir.join("names.jsonl")).unwrap_or_else(|error| {
-        let fault = format!("names of rules and zones cannot be read from {}: {error}", config.state_dir.display());
+        let fault = format!(
+            "names of rules and zones cannot be read from {}: {error}",
+            config.state_dir.display()
+        );
         faults.note(Part::State, Err(fault));
         Names::default()
     })
@@ -212,7 +242,13 @@ fn open_flow_log(config: &AgentConfig, faults: &Faults) -> Option<FlowLog> {
     match FlowLog::open(path) {
         Ok(log) => Some(log),
         Err(error) => {
-            faults.note(Part::FlowLog, Err(format!("the flow log {} cannot be opened: {error}", path.display())));
+            faults.note(
+                Part::FlowLog,
+                Err(format!(
+                    "the flow log {} cannot be opened: {error}",
+                    path.display()
+                )),
+            );
             None
         }
     }

@@ -21,14 +21,24 @@ const PATIENCE: usize = 10;
 /// Watches until the agent stops; starts anew if netlink breaks off (it does when it cannot keep up).
 pub(super) async fn run(agent: Arc<Agent>) {
     loop {
-        let error = watch(&agent).await.err().map_or_else(|| "it ended".to_owned(), |error| format!("{error:#}"));
-        agent.faults.note(Part::Watch, Err(format!("changes of addresses are not seen: {error}")));
+        let error = watch(&agent)
+            .await
+            .err()
+            .map_or_else(|| "it ended".to_owned(), |error| format!("{error:#}"));
+        agent.faults.note(
+            Part::Watch,
+            Err(format!("changes of addresses are not seen: {error}")),
+        );
         sleep(Duration::from_secs(1)).await;
     }
 }
 
 async fn watch(agent: &Agent) -> anyhow::Result<()> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
     let (connection, _, mut messages) =
         rtnetlink::new_multicast_connection(&groups).context("cannot open a netlink socket")?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
@@ -57,7 +67,9 @@ impl Agent {
 
     fn attach_replaced(&self, links: &[links::LinkFacts]) -> Result<(), String> {
         let mut plane = lock(&self.plane);
-        let Some(plane) = plane.as_mut() else { return Ok(()) };
+        let Some(plane) = plane.as_mut() else {
+            return Ok(());
+        };
         let mut ports = lock(&self.ports);
         let attached = plane.attached().map_err(|error| chain(&error))?;
         let there = |port: &attach::Port| links.iter().any(|link| link.name == port.spec.name);

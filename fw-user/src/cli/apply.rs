@@ -13,8 +13,10 @@ use crate::exit::{Exit, Failure};
 /// The change is atomic: no packet that both policies allow is lost, and flows that the new one denies end. A policy with
 /// an error, or one that denies your own SSH session, changes nothing.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  dpufw apply policy.yaml\n  dpufw apply policy.yaml --json\n  \
-                        dpufw apply lock-down.yaml --force   # even if it denies this session")]
+#[command(
+    after_help = "Examples:\n  dpufw apply policy.yaml\n  dpufw apply policy.yaml --json\n  \
+                        dpufw apply lock-down.yaml --force   # even if it denies this session"
+)]
 pub(super) struct Apply {
     /// The policy file
     policy: PathBuf,
@@ -33,9 +35,16 @@ impl Apply {
         let name = self.policy.display().to_string();
         let text = std::fs::read_to_string(&self.policy)
             .map_err(|error| Failure::input(format!("cannot read {name}: {error}")))?;
-        let request = Request::Apply { name: name.clone(), text, force: self.force, session: Session::own() };
+        let request = Request::Apply {
+            name: name.clone(),
+            text,
+            force: self.force,
+            session: Session::own(),
+        };
         let reply = ask(&self.agent, &request).await?;
-        let Reply::Applied(applied) = reply else { return Err(unexpected(&reply)) };
+        let Reply::Applied(applied) = reply else {
+            return Err(unexpected(&reply));
+        };
         if self.json {
             output::json(&applied)?;
         } else {

@@ -12,9 +12,11 @@ use crate::exit::{Exit, Failure};
 
 /// Check a policy: parse, resolve, compile, run its expectations; needs no privileges
 #[derive(Args)]
-#[command(after_help = "Examples:\n  dpufw check policy.yaml\n  dpufw check policy.yaml --json\n  \
+#[command(
+    after_help = "Examples:\n  dpufw check policy.yaml\n  dpufw check policy.yaml --json\n  \
                         dpufw check policy.yaml --self 10.30.8.4 --self fd00:30::4   # whose `self` is meant\n\n\
-                        Exits with 2 if the policy has an error, with 1 if one of its expectations is not met.")]
+                        Exits with 2 if the policy has an error, with 1 if one of its expectations is not met."
+)]
 pub(super) struct Check {
     /// The policy file
     policy: PathBuf,
@@ -28,10 +30,11 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<Exit> {
-        let (policy, warnings) = match fw_policy::check(&read(&self.policy)?, &self.policy.display().to_string()) {
-            Ok(checked) => checked,
-            Err(findings) => return self.invalid(&findings),
-        };
+        let (policy, warnings) =
+            match fw_policy::check(&read(&self.policy)?, &self.policy.display().to_string()) {
+                Ok(checked) => checked,
+                Err(findings) => return self.invalid(&findings),
+            };
         let environment = environment(&policy, &self.own);
         let too_large = |error| Failure::input(format!("{}: {error}", self.policy.display()));
         let tables = fw_policy::compile(&policy, &environment).map_err(too_large)?;
@@ -64,20 +67,32 @@ impl Check {
 
 /// Reads a policy file.
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::input(format!("cannot read {}: {error}", path.display())))
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::input(format!("cannot read {}: {error}", path.display())))
 }
 
 /// The machine that is meant: with all roles that the policy names, so that none is missing.
 pub(super) fn environment(policy: &Policy, own: &[IpAddr]) -> Environment {
     let sample = Environment::sample();
-    let own_addresses = if own.is_empty() { sample.own_addresses } else { own.to_vec() };
+    let own_addresses = if own.is_empty() {
+        sample.own_addresses
+    } else {
+        own.to_vec()
+    };
     let roles = policy.roles().into_iter().map(str::to_owned).collect();
-    Environment { own_addresses, roles, ..sample }
+    Environment {
+        own_addresses,
+        roles,
+        ..sample
+    }
 }
 
 fn print(policy: &Policy, warnings: &Diagnostics, stats: &Stats, tests: &Expectations) {
     let colored = output::colored(&std::io::stderr());
-    for findings in [warnings, &tests.diagnostics].into_iter().filter(|findings| !findings.items.is_empty()) {
+    for findings in [warnings, &tests.diagnostics]
+        .into_iter()
+        .filter(|findings| !findings.items.is_empty())
+    {
         eprintln!("{}\n", findings.render(colored));
     }
     println!(
@@ -92,6 +107,10 @@ fn print(policy: &Policy, warnings: &Diagnostics, stats: &Stats, tests: &Expecta
     match tests.results.len() {
         0 => println!("{}: no expectations", paint("valid", Paint::Green)),
         all if met == all => println!("{}: all {all} expectations are met", paint("valid", Paint::Green)),
-        all => println!("{}: {} of {all} expectations are not met", paint("valid, but", Paint::Red), all - met),
+        all => println!(
+            "{}: {} of {all} expectations are not met",
+            paint("valid, but", Paint::Red),
+            all - met
+        ),
     }
 }

@@ -7,8 +7,10 @@ use crate::exit::Exit;
 
 /// Print completions for a shell
 #[derive(Args)]
-#[command(after_help = "Examples:\n  dpufw completions bash > /usr/share/bash-completion/completions/dpufw\n  \
-                        dpufw completions zsh > /usr/share/zsh/site-functions/_dpufw")]
+#[command(
+    after_help = "Examples:\n  dpufw completions bash > /usr/share/bash-completion/completions/dpufw\n  \
+                        dpufw completions zsh > /usr/share/zsh/site-functions/_dpufw"
+)]
 pub(super) struct Completions {
     /// The shell
     shell: Shell,

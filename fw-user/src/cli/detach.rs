@@ -15,7 +15,9 @@ use crate::exit::{Exit, Failure, chain};
 ///
 /// Works with a running agent, which stops, and without one. Nothing else opens the ports.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  dpufw detach          # lists what would become open\n  dpufw detach --yes")]
+#[command(
+    after_help = "Examples:\n  dpufw detach          # lists what would become open\n  dpufw detach --yes"
+)]
 pub(super) struct Detach {
     /// Do it; without this, only list what becomes open
     #[arg(long)]
@@ -31,12 +33,20 @@ impl Detach {
     pub(super) async fn execute(self) -> anyhow::Result<Exit> {
         let running = Client::connect(&self.agent.socket).await.is_ok();
         if !self.yes {
-            let ports = if running { self.ports_of_agent().await? } else { self.ports_of_pins()? };
+            let ports = if running {
+                self.ports_of_agent().await?
+            } else {
+                self.ports_of_pins()?
+            };
             println!("these ports become open: {}", ports.join(", "));
             println!("and all flows are forgotten; repeat the command with --yes to do it");
             return Ok(Exit::BadInput);
         }
-        let ports = if running { self.ask_agent().await? } else { self.take_down()? };
+        let ports = if running {
+            self.ask_agent().await?
+        } else {
+            self.take_down()?
+        };
         println!("detached; open now: {}", ports.join(", "));
         Ok(Exit::Yes)
     }
@@ -51,7 +61,10 @@ impl Detach {
     fn ports_of_pins(&self) -> Result<Vec<String>, Failure> {
         let pins = versioned(&self.pin_dir);
         if !pins.exists() {
-            return Err(Failure::no_agent(format!("nothing is pinned in {}: there is nothing to take down", pins.display())));
+            return Err(Failure::no_agent(format!(
+                "nothing is pinned in {}: there is nothing to take down",
+                pins.display()
+            )));
         }
         Ok(names(&list_attached(&pins).map_err(|error| failure(&error))?))
     }
@@ -65,13 +78,19 @@ impl Detach {
 
     fn take_down(&self) -> Result<Vec<String>, Failure> {
         let _locks = Locks::pins(&self.pin_dir)?;
-        Ok(names(&detach_all(&versioned(&self.pin_dir)).map_err(|error| failure(&error))?))
+        Ok(names(
+            &detach_all(&versioned(&self.pin_dir)).map_err(|error| failure(&error))?,
+        ))
     }
 }
 
 fn failure(error: &DataPlaneError) -> Failure {
     let text = chain(error);
-    if error.is_absence() { Failure::no_agent(text) } else { Failure::no(text) }
+    if error.is_absence() {
+        Failure::no_agent(text)
+    } else {
+        Failure::no(text)
+    }
 }
 
 /// The interfaces of these attachments, each once.
@@ -79,11 +98,16 @@ fn names(attached: &[Attachment]) -> Vec<String> {
     // Without the list of names, indexes are shown.
     let known = if_nameindex().ok();
     let name = |ifindex: u32| {
-        let found = known.as_ref()?.iter().find(|interface| interface.index() == ifindex)?;
+        let found = known
+            .as_ref()?
+            .iter()
+            .find(|interface| interface.index() == ifindex)?;
         Some(found.name().to_string_lossy().into_owned())
     };
-    let mut names: Vec<_> =
-        attached.iter().map(|at| name(at.ifindex).unwrap_or_else(|| format!("#{}", at.ifindex))).collect();
+    let mut names: Vec<_> = attached
+        .iter()
+        .map(|at| name(at.ifindex).unwrap_or_else(|| format!("#{}", at.ifindex)))
+        .collect();
     names.dedup();
     names
 }

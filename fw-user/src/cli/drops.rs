@@ -11,7 +11,9 @@ use crate::exit::Exit;
 /// The kernel reports a limited number per second, so that a flood costs nothing; `dpufw status` and the metrics count
 /// every packet.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  dpufw drops\n  dpufw drops --follow\n  dpufw drops --follow -p tcp --dport 22 --json")]
+#[command(
+    after_help = "Examples:\n  dpufw drops\n  dpufw drops --follow\n  dpufw drops --follow -p tcp --dport 22 --json"
+)]
 pub(super) struct Drops {
     /// Go on with new ones
     #[arg(short, long)]
@@ -28,12 +30,19 @@ pub(super) struct Drops {
 impl Drops {
     pub(super) async fn execute(self) -> anyhow::Result<Exit> {
         let mut client = Client::connect(&self.agent.socket).await?;
-        client.request(&Request::Drops { filter: self.filter, follow: self.follow }).await?;
+        client
+            .request(&Request::Drops {
+                filter: self.filter,
+                follow: self.follow,
+            })
+            .await?;
         while let Some(reply) = client.reply().await? {
             match reply {
                 Reply::Drop(drop) if self.json => output::json(&drop)?,
                 Reply::Drop(drop) => println!("{drop}"),
-                Reply::Missed { count } => eprintln!("{count} packets were left out: this reader was too slow"),
+                Reply::Missed { count } => {
+                    eprintln!("{count} packets were left out: this reader was too slow");
+                }
                 other => return Err(unexpected(&other)),
             }
         }

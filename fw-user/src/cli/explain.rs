@@ -13,11 +13,13 @@ use crate::exit::{Exit, Failure};
 
 /// Say how a policy decides a flow: which rule, which line, why not the others
 #[derive(Args)]
-#[command(after_help = "Examples:\n  dpufw explain tcp 10.10.0.5 10.20.0.7:2049 --policy policy.yaml\n  \
+#[command(
+    after_help = "Examples:\n  dpufw explain tcp 10.10.0.5 10.20.0.7:2049 --policy policy.yaml\n  \
                         dpufw explain udp gpu storage:4791 --policy policy.yaml   # names of zones work for addresses\n  \
                         dpufw explain icmp bastion self --policy policy.yaml --self 10.30.8.4\n  \
                         dpufw explain tcp fd00:10::5 [fd00:20::7]:22 --policy policy.yaml --vlan 101 --json\n\n\
-                        Exits with 0 if the flow is allowed, with 1 if it is denied.")]
+                        Exits with 0 if the flow is allowed, with 1 if it is denied."
+)]
 pub(super) struct Explain {
     /// Protocol, source, destination with port; for icmp also a type
     #[arg(required = true, num_args = 3..=4, value_name = "FLOW")]
@@ -41,20 +43,39 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn execute(self) -> anyhow::Result<Exit> {
-        let flow: FlowSpec = self.flow.join(" ").parse().map_err(|error| Failure::input(format!("{error}")))?;
+        let flow: FlowSpec = self
+            .flow
+            .join(" ")
+            .parse()
+            .map_err(|error| Failure::input(format!("{error}")))?;
         let name = self.policy.display().to_string();
         let (policy, _) = fw_policy::check(&read(&self.policy)?, &name).map_err(|findings| {
-            Failure::input(format!("{name} is no valid policy\n{}", findings.render(output::colored(&std::io::stderr()))))
+            Failure::input(format!(
+                "{name} is no valid policy\n{}",
+                findings.render(output::colored(&std::io::stderr()))
+            ))
         })?;
         let environment = environment(&policy, &self.own);
-        let tables = fw_policy::compile(&policy, &environment).map_err(|error| Failure::input(error.to_string()))?;
-        let explanation = fw_policy::explain(&policy, &tables, &environment, &flow, self.vlan, self.role.as_deref())
-            .map_err(|error| Failure::input(error.to_string()))?;
+        let tables =
+            fw_policy::compile(&policy, &environment).map_err(|error| Failure::input(error.to_string()))?;
+        let explanation = fw_policy::explain(
+            &policy,
+            &tables,
+            &environment,
+            &flow,
+            self.vlan,
+            self.role.as_deref(),
+        )
+        .map_err(|error| Failure::input(error.to_string()))?;
         if self.json {
             output::json(&explanation)?;
         } else {
             print!("{explanation}");
         }
-        Ok(if explanation.verdict == RuleAction::Allow { Exit::Yes } else { Exit::No })
+        Ok(if explanation.verdict == RuleAction::Allow {
+            Exit::Yes
+        } else {
+            Exit::No
+        })
     }
 }

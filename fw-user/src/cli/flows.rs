@@ -10,8 +10,10 @@ use crate::telemetry::{FlowInfo, FlowRecord};
 
 /// List the flows in the connection tables, or follow flows as they end
 #[derive(Args)]
-#[command(after_help = "Examples:\n  dpufw flows\n  dpufw flows -p tcp --dport 22 --state ESTABLISHED\n  \
-                        dpufw flows -s 10.10.0.0/16 --json\n  dpufw flows --follow --json   # a record for each flow at its end")]
+#[command(
+    after_help = "Examples:\n  dpufw flows\n  dpufw flows -p tcp --dport 22 --state ESTABLISHED\n  \
+                        dpufw flows -s 10.10.0.0/16 --json\n  dpufw flows --follow --json   # a record for each flow at its end"
+)]
 pub(super) struct Flows {
     /// Wait for flows to end and print their records
     #[arg(short, long)]
@@ -28,7 +30,12 @@ pub(super) struct Flows {
 impl Flows {
     pub(super) async fn execute(self) -> anyhow::Result<Exit> {
         let mut client = Client::connect(&self.agent.socket).await?;
-        client.request(&Request::Flows { filter: self.filter, follow: self.follow }).await?;
+        client
+            .request(&Request::Flows {
+                filter: self.filter,
+                follow: self.follow,
+            })
+            .await?;
         let mut table = new_table();
         let mut count = 0_u64;
         while let Some(reply) = client.reply().await? {
@@ -37,7 +44,9 @@ impl Flows {
                 Reply::Record(record) if self.json => output::json(&record)?,
                 Reply::Flow(flow) => add(&mut table, &flow),
                 Reply::Record(record) => println!("{}", line(&record)),
-                Reply::Missed { count } => eprintln!("{count} records were left out: this reader was too slow"),
+                Reply::Missed { count } => {
+                    eprintln!("{count} records were left out: this reader was too slow");
+                }
                 other => return Err(unexpected(&other)),
             }
             count += 1;
@@ -52,7 +61,17 @@ impl Flows {
 }
 
 fn new_table() -> Table {
-    output::table(&["PROTO", "SOURCE", "DESTINATION", "STATE", "ZONES", "RULE", "AGE", "PACKETS", "BYTES"])
+    output::table(&[
+        "PROTO",
+        "SOURCE",
+        "DESTINATION",
+        "STATE",
+        "ZONES",
+        "RULE",
+        "AGE",
+        "PACKETS",
+        "BYTES",
+    ])
 }
 
 /// `a/b`: what the opener has sent and what the other side has.
@@ -63,11 +82,19 @@ fn add(table: &mut Table, flow: &FlowInfo) {
         flow.source(),
         flow.destination(),
         flow.state.clone(),
-        format!("{} -> {}", zone(flow.src_zone.as_ref()), zone(flow.dst_zone.as_ref())),
+        format!(
+            "{} -> {}",
+            zone(flow.src_zone.as_ref()),
+            zone(flow.dst_zone.as_ref())
+        ),
         flow.rule.clone(),
         output::seconds(age),
         format!("{}/{}", flow.original.packets, flow.reply.packets),
-        format!("{}/{}", output::bytes(flow.original.bytes), output::bytes(flow.reply.bytes)),
+        format!(
+            "{}/{}",
+            output::bytes(flow.original.bytes),
+            output::bytes(flow.reply.bytes)
+        ),
     ]);
 }
 

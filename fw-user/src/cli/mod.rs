@@ -55,6 +55,7 @@ struct AgentArgs {
 }
 
 /// What `dpufw` does.
+#[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
@@ -75,7 +76,9 @@ fn client(command: Command) -> anyhow::Result<Exit> {
     use nix::sys::signal::{SigHandler, Signal, signal};
     // SAFETY: no other thread runs yet and the default action is no handler of ours.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match command {
             Command::Run(_) => Ok(Exit::BadInput),
@@ -96,7 +99,10 @@ fn client(command: Command) -> anyhow::Result<Exit> {
 async fn ask(agent: &AgentArgs, request: &Request) -> Result<Reply, Failure> {
     let mut client = Client::connect(&agent.socket).await?;
     client.request(request).await?;
-    client.reply().await?.ok_or_else(|| Failure::no_agent("the agent gave no answer"))
+    client
+        .reply()
+        .await?
+        .ok_or_else(|| Failure::no_agent("the agent gave no answer"))
 }
 
 /// The agent answered something that does not belong to the question.
@@ -124,7 +130,10 @@ mod tests {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:"), "{name} has examples");
             if ["check", "explain", "status", "flows", "drops", "apply"].contains(&name) {
-                assert!(sub.get_arguments().any(|arg| arg.get_id() == "json"), "{name} has --json");
+                assert!(
+                    sub.get_arguments().any(|arg| arg.get_id() == "json"),
+                    "{name} has --json"
+                );
             }
         }
     }

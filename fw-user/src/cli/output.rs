@@ -22,12 +22,20 @@ pub(super) fn colored(stream: &impl IsTerminal) -> bool {
 
 /// Colours text for standard output.
 pub(super) fn paint(text: &str, paint: Paint) -> String {
-    if colored(&io::stdout()) { format!("\x1b[{}m{text}\x1b[0m", paint as u8) } else { text.to_owned() }
+    if colored(&io::stdout()) {
+        format!("\x1b[{}m{text}\x1b[0m", paint as u8)
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Prints an error with its causes on standard error.
 pub(super) fn error(error: &anyhow::Error) {
-    let label = if colored(&io::stderr()) { "\x1b[31merror\x1b[0m" } else { "error" };
+    let label = if colored(&io::stderr()) {
+        "\x1b[31merror\x1b[0m"
+    } else {
+        "error"
+    };
     eprintln!("{label}: {error:#}");
 }
 
@@ -43,13 +51,19 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 /// A table without lines, so that columns can be cut and compared.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     if colored(&io::stdout()) {
         table.enforce_styling();
     } else {
         table.force_no_tty();
     }
-    table.set_header(header.iter().map(|text| Cell::new(text).add_attribute(Attribute::Bold)));
+    table.set_header(
+        header
+            .iter()
+            .map(|text| Cell::new(text).add_attribute(Attribute::Bold)),
+    );
     table
 }
 
@@ -97,7 +111,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
     }
-    let step = (63 - bytes.leading_zeros()) / 10;
+    let step = bytes.ilog2() / 10;
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let scaled = bytes as f64 / (1_u64 << (10 * step)) as f64;
     format!("{scaled:.1} {}", UNITS[step as usize - 1])

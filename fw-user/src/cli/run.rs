@@ -1,13 +1,12 @@
 //! `dpufw run`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use tracing_subscriber::EnvFilter;
 
 use super::output;
-use crate::agent::{self, AgentConfig, Mode, PairArg, PortArg, PortSpec, metrics_address};
+use crate::agent::{self, AgentConfig, Metrics, Mode, PairArg, PortArg, PortSpec};
 use crate::exit::{Exit, Failure};
 
 const EXAMPLES: &str = "Examples:
@@ -55,7 +54,7 @@ pub(super) struct Run {
     state_dir: Option<PathBuf>,
     /// Where metrics are served: a loopback address, or `off` [default: 127.0.0.1:9465]
     #[arg(long, value_name = "ADDR")]
-    metrics: Option<String>,
+    metrics: Option<Metrics>,
     /// Append flow records to this file, JSON lines
     #[arg(long, value_name = "FILE")]
     flow_log: Option<PathBuf>,
@@ -66,7 +65,10 @@ impl Run {
         log();
         let force = self.force;
         let config = self.config()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         // The agent's own future runs on a worker, where blocking work may be announced.
         let agent = runtime.spawn(agent::run(config, force));
         runtime.block_on(agent)??;
@@ -76,29 +78,34 @@ impl Run {
     }
 
     fn config(self) -> Result<AgentConfig, Failure> {
-        let metrics = self.metrics.as_deref().map(metrics_address).transpose().map_err(Failure::input)?;
         let mut config = match (&self.config, &self.policy, self.mode) {
             (Some(file), _, _) => AgentConfig::read(file)?,
             (None, Some(policy), Some(mode)) => AgentConfig::new(policy.clone(), mode, self.ports(mode)?)?,
-            _ => return Err(Failure::input("give --config FILE, or --policy FILE with --mode and ports")),
+            _ => {
+                return Err(Failure::input(
+                    "give --config FILE, or --policy FILE with --mode and ports",
+                ));
+            }
         };
-        self.overrides(&mut config, metrics);
+        self.overrides(&mut config);
         Ok(config)
     }
 
     fn ports(&self, mode: Mode) -> Result<Vec<PortSpec>, Failure> {
         match mode {
-            Mode::Host if !self.pair.is_empty() => Err(Failure::input("--pair belongs to --mode inline; use --port")),
-            Mode::Inline if !self.port.is_empty() => {
-                Err(Failure::input("mode inline needs pairs: --pair OUTER:INNER instead of --port"))
+            Mode::Host if !self.pair.is_empty() => {
+                Err(Failure::input("--pair belongs to --mode inline; use --port"))
             }
+            Mode::Inline if !self.port.is_empty() => Err(Failure::input(
+                "mode inline needs pairs: --pair OUTER:INNER instead of --port",
+            )),
             Mode::Host => Ok(self.port.iter().cloned().map(PortArg::outer).collect()),
             Mode::Inline => Ok(self.pair.iter().cloned().flat_map(PairArg::ports).collect()),
         }
     }
 
     /// What the command line says beats the file.
-    fn overrides(self, config: &mut AgentConfig, metrics: Option<Option<SocketAddr>>) {
+    fn overrides(self, config: &mut AgentConfig) {
         if let Some(policy) = self.policy {
             config.policy = policy;
         }
@@ -106,7 +113,7 @@ impl Run {
         config.socket = self.socket.unwrap_or_else(|| config.socket.clone());
         config.pin_dir = self.pin_dir.unwrap_or_else(|| config.pin_dir.clone());
         config.state_dir = self.state_dir.unwrap_or_else(|| config.state_dir.clone());
-        config.metrics = metrics.unwrap_or(config.metrics);
+        config.metrics = self.metrics.map_or(config.metrics, |metrics| metrics.0);
         config.flow_log = self.flow_log.or_else(|| config.flow_log.take());
     }
 }

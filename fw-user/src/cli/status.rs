@@ -12,8 +12,11 @@ use crate::exit::Exit;
 ///
 /// Exits with 1 if something is degraded, or an interface that is up is neither covered nor listed under `ignore`.
 #[derive(Args)]
-#[command(name = "status", after_help = "Examples:\n  dpufw status\n  dpufw status --json | jq .coverage\n  \
-                                         dpufw status >/dev/null || page-someone")]
+#[command(
+    name = "status",
+    after_help = "Examples:\n  dpufw status\n  dpufw status --json | jq .coverage\n  \
+                                         dpufw status >/dev/null || page-someone"
+)]
 pub(super) struct StatusArgs {
     /// Print JSON
     #[arg(long)]
@@ -25,7 +28,9 @@ pub(super) struct StatusArgs {
 impl StatusArgs {
     pub(super) async fn execute(self) -> anyhow::Result<Exit> {
         let reply = ask(&self.agent, &Request::Status).await?;
-        let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
+        let Reply::Status(status) = reply else {
+            return Err(unexpected(&reply));
+        };
         if self.json {
             output::json(&status)?;
         } else {
@@ -51,7 +56,12 @@ fn text(status: &Status) {
         println!("{} {wrong}", paint("degraded:", Paint::Red));
     }
     for line in status.coverage.iter().filter(|line| line.alarm) {
-        println!("{} {} is up and not covered: {}", paint("alarm:", Paint::Red), line.interface, line.reasons.join("; "));
+        println!(
+            "{} {} is up and not covered: {}",
+            paint("alarm:", Paint::Red),
+            line.interface,
+            line.reasons.join("; ")
+        );
     }
     if status.healthy() {
         println!("{}", paint("healthy", Paint::Green));
@@ -60,7 +70,10 @@ fn text(status: &Status) {
 
 fn head(status: &Status) {
     let policy = &status.policy;
-    println!("dpufw {}, mode {}, process {}, since {}", status.version, status.mode, status.pid, status.started);
+    println!(
+        "dpufw {}, mode {}, process {}, since {}",
+        status.version, status.mode, status.pid, status.started
+    );
     if status.took_over {
         println!("took over a running data plane from {}", status.pin_dir);
     }
@@ -123,8 +136,13 @@ fn coverage(lines: &[Coverage]) {
 fn tables(status: &Status) {
     let mut table = output::table(&["TABLE", "FLOWS", "CAPACITY", "STATES"]);
     for row in &status.tables {
-        let states = status.flows.iter().filter(|flow| flow.table == row.table && flow.family == row.family);
-        let states: Vec<_> = states.map(|flow| format!("{} {}", flow.state, flow.count)).collect();
+        let states = status
+            .flows
+            .iter()
+            .filter(|flow| flow.table == row.table && flow.family == row.family);
+        let states: Vec<_> = states
+            .map(|flow| format!("{} {}", flow.state, flow.count))
+            .collect();
         table.add_row([
             format!("{} IPv{}", row.table, row.family),
             row.used.to_string(),
@@ -148,7 +166,11 @@ fn drops(status: &Status) {
     }
     let mut table = output::table(&["DROPPED", "PACKETS", "BYTES"]);
     for drop in &status.drops {
-        table.add_row([drop.reason.clone(), drop.packets.to_string(), output::bytes(drop.bytes)]);
+        table.add_row([
+            drop.reason.clone(),
+            drop.packets.to_string(),
+            output::bytes(drop.bytes),
+        ]);
     }
     output::right(&mut table, &[1, 2]);
     output::print(&mut table);

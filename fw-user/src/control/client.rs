@@ -25,7 +25,9 @@ impl Client {
     /// # Errors
     /// With exit code 3: no agent listens, no permission, or its protocol is another one.
     pub async fn connect(socket: &Path) -> Result<Self, Failure> {
-        let stream = UnixStream::connect(socket).await.map_err(|error| refused(socket, &error))?;
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|error| refused(socket, &error))?;
         let mut connection = Connection::new(stream);
         let greeting = async {
             connection.send(&Hello::ours()).await?;
@@ -33,9 +35,21 @@ impl Client {
         };
         let agent = match timeout(GREETING, greeting).await {
             Ok(Ok(Some(hello))) => hello,
-            Ok(Ok(None)) => return Err(Failure::no_agent("the agent closed the connection: only root may talk to it")),
-            Ok(Err(error)) => return Err(Failure::no_agent(format!("the agent's greeting is not understood: {error}"))),
-            Err(_) => return Err(Failure::no_agent("the agent does not answer within 5 s; see its log")),
+            Ok(Ok(None)) => {
+                return Err(Failure::no_agent(
+                    "the agent closed the connection: only root may talk to it",
+                ));
+            }
+            Ok(Err(error)) => {
+                return Err(Failure::no_agent(format!(
+                    "the agent's greeting is not understood: {error}"
+                )));
+            }
+            Err(_) => {
+                return Err(Failure::no_agent(
+                    "the agent does not answer within 5 s; see its log",
+                ));
+            }
         };
         check(&agent)?;
         Ok(Self { connection, agent })
@@ -58,7 +72,9 @@ impl Client {
             Ok(Some(Reply::End)) => Ok(None),
             Ok(Some(Reply::Failed(failure))) => Err(failure),
             Ok(Some(reply)) => Ok(Some(reply)),
-            Ok(None) => Err(Failure::no_agent("the agent stopped before the answer was complete")),
+            Ok(None) => Err(Failure::no_agent(
+                "the agent stopped before the answer was complete",
+            )),
             Err(error) => Err(gone(&error)),
         }
     }
@@ -69,7 +85,11 @@ fn check(agent: &Hello) -> Result<(), Failure> {
     if agent.protocol == PROTOCOL {
         return Ok(());
     }
-    let advice = if agent.protocol < PROTOCOL { "restart the agent with this version" } else { "use the agent's dpufw" };
+    let advice = if agent.protocol < PROTOCOL {
+        "restart the agent with this version"
+    } else {
+        "use the agent's dpufw"
+    };
     Err(Failure::no_agent(format!(
         "the agent (process {}) is dpufw {} and speaks version {} of the protocol, this dpufw {} speaks version {}: {advice}",
         agent.pid,
@@ -86,7 +106,9 @@ fn refused(socket: &Path, error: &std::io::Error) -> Failure {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => format!(
             "no agent listens at {path}; start one with `dpufw run`, or name another socket with --socket"
         ),
-        std::io::ErrorKind::PermissionDenied => format!("no permission for the agent's socket {path}; run this as root"),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("no permission for the agent's socket {path}; run this as root")
+        }
         _ => format!("cannot connect to the agent at {path}: {error}"),
     })
 }

@@ -20,8 +20,12 @@ impl Connection {
     /// Wraps a connected socket.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
-        let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_MESSAGE).new_codec();
-        Self { frames: Framed::new(stream, codec) }
+        let codec = LengthDelimitedCodec::builder()
+            .max_frame_length(MAX_MESSAGE)
+            .new_codec();
+        Self {
+            frames: Framed::new(stream, codec),
+        }
     }
 
     /// Sends one message and hands it to the kernel.
@@ -55,8 +59,12 @@ impl Connection {
     /// # Errors
     /// If the frame is too long, or is not the JSON document that is expected here.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        let Some(frame) = self.frames.next().await else { return Ok(None) };
+        let Some(frame) = self.frames.next().await else {
+            return Ok(None);
+        };
         let frame = frame?;
-        serde_json::from_slice(&frame).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        serde_json::from_slice(&frame)
+            .map(Some)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }

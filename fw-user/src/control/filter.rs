@@ -45,7 +45,8 @@ pub struct FlowFilter {
 
 fn proto(text: &str) -> Result<String, String> {
     proto_number(text).map(proto_name).ok_or_else(|| {
-        "not a protocol: give tcp, udp, icmp, icmpv6, igmp, gre, esp, ah, sctp, or a number up to 255".to_owned()
+        "not a protocol: give tcp, udp, icmp, icmpv6, igmp, gre, esp, ah, sctp, or a number up to 255"
+            .to_owned()
     })
 }
 
@@ -74,7 +75,9 @@ impl PacketFilter {
     /// True if the dropped packet matches.
     #[must_use]
     pub fn matches(&self, drop: &DropRecord) -> bool {
-        self.proto.as_ref().is_none_or(|proto| drop.proto.as_ref() == Some(proto))
+        self.proto
+            .as_ref()
+            .is_none_or(|proto| drop.proto.as_ref() == Some(proto))
             && within(self.src.as_ref(), drop.src)
             && within(self.dst.as_ref(), drop.dst)
             && same(self.sport.as_ref(), &drop.sport)
@@ -111,7 +114,9 @@ mod tests {
 
     fn parse(line: &str) -> Result<FlowFilter, String> {
         let words = std::iter::once("flows").chain(line.split_whitespace());
-        Line::try_parse_from(words).map(|line| line.filter).map_err(|error| error.to_string())
+        Line::try_parse_from(words)
+            .map(|line| line.filter)
+            .map_err(|error| error.to_string())
     }
 
     fn flow() -> FlowInfo {
@@ -140,10 +145,26 @@ mod tests {
 
     #[test]
     fn each_option_is_a_condition() {
-        for yes in ["", "-p tcp", "-p 6", "-s 10.0.0.5", "-d 10.1.0.0/16", "--sport 4000 --dport 22", "--state established"] {
+        for yes in [
+            "",
+            "-p tcp",
+            "-p 6",
+            "-s 10.0.0.5",
+            "-d 10.1.0.0/16",
+            "--sport 4000 --dport 22",
+            "--state established",
+        ] {
             assert!(parse(yes).unwrap().matches(&flow()), "{yes}");
         }
-        for no in ["-p udp", "-s 10.0.0.6", "-d 10.0.0.0/16", "-s fd00::/8", "--dport 23", "--state SYN_SENT", "-p tcp --sport 1"] {
+        for no in [
+            "-p udp",
+            "-s 10.0.0.6",
+            "-d 10.0.0.0/16",
+            "-s fd00::/8",
+            "--dport 23",
+            "--state SYN_SENT",
+            "-p tcp --sport 1",
+        ] {
             assert!(!parse(no).unwrap().matches(&flow()), "{no}");
         }
     }
@@ -160,6 +181,9 @@ mod tests {
         let filter = parse("-p tcp -s 10.0.0.0/8 --state ESTABLISHED").unwrap();
         let text = serde_json::to_string(&filter).unwrap();
         assert_eq!(serde_json::from_str::<FlowFilter>(&text).unwrap(), filter);
-        assert_eq!(serde_json::from_str::<PacketFilter>("{}").unwrap(), PacketFilter::default());
+        assert_eq!(
+            serde_json::from_str::<PacketFilter>("{}").unwrap(),
+            PacketFilter::default()
+        );
     }
 }

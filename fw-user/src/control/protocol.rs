@@ -30,7 +30,11 @@ impl Hello {
     /// This program's greeting.
     #[must_use]
     pub fn ours() -> Self {
-        Self { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() }
+        Self {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+        }
     }
 }
 
@@ -134,7 +138,12 @@ mod tests {
     fn messages_survive_json() {
         let requests = [
             Request::Status,
-            Request::Apply { name: "p.yaml".into(), text: "version: 1".into(), force: false, session: None },
+            Request::Apply {
+                name: "p.yaml".into(),
+                text: "version: 1".into(),
+                force: false,
+                session: None,
+            },
             Request::Detach,
         ];
         for request in requests {
@@ -142,12 +151,21 @@ mod tests {
             assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
         }
         let key = FlowKey::V4(Key4::default());
-        let flow = FlowInfo::new(&key, &Flow::default(), Table::Main, &Names::default(), &WallClock::read());
+        let flow = FlowInfo::new(
+            &key,
+            &Flow::default(),
+            Table::Main,
+            &Names::default(),
+            &WallClock::read(),
+        );
         let record = FlowRecord::new(flow.clone(), StateWord(0), false);
         let replies = [
             Reply::Flow(Box::new(flow)),
             Reply::Record(Box::new(record)),
-            Reply::Applied(Applied { generation: 3, warnings: vec!["empty".into()] }),
+            Reply::Applied(Applied {
+                generation: 3,
+                warnings: vec!["empty".into()],
+            }),
             Reply::Failed(Failure::no("denied")),
             Reply::Missed { count: 2 },
             Reply::End,

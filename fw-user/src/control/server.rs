@@ -60,7 +60,11 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     /// The failure that the client is told.
-    fn handle(&self, request: Request, replies: &mut Replies) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn handle(
+        &self,
+        request: Request,
+        replies: &mut Replies,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// The listening socket. Dropping it removes the file.
@@ -84,7 +88,10 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Serves until it is dropped. A connection that fails ends alone.
@@ -92,7 +99,9 @@ impl Server {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             // The semaphore is never closed, so the only error cannot occur; it would end serving.
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -141,12 +150,12 @@ async fn converse<H: Handler>(stream: UnixStream, handler: &H) -> io::Result<()>
     };
     let request = match timeout(GREETING, opening).await {
         Ok(Ok(Some(request))) => request,
-        Ok(Ok(None)) => return Ok(()),
         Ok(Err(error)) => {
             let text = format!("the agent does not understand this message: {error}");
             return connection.send(&Reply::Failed(Failure::input(text))).await;
         }
-        Err(_) => return Ok(()),
+        // Closed without a word, or silent: nobody is there to be answered.
+        Ok(Ok(None)) | Err(_) => return Ok(()),
     };
     let mut replies = Replies { connection };
     match handler.handle(request, &mut replies).await {
@@ -179,9 +188,17 @@ mod tests {
 
     impl Handler for Echo {
         async fn handle(&self, request: Request, replies: &mut Replies) -> Result<(), Failure> {
-            let Request::Apply { text, .. } = request else { return Err(Failure::no("only apply")) };
-            let applied = Applied { generation: u32::try_from(text.len()).unwrap(), warnings: vec![] };
-            replies.send(Reply::Applied(applied)).await.map_err(|error| Failure::no(error.to_string()))
+            let Request::Apply { text, .. } = request else {
+                return Err(Failure::no("only apply"));
+            };
+            let applied = Applied {
+                generation: u32::try_from(text.len()).unwrap(),
+                warnings: vec![],
+            };
+            replies
+                .send(Reply::Applied(applied))
+                .await
+                .map_err(|error| Failure::no(error.to_string()))
         }
     }
 
@@ -195,7 +212,10 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let server = Server::bind(&dir.path().join("sock")).unwrap();
             let task = tokio::spawn(async move { server.serve(Arc::new(Echo)).await });
-            Self { dir, _task: tokio_util::task::AbortOnDropHandle::new(task) }
+            Self {
+                dir,
+                _task: tokio_util::task::AbortOnDropHandle::new(task),
+            }
         }
 
         fn path(&self) -> std::path::PathBuf {
@@ -204,7 +224,12 @@ mod tests {
     }
 
     fn apply(text: String) -> Request {
-        Request::Apply { name: "x".into(), text, force: false, session: None }
+        Request::Apply {
+            name: "x".into(),
+            text,
+            force: false,
+            session: None,
+        }
     }
 
     #[tokio::test]
@@ -212,7 +237,10 @@ mod tests {
         let server = Fixture::start();
         let mut client = Client::connect(&server.path()).await.unwrap();
         client.request(&apply("abc".into())).await.unwrap();
-        assert!(matches!(client.reply().await, Ok(Some(Reply::Applied(Applied { generation: 3, .. })))));
+        assert!(matches!(
+            client.reply().await,
+            Ok(Some(Reply::Applied(Applied { generation: 3, .. })))
+        ));
         assert_eq!(client.reply().await, Ok(None));
 
         let mut client = Client::connect(&server.path()).await.unwrap();
@@ -222,7 +250,10 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_listening_is_exit_code_3() {
-        let failure = Client::connect(std::path::Path::new("/nonexistent/sock")).await.err().unwrap();
+        let failure = Client::connect(std::path::Path::new("/nonexistent/sock"))
+            .await
+            .err()
+            .unwrap();
         assert_eq!(failure.exit, Exit::NoAgent);
         assert!(failure.message.contains("dpufw run"), "{failure}");
     }
@@ -230,7 +261,12 @@ mod tests {
     #[tokio::test]
     async fn rubbish_ends_its_own_connection_only() {
         let server = Fixture::start();
-        for rubbish in [&b"\x00\x00\x00\x03abc"[..], b"\xff\xff\xff\xff", b"GET / HTTP/1.1\r\n\r\n", b""] {
+        for rubbish in [
+            &b"\x00\x00\x00\x03abc"[..],
+            b"\xff\xff\xff\xff",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"",
+        ] {
             let mut stream = UnixStream::connect(server.path()).await.unwrap();
             stream.write_all(rubbish).await.unwrap();
             stream.shutdown().await.unwrap();
@@ -246,12 +282,20 @@ mod tests {
     async fn another_protocol_version_gets_a_sentence() {
         let server = Fixture::start();
         let mut connection = Connection::new(UnixStream::connect(server.path()).await.unwrap());
-        let hello = Hello { protocol: PROTOCOL + 1, ..Hello::ours() };
+        let hello = Hello {
+            protocol: PROTOCOL + 1,
+            ..Hello::ours()
+        };
         connection.send(&hello).await.unwrap();
         connection.receive::<Hello>().await.unwrap();
         let reply = connection.receive::<Reply>().await.unwrap().unwrap();
-        let Reply::Failed(failure) = reply else { panic!("{reply:?}") };
-        assert!(failure.message.contains(&format!("speaks version {PROTOCOL}")), "{failure}");
+        let Reply::Failed(failure) = reply else {
+            panic!("{reply:?}")
+        };
+        assert!(
+            failure.message.contains(&format!("speaks version {PROTOCOL}")),
+            "{failure}"
+        );
     }
 
     #[tokio::test]
@@ -259,6 +303,12 @@ mod tests {
         let server = Fixture::start();
         let mut client = Client::connect(&server.path()).await.unwrap();
         client.request(&apply("x".repeat(3 << 20))).await.unwrap();
-        assert!(matches!(client.reply().await, Ok(Some(Reply::Applied(Applied { generation: 3_145_728, .. })))));
+        assert!(matches!(
+            client.reply().await,
+            Ok(Some(Reply::Applied(Applied {
+                generation: 3_145_728,
+                ..
+            })))
+        ));
     }
 }

@@ -3,7 +3,7 @@
 //! Kernels before 6.2 take a map into an outer map only if both have type information or both have none
 //! (`bpf_map_meta_equal` compares `timer_off`, which says so). The outer map's template has it, from the BPF object.
 
-/// Number of the key's type: the first in [`line`].
+/// Number of the key's type: the first in [`line()`].
 pub(super) const KEY_TYPE: u32 = 1;
 /// Number of the value's type: the third.
 pub(super) const LINE_TYPE: u32 = 3;

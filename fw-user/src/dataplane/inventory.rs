@@ -91,8 +91,9 @@ pub fn detach_all(pin_dir: &Path) -> Result<Vec<Attachment>, DataPlaneError> {
     Ok(attached)
 }
 
-/// Filters are found by interface index, which means something else in another namespace.
-fn check_namespace(pin_dir: &Path) -> Result<(), DataPlaneError> {
+/// Refuses to touch what guards the interfaces of another network namespace: an index means something else there. Links
+/// whose interfaces are gone bind nobody.
+pub(super) fn check_namespace(pin_dir: &Path) -> Result<(), DataPlaneError> {
     let ours = bpffs::own_netns()?;
     match bpffs::recorded_netns(pin_dir) {
         Some(theirs) if theirs != ours && any_alive(pin_dir)? => Err(DataPlaneError::OtherNamespace {
@@ -105,7 +106,7 @@ fn check_namespace(pin_dir: &Path) -> Result<(), DataPlaneError> {
 }
 
 /// True if any pinned link still has its interface, or a filter was noted.
-pub(super) fn any_alive(pin_dir: &Path) -> Result<bool, DataPlaneError> {
+fn any_alive(pin_dir: &Path) -> Result<bool, DataPlaneError> {
     let (with_link, with_filter) = links::pinned_places(pin_dir)?;
     let kept = Links::new(Some(PathBuf::from(pin_dir)));
     for place in with_link {

@@ -1,10 +1,9 @@
 //! Loads the programs, takes over what is pinned, pins what is new.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aya::maps::{Map, MapData, MapInfo};
+use aya::maps::{Map, MapData};
 use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use fw_common::abi::{MAPS, MapDef, map_names};
@@ -12,11 +11,10 @@ use fw_common::abi::{MAPS, MapDef, map_names};
 use super::error::{self, DataPlaneError};
 use super::events::EventReader;
 use super::hook::Hook;
-use super::inventory;
 use super::links::Links;
-use super::options::{FlowSizes, Options};
+use super::options::Options;
 use super::tables::Tables;
-use super::{bpffs, object, privilege, shape, sys};
+use super::{object, pins, privilege, shape};
 
 /// Lines of the verifier's log that an error shows.
 const LOG_TAIL: usize = 20;
@@ -63,19 +61,19 @@ impl DataPlane {
         privilege::check()?;
         let object = object::object()?;
         let mut warnings = Vec::new();
-        let pins = match &options.pin_dir {
-            Some(pin_dir) => pinned(pin_dir, &options, &mut warnings)?,
+        let pinned = match &options.pin_dir {
+            Some(pin_dir) => pins::check(pin_dir, &options, &mut warnings)?,
             None => Vec::new(),
         };
-        let mut ebpf = load_object(object, &options, &pins)?;
+        let mut ebpf = load_object(object, &options, &pinned)?;
         for hook in Hook::ALL {
             load_program(&mut ebpf, hook)?;
         }
         let maps = take_maps(&mut ebpf)?;
         if let (Some(pin_dir), false) = (&options.pin_dir, options.dry_run) {
-            pin_new(pin_dir, &maps, &pins)?;
+            pins::pin_new(pin_dir, &maps, &pinned)?;
         }
-        Self::assemble(ebpf, maps, options, !pins.is_empty(), warnings)
+        Self::assemble(ebpf, maps, options, !pinned.is_empty(), warnings)
     }
 
     fn assemble(
@@ -175,96 +173,8 @@ impl DataPlane {
     }
 }
 
-/// A map that is pinned and fits.
-struct Pinned {
-    def: &'static MapDef,
-    path: PathBuf,
-    max_entries: u32,
-}
-
-/// Checks the pin directory and everything in it, before anything is loaded.
-fn pinned(
-    pin_dir: &Path,
-    options: &Options,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Pinned>, DataPlaneError> {
-    if !options.dry_run {
-        warnings.extend(bpffs::prepare(pin_dir)?);
-        check_netns(pin_dir)?;
-    }
-    let mut pins = Vec::new();
-    for def in MAPS.iter().filter(|def| !options.dry_run || is_shared(def.name)) {
-        let path = pin_dir.join(def.name);
-        if path.exists() {
-            pins.push(check_pin(def, path)?);
-        } else if options.dry_run {
-            return Err(DataPlaneError::NotRunning {
-                pin_dir: pin_dir.to_owned(),
-            });
-        }
-    }
-    if !options.dry_run {
-        warnings.extend(pins.iter().filter_map(|pin| size_warning(pin, &options.sizes)));
-    }
-    Ok(pins)
-}
-
-/// Maps that an instance for questions shares with the running data plane. Counters and events would mix its questions
-/// with real packets.
-fn is_shared(name: &str) -> bool {
-    !matches!(
-        name,
-        map_names::COUNTERS | map_names::FLOW_STATS | map_names::EVENTS
-    )
-}
-
-fn check_pin(def: &'static MapDef, path: PathBuf) -> Result<Pinned, DataPlaneError> {
-    let info = MapInfo::from_pin(&path);
-    let info = info.map_err(|source| DataPlaneError::AyaMap {
-        action: "opening",
-        map: def.name,
-        source: Box::new(source),
-    })?;
-    shape::check_pinned(def, &info, &path)?;
-    Ok(Pinned {
-        def,
-        path,
-        max_entries: info.max_entries(),
-    })
-}
-
-/// Says that a table keeps its old size.
-fn size_warning(pin: &Pinned, sizes: &FlowSizes) -> Option<String> {
-    let configured = shape::configured(pin.def.name, sizes)?;
-    let (name, pinned) = (pin.def.name, pin.max_entries);
-    // The kernel rounds an LRU table up to a multiple of its CPUs.
-    let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u32);
-    let same = pinned == configured || pinned == configured.next_multiple_of(cpus);
-    (!same).then(|| {
-        format!(
-            "the table {name} is pinned with {pinned} entries and keeps them with its flows; the configured {configured} \
-             take effect after `dpufw detach --yes`"
-        )
-    })
-}
-
-/// Refuses to touch the links of another network namespace. Links whose interfaces are gone bind nobody.
-fn check_netns(pin_dir: &Path) -> Result<(), DataPlaneError> {
-    let ours = bpffs::own_netns()?;
-    match bpffs::recorded_netns(pin_dir) {
-        Some(theirs) if theirs != ours && inventory::any_alive(pin_dir)? => {
-            Err(DataPlaneError::OtherNamespace {
-                pin_dir: pin_dir.to_owned(),
-                theirs,
-                ours,
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Parses the object, makes or opens its maps. Programs are not verified yet.
-fn load_object(object: &[u8], options: &Options, pins: &[Pinned]) -> Result<Ebpf, DataPlaneError> {
+fn load_object(object: &[u8], options: &Options, pins: &[pins::Pinned]) -> Result<Ebpf, DataPlaneError> {
     let globals = [
         u32::from(options.dry_run),
         u32::from(options.report),
@@ -355,30 +265,6 @@ fn take_map(ebpf: &mut Ebpf, def: &'static MapDef) -> Result<MapData, DataPlaneE
     let map = MapData::from_fd(fd).map_err(aya)?;
     shape::check_own(def, &map.info().map_err(aya)?)?;
     Ok(map)
-}
-
-/// Pins the maps that were not; on failure unpins those again.
-fn pin_new(pin_dir: &Path, maps: &[(&'static str, MapData)], pins: &[Pinned]) -> Result<(), DataPlaneError> {
-    let mut made = Vec::new();
-    let mut pin_all = || {
-        for (name, map) in maps
-            .iter()
-            .filter(|(name, _)| pins.iter().all(|pin| pin.def.name != *name))
-        {
-            let path = pin_dir.join(name);
-            sys::obj_pin(map.fd().as_fd(), &path).map_err(error::pin("pinning", &path))?;
-            made.push(path);
-        }
-        bpffs::record_netns(pin_dir, &bpffs::own_netns()?)
-    };
-    let result = pin_all();
-    if result.is_err() {
-        for path in made {
-            // The failure itself is what the caller needs to hear of.
-            let _ = bpffs::remove(&path);
-        }
-    }
-    result
 }
 
 fn missing_program(hook: Hook) -> DataPlaneError {

@@ -24,6 +24,7 @@ mod load;
 mod mmap;
 mod object;
 mod options;
+mod pins;
 mod plain;
 mod privilege;
 mod sets;

@@ -21,7 +21,10 @@ impl WallClock {
     /// Reads both clocks.
     #[must_use]
     pub fn read() -> Self {
-        Self { monotonic: nanoseconds(ClockId::CLOCK_MONOTONIC), wall: Timestamp::now() }
+        Self {
+            monotonic: nanoseconds(ClockId::CLOCK_MONOTONIC),
+            wall: Timestamp::now(),
+        }
     }
 
     /// A clock whose monotonic reading `monotonic` (ns) is the wall-clock time `wall`.
@@ -49,6 +52,10 @@ mod tests {
         let clock = WallClock::fixed(5_000_000_000, "2026-03-01T10:00:05Z".parse().unwrap());
         assert_eq!(clock.at(0).to_string(), "2026-03-01T10:00:00Z");
         assert_eq!(clock.at(4_500_000_000).to_string(), "2026-03-01T10:00:04.5Z");
-        assert_eq!(clock.at(u64::MAX).to_string(), "2026-03-01T10:00:05Z", "nonsense is no panic");
+        assert_eq!(
+            clock.at(u64::MAX).to_string(),
+            "2026-03-01T10:00:05Z",
+            "nonsense is no panic"
+        );
     }
 }

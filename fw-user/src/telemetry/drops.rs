@@ -110,12 +110,16 @@ impl DropRecord {
             return format!("ethertype 0x{:04x}", self.ethertype);
         };
         let proto = self.proto.as_deref().unwrap_or("-");
-        let mut text = format!("{proto} {} -> {}", endpoint(src, self.sport), endpoint(dst, self.dport));
+        let mut text = format!(
+            "{proto} {} -> {}",
+            endpoint(src, self.sport),
+            endpoint(dst, self.dport)
+        );
         if let Some((icmp_type, code)) = self.icmp_type.zip(self.icmp_code) {
             text = format!("{proto} {src} -> {dst} type {icmp_type} code {code}");
         }
         if let Some(flags) = &self.tcp_flags {
-            text += &format!(" [{flags}]");
+            text = format!("{text} [{flags}]");
         }
         text
     }
@@ -126,7 +130,15 @@ impl fmt::Display for DropRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let zone = |zone: &Option<String>| zone.clone().unwrap_or_else(|| "-".to_owned());
         let way = if self.egress { "out of" } else { "in by" };
-        write!(f, "{} {} ({} -> {}) {way} {}", self.time, self.what(), zone(&self.src_zone), zone(&self.dst_zone), self.interface)?;
+        write!(
+            f,
+            "{} {} ({} -> {}) {way} {}",
+            self.time,
+            self.what(),
+            zone(&self.src_zone),
+            zone(&self.dst_zone),
+            self.interface
+        )?;
         if self.vlan != 0 {
             write!(f, " vlan {}", self.vlan)?;
         }
@@ -142,9 +154,17 @@ impl fmt::Display for DropRecord {
 /// Names of the flags that are set, as in RFC 9293 section 3.1.
 fn tcp_flags(bits: u8) -> String {
     const FLAGS: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
-    let set = FLAGS.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| *name);
+    let set = FLAGS
+        .iter()
+        .enumerate()
+        .filter(|(bit, _)| bits & (1 << bit) != 0)
+        .map(|(_, name)| *name);
     let set: Vec<_> = set.collect();
-    if set.is_empty() { "none".to_owned() } else { set.join(",") }
+    if set.is_empty() {
+        "none".to_owned()
+    } else {
+        set.join(",")
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +196,9 @@ mod tests {
     fn text(event: &Event) -> String {
         let mut names = Names::default();
         names.add(Kind::Rule, [(5, "no_bmc")]).unwrap();
-        DropRecord::new(event, "up0".to_owned(), &names, &clock()).unwrap().to_string()
+        DropRecord::new(event, "up0".to_owned(), &names, &clock())
+            .unwrap()
+            .to_string()
     }
 
     #[test]
@@ -187,30 +209,56 @@ mod tests {
             "2026-03-01T10:00:00Z tcp 10.0.0.1:4000 -> 10.0.0.2:22 [SYN] (- -> -) in by up0, default: \
              No rule of the policy allows this flow, and the default is to deny. (deny_default)"
         );
-        let line = text(&Event { rule: 5, ..event(Reason::DenyRule) });
+        let line = text(&Event {
+            rule: 5,
+            ..event(Reason::DenyRule)
+        });
         assert!(line.contains(", rule no_bmc: "), "{line}");
         assert!(text(&event(Reason::TcpNoFlow)).contains("in by up0: A TCP segment"));
     }
 
     #[test]
     fn an_icmp_packet_shows_type_and_code() {
-        let line = text(&Event { proto: 1, dport: 0x0800, ..event(Reason::DenyDefault) });
+        let line = text(&Event {
+            proto: 1,
+            dport: 0x0800,
+            ..event(Reason::DenyDefault)
+        });
         assert!(line.contains("icmp 10.0.0.1 -> 10.0.0.2 type 8 code 0"), "{line}");
     }
 
     #[test]
     fn hostile_records_are_ignored_or_shown_but_never_crash() {
         let ignored = [
-            Event { kind: 99, ..event(Reason::DenyDefault) },
-            Event { reason: 255, ..event(Reason::DenyDefault) },
-            Event { reason: Reason::Established as u8, ..event(Reason::DenyDefault) },
+            Event {
+                kind: 99,
+                ..event(Reason::DenyDefault)
+            },
+            Event {
+                reason: 255,
+                ..event(Reason::DenyDefault)
+            },
+            Event {
+                reason: Reason::Established as u8,
+                ..event(Reason::DenyDefault)
+            },
         ];
         for event in &ignored {
-            assert_eq!(DropRecord::new(event, String::new(), &Names::default(), &clock()), None);
+            assert_eq!(
+                DropRecord::new(event, String::new(), &Names::default(), &clock()),
+                None
+            );
         }
         for family in 0..=u8::MAX {
             for proto in [0, 1, 6, 58, 255] {
-                let ones = Event { family, proto, time: u64::MAX, src: [u32::MAX; 4], realm: u16::MAX, ..event(Reason::BadIpv4) };
+                let ones = Event {
+                    family,
+                    proto,
+                    time: u64::MAX,
+                    src: [u32::MAX; 4],
+                    realm: u16::MAX,
+                    ..event(Reason::BadIpv4)
+                };
                 assert!(!text(&ones).is_empty());
             }
         }

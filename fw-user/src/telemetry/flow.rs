@@ -183,10 +183,15 @@ impl FlowInfo {
     #[must_use]
     pub fn new(key: &FlowKey, flow: &Flow, table: Table, names: &Names, clock: &WallClock) -> Self {
         let ends = ends(key);
-        let (src, dst) =
-            if FlowFlags(flow.flags).opener_hi() { (ends.hi, ends.lo) } else { (ends.lo, ends.hi) };
-        let [original, reply] =
-            flow.half.map(|half| Direction { packets: half.packets, bytes: half.bytes });
+        let (src, dst) = if FlowFlags(flow.flags).opener_hi() {
+            (ends.hi, ends.lo)
+        } else {
+            (ends.lo, ends.hi)
+        };
+        let [original, reply] = flow.half.map(|half| Direction {
+            packets: half.packets,
+            bytes: half.bytes,
+        });
         Self {
             family: ends.family,
             proto: proto_name(ends.proto),
@@ -258,7 +263,12 @@ impl FlowRecord {
             () if closed => Ended::Closed,
             () => Ended::Expired,
         };
-        Self { end: flow.last_seen, duration_s: flow.duration_s(), flow, ended }
+        Self {
+            end: flow.last_seen,
+            duration_s: flow.duration_s(),
+            flow,
+            ended,
+        }
     }
 }
 
@@ -311,7 +321,7 @@ mod tests {
             hi: Ip4(0x0a00_0002),
             lo_port: 53,
             hi_port: 4000,
-            realm: (2 << 12) | 101,
+            realm: 0x2065,
             proto: 17,
             pad: 0,
         });
@@ -321,7 +331,10 @@ mod tests {
         let info = FlowInfo::new(&key, &flow(true), Table::Main, &names, &clock());
         assert_eq!(info.to_string(), "udp 10.0.0.2:4000 -> 10.0.0.1:53");
         assert_eq!((info.realm, info.vlan, info.rule.as_str()), (2, 101, "dns"));
-        assert_eq!((info.src_zone.as_deref(), info.dst_zone.as_deref()), (Some("gpu"), None));
+        assert_eq!(
+            (info.src_zone.as_deref(), info.dst_zone.as_deref()),
+            (Some("gpu"), None)
+        );
         assert_eq!(info.state, "ASSURED");
         let info = FlowInfo::new(&key, &flow(false), Table::Main, &names, &clock());
         assert_eq!(info.to_string(), "udp 10.0.0.1:53 -> 10.0.0.2:4000");
@@ -329,7 +342,12 @@ mod tests {
 
     #[test]
     fn a_record_is_one_flat_json_object_with_rfc_3339_times() {
-        let key = FlowKey::V6(Key6 { lo: Ip6::from_bits(1), hi: Ip6::from_bits(2), proto: 58, ..Key6::default() });
+        let key = FlowKey::V6(Key6 {
+            lo: Ip6::from_bits(1),
+            hi: Ip6::from_bits(2),
+            proto: 58,
+            ..Key6::default()
+        });
         let info = FlowInfo::new(&key, &flow(false), Table::Main, &Names::default(), &clock());
         let record = FlowRecord::new(info, StateWord(StateWord::REVOKED), false);
         assert_eq!(record.ended, Ended::Revoked);

@@ -21,7 +21,11 @@ impl FlowLog {
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: Some(open(path)?), lost: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(open(path)?),
+            lost: 0,
+        })
     }
 
     /// Opens the file anew, after it was renamed by log rotation.
@@ -57,7 +61,10 @@ impl FlowLog {
     }
 
     fn line(&mut self, record: &FlowRecord) -> std::io::Result<()> {
-        let file = self.file.as_mut().ok_or_else(|| std::io::Error::other("the flow log is not open"))?;
+        let file = self
+            .file
+            .as_mut()
+            .ok_or_else(|| std::io::Error::other("the flow log is not open"))?;
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         file.write_all(&line)
@@ -65,6 +72,10 @@ impl FlowLog {
 }
 
 fn open(path: &Path) -> std::io::Result<BufWriter<File>> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
     Ok(BufWriter::new(file))
 }

@@ -32,7 +32,9 @@ where
 /// A sentence that says what else may be done.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|error| {
-        format!("metrics cannot be served at {address}: {error}; choose another address with `metrics:`, or `off`")
+        format!(
+            "metrics cannot be served at {address}: {error}; choose another address with `metrics:`, or `off`"
+        )
     })
 }
 
@@ -54,9 +56,14 @@ mod tests {
     async fn metrics_are_served_and_nothing_else() {
         let listener = super::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(super::serve(listener, || async { Ok(b"dpufw_degraded 0\n".to_vec()) }));
+        let task = tokio::spawn(super::serve(listener, || async {
+            Ok(b"dpufw_degraded 0\n".to_vec())
+        }));
         let answer = get(address, "/metrics").await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("dpufw_degraded 0\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("dpufw_degraded 0\n"),
+            "{answer}"
+        );
         assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
         task.abort();
     }

@@ -58,7 +58,10 @@ fn by_reason(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()>
     let labels = &["verdict", "reason"];
     let packets = Opts::new("dpufw_packets_total", "Packets by what happened to them and why.");
     let packets = IntCounterVec::new(packets, labels)?;
-    let bytes = Opts::new("dpufw_bytes_total", "Bytes of frames by what happened to them and why.");
+    let bytes = Opts::new(
+        "dpufw_bytes_total",
+        "Bytes of frames by what happened to them and why.",
+    );
     let bytes = IntCounterVec::new(bytes, labels)?;
     for (reason, count) in &snapshot.counters {
         let values = [verdict(*reason), reason.name()];
@@ -70,7 +73,10 @@ fn by_reason(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()>
 }
 
 fn flows(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
-    let opts = Opts::new("dpufw_flows", "Flows in the connection tables at the last ageing pass.");
+    let opts = Opts::new(
+        "dpufw_flows",
+        "Flows in the connection tables at the last ageing pass.",
+    );
     let flows = IntGaugeVec::new(opts, &["table", "state", "family"])?;
     for gauge in &snapshot.flows {
         let values = [gauge.table, gauge.state, &gauge.family.to_string()];
@@ -80,7 +86,9 @@ fn flows(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
     let opts = Opts::new("dpufw_table_capacity", "Flows that the table can hold.");
     let capacity = IntGaugeVec::new(opts, &["table", "family"])?;
     for (table, family, entries) in &snapshot.capacity {
-        capacity.with_label_values(&[table.as_str(), &family.to_string()]).set(signed(*entries));
+        capacity
+            .with_label_values(&[table.as_str(), &family.to_string()])
+            .set(signed(*entries));
     }
     registry.register(Box::new(capacity))
 }
@@ -91,13 +99,22 @@ fn singles(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
         counter.inc_by(*value);
         registry.register(Box::new(counter))?;
     }
-    let generation = IntGauge::new("dpufw_policy_generation", "Generation of the policy in force; 0: none.")?;
+    let generation = IntGauge::new(
+        "dpufw_policy_generation",
+        "Generation of the policy in force; 0: none.",
+    )?;
     generation.set(i64::from(snapshot.generation));
     registry.register(Box::new(generation))?;
-    let age = Gauge::new("dpufw_policy_age_seconds", "Seconds since the policy was applied.")?;
+    let age = Gauge::new(
+        "dpufw_policy_age_seconds",
+        "Seconds since the policy was applied.",
+    )?;
     age.set(snapshot.policy_age_s);
     registry.register(Box::new(age))?;
-    let degraded = IntGauge::new("dpufw_degraded", "1 if something is wrong; `dpufw status` says what.")?;
+    let degraded = IntGauge::new(
+        "dpufw_degraded",
+        "1 if something is wrong; `dpufw status` says what.",
+    )?;
     degraded.set(i64::from(snapshot.degraded));
     registry.register(Box::new(degraded))
 }
@@ -116,10 +133,27 @@ mod tests {
     fn metrics_carry_verdict_reason_and_family() {
         let snapshot = Snapshot {
             counters: vec![
-                (Reason::Established, Count { packets: 7, bytes: 700 }),
-                (Reason::DenyDefault, Count { packets: 2, bytes: 120 }),
+                (
+                    Reason::Established,
+                    Count {
+                        packets: 7,
+                        bytes: 700,
+                    },
+                ),
+                (
+                    Reason::DenyDefault,
+                    Count {
+                        packets: 2,
+                        bytes: 120,
+                    },
+                ),
             ],
-            flows: vec![FlowGauge { table: "main", state: "ESTABLISHED", family: 6, count: 3 }],
+            flows: vec![FlowGauge {
+                table: "main",
+                state: "ESTABLISHED",
+                family: 6,
+                count: 3,
+            }],
             capacity: vec![("main".to_owned(), 4, 1 << 18)],
             totals: vec![("dpufw_flows_opened_total", "Flows opened.", 9)],
             generation: 4,
@@ -138,7 +172,10 @@ mod tests {
             "dpufw_degraded 0",
             "# TYPE dpufw_packets_total counter",
         ] {
-            assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+            assert!(
+                text.lines().any(|have| have == line),
+                "{line} is missing in\n{text}"
+            );
         }
     }
 }

@@ -45,23 +45,36 @@ impl Names {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
         };
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Line>(line).ok());
         let known = lines.map(|line| ((line.kind, line.id), line.name)).collect();
-        Ok(Self { known, file: Some(file.to_owned()) })
+        Ok(Self {
+            known,
+            file: Some(file.to_owned()),
+        })
     }
 
     /// Adds names; what is new goes to the file as well.
     ///
     /// # Errors
     /// If the file cannot be written; the names are known nevertheless.
-    pub fn add<'a>(&mut self, kind: Kind, names: impl IntoIterator<Item = (u32, &'a str)>) -> std::io::Result<()> {
+    pub fn add<'a>(
+        &mut self,
+        kind: Kind,
+        names: impl IntoIterator<Item = (u32, &'a str)>,
+    ) -> std::io::Result<()> {
         let mut text = String::new();
         for (id, name) in names {
             if self.known.get(&(kind, id)).is_some_and(|known| known == name) {
                 continue;
             }
             self.known.insert((kind, id), name.to_owned());
-            text += &serde_json::to_string(&Line { kind, id, name: name.to_owned() })?;
+            text += &serde_json::to_string(&Line {
+                kind,
+                id,
+                name: name.to_owned(),
+            })?;
             text.push('\n');
         }
         match &self.file {
@@ -73,7 +86,10 @@ impl Names {
     /// The name of an id, or `#id` in hexadecimal where no name was ever known.
     #[must_use]
     pub fn name(&self, kind: Kind, id: u32) -> String {
-        self.known.get(&(kind, id)).cloned().unwrap_or_else(|| format!("#{id:08x}"))
+        self.known
+            .get(&(kind, id))
+            .cloned()
+            .unwrap_or_else(|| format!("#{id:08x}"))
     }
 
     /// The zone's name; `None` for id 0 (no zone).
@@ -85,7 +101,11 @@ impl Names {
     /// The rule's name; `default` for id 0.
     #[must_use]
     pub fn rule(&self, id: u32) -> String {
-        if id == 0 { "default".to_owned() } else { self.name(Kind::Rule, id) }
+        if id == 0 {
+            "default".to_owned()
+        } else {
+            self.name(Kind::Rule, id)
+        }
     }
 }
 

@@ -19,6 +19,9 @@ use super::frames::{FRAME_BYTES, Frame};
 /// than a veth's ring of 256.
 const BATCH: u32 = 64;
 
+/// A flow as words.
+const FLOW_WORDS: usize = size_of::<Flow>() / 8;
+
 /// A program of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -127,16 +130,16 @@ impl Floor {
     /// # Errors
     /// If the kernel refuses.
     pub fn insert(&mut self, key: &FlowKey) -> Result<()> {
-        let value = [0_u64; size_of::<Flow>() / 8];
+        let value = [0_u64; FLOW_WORDS];
         match key {
             FlowKey::V4(key) => {
                 let bytes = key_bytes::<16>([key.lo.0, key.hi.0], [key.lo_port, key.hi_port, key.realm], key.proto)?;
-                HashMap::<_, [u8; 16], _>::try_from(self.map_mut("FLOWS4")?)?.insert(bytes, value, 0)?;
+                HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS4")?)?.insert(bytes, value, 0)?;
             }
             FlowKey::V6(key) => {
                 let addresses = key.lo.0.into_iter().chain(key.hi.0);
                 let bytes = key_bytes::<40>(addresses, [key.lo_port, key.hi_port, key.realm], key.proto)?;
-                HashMap::<_, [u8; 40], _>::try_from(self.map_mut("FLOWS6")?)?.insert(bytes, value, 0)?;
+                HashMap::<_, [u8; 40], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS6")?)?.insert(bytes, value, 0)?;
             }
         }
         Ok(())

@@ -136,7 +136,7 @@ pub fn denying(rules: u32, zones: u32) -> String {
 /// Never: they fit.
 pub fn denied(sources: usize) -> Result<Vec<Frame>> {
     let mut random = Rng::with_seed(0x0dea_dbee);
-    let mut address = |random: &mut Rng| Ipv4Addr::new(10, random.u8(..100), random.u8(..), random.u8(1..255));
+    let address = |random: &mut Rng| Ipv4Addr::new(10, random.u8(..100), random.u8(..), random.u8(1..255));
     (0..sources)
         .map(|_| {
             let (from, to) = (address(&mut random), address(&mut random));

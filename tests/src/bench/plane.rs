@@ -49,7 +49,7 @@ impl Plane {
         }
         let (policy, _warnings) = fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
         let environment =
-            Environment { own_addresses: Vec::new(), roles: Vec::new(), generation: tables.next_generation()? };
+            Environment { own_addresses: Vec::new(), roles: Vec::new(), generation: tables.next_generation() };
         tables.apply(&fw_policy::compile(&policy, &environment)?.lines)?;
         let sizes = data_plane.program_sizes()?;
         let xdp = sizes.iter().find(|size| size.hook == Hook::XdpIn).context("no XDP program is loaded")?;

@@ -99,7 +99,16 @@ const fn case(
     ipv6: bool,
     expect: Expect,
 ) -> Case {
-    Case { at, from, to, tool, port, what, ipv6, expect }
+    Case {
+        at,
+        from,
+        to,
+        tool,
+        port,
+        what,
+        ipv6,
+        expect,
+    }
 }
 
 /// All flows, grouped by the firewall that decides.
@@ -160,23 +169,45 @@ mod tests {
 
     #[test]
     fn the_flows_show_both_modes_families_and_answers_and_differ() {
-        let denied = CASES.iter().filter(|case| !matches!(case.expect, Expect::Allow(_))).count();
-        assert!(CASES.len() >= 20 && denied * 2 >= CASES.len() && denied * 3 <= CASES.len() * 2, "{denied}");
+        let denied = CASES
+            .iter()
+            .filter(|case| !matches!(case.expect, Expect::Allow(_)))
+            .count();
+        assert!(
+            CASES.len() >= 20 && denied * 2 >= CASES.len() && denied * 3 <= CASES.len() * 2,
+            "{denied}"
+        );
         for at in [DPU, HOST] {
             for ipv6 in [false, true] {
                 for allowed in [false, true] {
                     let shown = |case: &&super::Case| {
-                        case.at == at && case.ipv6 == ipv6 && matches!(case.expect, Expect::Allow(_)) == allowed
+                        case.at == at
+                            && case.ipv6 == ipv6
+                            && matches!(case.expect, Expect::Allow(_)) == allowed
                     };
                     assert!(CASES.iter().any(|case| shown(&case)), "{at} {ipv6} {allowed}");
                 }
             }
         }
         // The agents are asked by addresses, protocol and port: no two flows may share them.
-        let keys: BTreeSet<_> =
-            CASES.iter().map(|case| (case.from, case.to, case.tool.protocol(case.ipv6), case.port, case.ipv6)).collect();
+        let keys: BTreeSet<_> = CASES
+            .iter()
+            .map(|case| {
+                (
+                    case.from,
+                    case.to,
+                    case.tool.protocol(case.ipv6),
+                    case.port,
+                    case.ipv6,
+                )
+            })
+            .collect();
         assert_eq!(keys.len(), CASES.len());
-        assert!(CASES.iter().all(|case| find(case.from).is_ok() && find(case.to).is_ok()));
+        assert!(
+            CASES
+                .iter()
+                .all(|case| find(case.from).is_ok() && find(case.to).is_ok())
+        );
     }
 
     #[test]
@@ -185,17 +216,31 @@ mod tests {
         let text = std::fs::read_to_string(path).expect("the policy is there");
         let (policy, _) = fw_policy::check(&text, path).expect("the policy is valid");
         for case in CASES {
-            let (from, to) = (find(case.from).unwrap().address(case.ipv6), find(case.to).unwrap().address(case.ipv6));
+            let (from, to) = (
+                find(case.from).unwrap().address(case.ipv6),
+                find(case.to).unwrap().address(case.ipv6),
+            );
             let own = find(case.at).unwrap();
             let machine = fw_policy::Environment {
                 own_addresses: vec![own.address(false), own.address(true)],
-                ..fw_policy::Environment::default()
+                ..fw_policy::Environment::sample()
             };
-            let port = if case.port == 0 { String::new() } else { format!(":{}", case.port) };
-            let to = if port.is_empty() || !case.ipv6 { to.to_string() } else { format!("[{to}]") };
-            let flow = format!("{} {from} {to}{port}", case.tool.protocol(case.ipv6)).parse().expect("a flow");
+            let port = if case.port == 0 {
+                String::new()
+            } else {
+                format!(":{}", case.port)
+            };
+            let to = if port.is_empty() || !case.ipv6 {
+                to.to_string()
+            } else {
+                format!("[{to}]")
+            };
+            let flow = format!("{} {from} {to}{port}", case.tool.protocol(case.ipv6))
+                .parse()
+                .expect("a flow");
             let tables = fw_policy::compile(&policy, &machine).expect("it compiles");
-            let said = fw_policy::explain(&policy, &tables, &machine, &flow, None, None).expect("it is explained");
+            let said =
+                fw_policy::explain(&policy, &tables, &machine, &flow, None, None).expect("it is explained");
             let rule = said.rule.as_ref().map(|rule| rule.name.as_str());
             let expected = match case.expect {
                 Expect::Allow(rule) => ("rule", Some(rule)),

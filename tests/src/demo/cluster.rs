@@ -77,7 +77,12 @@ pub const NODES: &[Node] = &[
     node("infra", "bastion", [10, 30, 3, 2], [0xfd00, 0x30, 3, 2]),
     node("dpu", DPU, [10, 30, 16, 11], [0xfd00, 0x30, 0x16, 0x11]),
     node("intruder", "intruder", [10, 66, 0, 66], [0xfd00, 0x66, 0, 0x66]),
-    node("metadata", "intruder", [169, 254, 169, 254], [0xfd00, 0xec2, 0, 0x254]),
+    node(
+        "metadata",
+        "intruder",
+        [169, 254, 169, 254],
+        [0xfd00, 0xec2, 0, 0x254],
+    ),
 ];
 
 /// The node with this name.
@@ -85,7 +90,10 @@ pub const NODES: &[Node] = &[
 /// # Errors
 /// If there is none.
 pub fn find(name: &str) -> Result<&'static Node> {
-    NODES.iter().find(|node| node.name == name).with_context(|| format!("the cluster has no node {name}"))
+    NODES
+        .iter()
+        .find(|node| node.name == name)
+        .with_context(|| format!("the cluster has no node {name}"))
 }
 
 /// The machines.
@@ -106,7 +114,9 @@ impl Cluster {
         }
         let cluster = Self { machines };
         let switch = cluster.machine(SWITCH)?;
-        switch.ip("link add br0 type bridge mcast_snooping 0\nlink set br0 addrgenmode none\nlink set br0 up")?;
+        switch.ip(
+            "link add br0 type bridge mcast_snooping 0\nlink set br0 addrgenmode none\nlink set br0 up",
+        )?;
         for (number, name) in (1..).zip(MACHINES) {
             cluster.plug(number, name, switch)?;
         }
@@ -118,7 +128,9 @@ impl Cluster {
     /// # Errors
     /// If there is none of this name.
     pub fn machine(&self, name: &str) -> Result<&Namespace> {
-        self.machines.get(name).with_context(|| format!("the cluster has no machine {name}"))
+        self.machines
+            .get(name)
+            .with_context(|| format!("the cluster has no machine {name}"))
     }
 
     /// Joins the DPU's ports with an ordinary bridge, which takes the uplink's addresses: the cluster without a
@@ -148,7 +160,9 @@ impl Cluster {
         let dpu = self.machine(DPU)?;
         dpu.ip(&format!("link del {PATCH}"))?;
         dpu.ip(&addresses(DPU, UPLINK))?;
-        self.machines.values().try_for_each(|machine| machine.ip("neigh flush all"))
+        self.machines
+            .values()
+            .try_for_each(|machine| machine.ip("neigh flush all"))
     }
 
     /// Connects a machine with the switch; the first GPU host with the DPU.
@@ -173,7 +187,10 @@ fn addresses(machine: &str, interface: &str) -> String {
     let nodes = NODES.iter().filter(|node| node.machine == machine);
     let lines = nodes.map(|node| {
         let length = if node.v4 == METADATA { 32 } else { 8 };
-        format!("addr add {}/{length} dev {interface}\naddr add {}/16 dev {interface} nodad\n", node.v4, node.v6)
+        format!(
+            "addr add {}/{length} dev {interface}\naddr add {}/16 dev {interface} nodad\n",
+            node.v4, node.v6
+        )
     });
     lines.collect()
 }

@@ -42,12 +42,23 @@ impl Agent {
     pub fn binary() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os("DPUFW_BIN") {
             let path = PathBuf::from(path);
-            ensure!(path.is_file(), "DPUFW_BIN names {}, which is no file", path.display());
+            ensure!(
+                path.is_file(),
+                "DPUFW_BIN names {}, which is no file",
+                path.display()
+            );
             return Ok(path);
         }
         let own = std::env::current_exe().context("cannot tell where this program lies")?;
-        let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("dpufw")).find(|path| path.is_file());
-        beside.context("there is no dpufw beside this program: build it with `cargo xtask build`, or set DPUFW_BIN")
+        let beside = own
+            .ancestors()
+            .skip(1)
+            .take(2)
+            .map(|folder| folder.join("dpufw"))
+            .find(|path| path.is_file());
+        beside.context(
+            "there is no dpufw beside this program: build it with `cargo xtask build`, or set DPUFW_BIN",
+        )
     }
 
     /// Starts `dpufw run ARGUMENTS` in a namespace and waits until it answers. `prefix` and `label` are part of the
@@ -82,8 +93,16 @@ impl Agent {
     /// As [`Agent::start`].
     pub fn run(&mut self) -> Result<()> {
         let mut command = Command::new(&self.binary);
-        command.arg("run").args(&self.arguments).arg("--socket").arg(self.socket());
-        command.arg("--pin-dir").arg(self.pins.path()).arg("--state-dir").arg(self.places.path().join("state"));
+        command
+            .arg("run")
+            .args(&self.arguments)
+            .arg("--socket")
+            .arg(self.socket());
+        command
+            .arg("--pin-dir")
+            .arg(self.pins.path())
+            .arg("--state-dir")
+            .arg(self.places.path().join("state"));
         // The caller's own session is not in this namespace, so the lock-out guard has nothing to protect here.
         command.env_remove("SSH_CONNECTION");
         let namespace = File::open(&self.namespace)
@@ -93,7 +112,11 @@ impl Agent {
         while !self.answers()? {
             if process.ended()? || Instant::now() >= end {
                 let [_, said] = process.stop();
-                bail!("`dpufw run {}` does not answer; it said: {}", self.arguments.join(" "), said.trim());
+                bail!(
+                    "`dpufw run {}` does not answer; it said: {}",
+                    self.arguments.join(" "),
+                    said.trim()
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -130,7 +153,10 @@ impl Agent {
     /// If it cannot be started or takes too long.
     pub fn ask(&self, arguments: &[&str]) -> Result<Finished> {
         let mut command = Command::new(&self.binary);
-        command.args(arguments).env("DPUFW_SOCKET", self.socket()).env("DPUFW_PIN_DIR", self.pins.path());
+        command
+            .args(arguments)
+            .env("DPUFW_SOCKET", self.socket())
+            .env("DPUFW_PIN_DIR", self.pins.path());
         Process::start(command, None)?.wait(ANSWER)
     }
 
@@ -181,7 +207,9 @@ impl Agent {
     }
 
     fn ended(&mut self) -> Result<()> {
-        let Some(process) = self.process.take() else { return Ok(()) };
+        let Some(process) = self.process.take() else {
+            return Ok(());
+        };
         let finished = process.wait(ANSWER)?;
         ensure!(finished.success(), "the agent ended with {finished}");
         Ok(())
@@ -189,9 +217,15 @@ impl Agent {
 
     fn lines<T: DeserializeOwned>(&self, command: &str, filter: &[&str]) -> Result<Vec<T>> {
         let answer = self.ask(&[&[command, "--json"], filter].concat())?;
-        ensure!(answer.success(), "`dpufw {command} {}`: {answer}", filter.join(" "));
+        ensure!(
+            answer.success(),
+            "`dpufw {command} {}`: {answer}",
+            filter.join(" ")
+        );
         let records = answer.stdout.lines().map(serde_json::from_str);
-        records.collect::<Result<_, _>>().with_context(|| format!("`dpufw {command}` printed {}", answer.stdout))
+        records
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("`dpufw {command}` printed {}", answer.stdout))
     }
 
     fn answers(&self) -> Result<bool> {

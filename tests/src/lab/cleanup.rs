@@ -21,8 +21,11 @@ struct Alive {
     paths: BTreeSet<PathBuf>,
 }
 
-static ALIVE: Mutex<Alive> =
-    Mutex::new(Alive { namespaces: BTreeSet::new(), groups: BTreeSet::new(), paths: BTreeSet::new() });
+static ALIVE: Mutex<Alive> = Mutex::new(Alive {
+    namespaces: BTreeSet::new(),
+    groups: BTreeSet::new(),
+    paths: BTreeSet::new(),
+});
 static START: Once = Once::new();
 
 fn alive() -> MutexGuard<'static, Alive> {
@@ -83,12 +86,17 @@ pub fn remove_all() {
 }
 
 fn delete(name: &str) {
-    let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+    let _ = Command::new("ip")
+        .args(["netns", "del", name])
+        .stderr(Stdio::null())
+        .status();
 }
 
 /// Deletes namespaces whose creator is dead.
 fn sweep() {
-    let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
+    let Ok(entries) = std::fs::read_dir("/run/netns") else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };

@@ -48,16 +48,23 @@ pub(super) fn remove(path: &Path) {
             Err(_) => return,
         };
         match result {
-            Err(error) if error.kind() != ErrorKind::NotFound => std::thread::sleep(Duration::from_millis(50)),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
             _ => return,
         }
     }
 }
 
 fn sweep(parent: &Path, prefix: &str) {
-    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    let Ok(entries) = std::fs::read_dir(parent) else {
+        return;
+    };
     for entry in entries.flatten() {
-        let dead = entry.file_name().to_str().is_some_and(|name| cleanup::creator_is_dead(name, prefix));
+        let dead = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| cleanup::creator_is_dead(name, prefix));
         if dead {
             remove(&entry.path());
         }
