@@ -21,5 +21,6 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     setup::ensure(setup::Level::Build)?;
     setup::ensure(setup::Level::Test)?;
     bpf::object()?;
+    bpf::floor()?;
     lab::run("fw-bench", &args.rest)
 }

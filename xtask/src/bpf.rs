@@ -1,4 +1,4 @@
-//! Compiling the crate `fw-ebpf` to the BPF object.
+//! Compiling the crate `fw-ebpf` to the BPF object, and to the bench's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,22 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds the BPF object if an input changed, and returns its path.
 pub fn object() -> Result<PathBuf> {
+    make("dpufw-bpf", project::bpf_object())
+}
+
+/// Builds the programs that the bench compares with, and returns their object's path.
+pub fn floor() -> Result<PathBuf> {
+    make("dpufw-floor", project::floor_object())
+}
+
+/// Builds one of the crate's binaries and puts it where it is looked for.
+fn make(bin: &str, object: PathBuf) -> Result<PathBuf> {
     let start = Instant::now();
     let rust = Rust::find()?;
     let mut cargo = rust.cargo();
-    compile(&rust, cargo.arg("build"), &[])?;
-    let linked = target_dir().join(TARGET).join("bpf/dpufw-bpf");
+    compile(&rust, cargo.args(["build", "--bin", bin]), &[])?;
+    let linked = target_dir().join(TARGET).join("bpf").join(bin);
     let bytes = without_dwarf(&rust, &linked)?;
-    let object = project::bpf_object();
     let news = if write_if_changed(&object, &bytes)? {
         "new"
     } else {

@@ -75,3 +75,29 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         None => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_after_demo_and_bench_are_theirs() {
+        let parsed = |words: &[&str]| Cli::try_parse_from(words).map(|cli| cli.command);
+        assert!(matches!(
+            parsed(&["xtask", "demo", "--hold"]),
+            Ok(Command::Demo(_))
+        ));
+        assert!(matches!(
+            parsed(&["xtask", "bench", "--quick", "--json", "out.json"]),
+            Ok(Command::Bench(_))
+        ));
+        assert!(parsed(&["xtask", "build", "--quick"]).is_err());
+    }
+
+    #[test]
+    fn vm_wants_to_know_what_to_run() {
+        assert!(Cli::try_parse_from(["xtask", "vm"]).is_err());
+        assert!(Cli::try_parse_from(["xtask", "vm", "--smoke"]).is_ok());
+        assert!(Cli::try_parse_from(["xtask", "vm", "--test", "packets", "--kernel", "6.12"]).is_ok());
+    }
+}

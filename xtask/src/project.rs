@@ -21,6 +21,11 @@ pub fn bpf_object() -> PathBuf {
     store().join("bpf/dpufw.bpf.o")
 }
 
+/// The BPF object that the bench compares with.
+pub fn floor_object() -> PathBuf {
+    store().join("bpf/floor.bpf.o")
+}
+
 /// Where cargo puts what it builds for the host.
 pub fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(store, |folder| root().join(folder))

@@ -5,6 +5,9 @@ use std::fmt;
 use annotate_snippets::{AnnotationKind, Level as Title, Renderer, Snippet, renderer::DecorStyle};
 use serde::Serialize;
 
+/// Findings that are printed; `--json` has all.
+const MAX_RENDERED: usize = 100;
+
 /// A range of bytes in a policy's text, the end excluded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Span {
@@ -171,13 +174,8 @@ impl Diagnostics {
     /// The findings for `--json`.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
-        self.items.iter().map(|item| self.report(item)).collect()
-    }
-
-    /// Line and column of a byte, both from 1; columns count characters.
-    #[must_use]
-    pub fn line_column(&self, byte: usize) -> (usize, usize) {
-        line_column(&self.text, byte)
+        let index = LineIndex::new(&self.text);
+        self.items.iter().map(|item| self.report(&index, item)).collect()
     }
 
     fn render_one(&self, renderer: &Renderer, item: &Diagnostic) -> String {
@@ -205,9 +203,9 @@ impl Diagnostics {
         renderer.render(&[group])
     }
 
-    fn report(&self, item: &Diagnostic) -> Report {
-        let (line, column) = self.line_column(item.span.start);
-        let (end_line, end_column) = self.line_column(item.span.end);
+    fn report(&self, index: &LineIndex<'_>, item: &Diagnostic) -> Report {
+        let (line, column) = index.place(item.span.start);
+        let (end_line, end_column) = index.place(item.span.end);
         Report {
             file: self.file.clone(),
             line,
@@ -240,12 +238,45 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Line and column of a byte of `text`, both from 1; columns count characters.
-pub(crate) fn line_column(text: &str, byte: usize) -> (usize, usize) {
-    let before = &text[..text.floor_char_boundary(byte.min(text.len()))];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
-    (line, column)
+/// Where the lines of a text begin.
+struct LineIndex<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> LineIndex<'t> {
+    fn new(text: &'t str) -> Self {
+        let behind = text.match_indices('\n').map(|(byte, _)| byte + 1);
+        Self { text, starts: std::iter::once(0).chain(behind).collect() }
+    }
+
+    /// Line and column of a byte, both from 1; columns count characters.
+    fn place(&self, byte: usize) -> (usize, usize) {
+        let byte = self.text.floor_char_boundary(byte.min(self.text.len()));
+        let line = self.starts.partition_point(|start| *start <= byte);
+        let start = self.starts.get(line.wrapping_sub(1)).copied().unwrap_or(0);
+        (line, self.text[start..byte].chars().count() + 1)
+    }
+}
+
+/// Line numbers of places that come in order.
+#[derive(Default)]
+pub(crate) struct LineCounter {
+    byte: usize,
+    breaks: usize,
+}
+
+impl LineCounter {
+    /// The line of a byte, from 1.
+    pub(crate) fn line(&mut self, text: &str, byte: usize) -> usize {
+        if byte < self.byte {
+            *self = Self::default();
+        }
+        let between = &text.as_bytes()[self.byte..byte.min(text.len())];
+        self.breaks += between.iter().filter(|byte| **byte == b'\n').count();
+        self.byte = byte.min(text.len());
+        self.breaks + 1
+    }
 }
 
 /// The span as a range that lies in the text, on character borders.

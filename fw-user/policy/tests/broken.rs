@@ -2,6 +2,7 @@
 //! `INSTA_UPDATE=always cargo test -p fw-policy --test broken`.
 
 use fw_policy::{Diagnostics, Level, check};
+use proptest::prelude::*;
 
 /// A policy that is sound but for what a case puts into it.
 const ZONES: &str = "version: 1\nzones: { gpu: [10.10.0.0/16], storage: [10.20.0.0/16] }\n";
@@ -237,5 +238,48 @@ fn a_large_file_is_refused_in_no_time() {
     let findings = findings(&format!("version: 1\nzones:\n{}rules: []\n", keys.concat()));
     // One for each zone, and the warning about the empty list of rules.
     assert_eq!(findings.items.len(), 50_001);
+    assert_eq!(findings.reports().len(), 50_001);
+    assert!(findings.render(false).ends_with("and 49901 more"));
     assert!(check(&"#".repeat(17 << 20), "policy.yaml").is_err());
+}
+
+/// A text that is nearly a policy: pieces of the language and of YAML in a random order, or an example with a few
+/// characters changed.
+fn nearly_a_policy() -> impl Strategy<Value = String> {
+    const EXAMPLE: &str = include_str!("../../../policies/dpu-inline.yaml");
+    let pieces = [
+        "version: 1\n", "zones:", "rules:", "expect:", "link:", "services:", "default:", "\n", "\n  ", "  - ", "{ ", " }", "[", "]",
+        ", ", ": ", "name: a", "allow", "deny", "from", "to: self", "between", "10.0.0.0/8", "\"fd00::/8\"", "tcp/22", "tcp/1-", "icmp/",
+        "vlan: 5", "flow: tcp a b:1", "is: allow", "- ", "'", "\"", "#", "&x", "*x", "!t", "|", ">", "\t", "\r\n", "ä", "\u{feff}",
+        "---", "...", "? ", "%", "@", "\0", "~", "self", "any", "a", "[[[[[[[[", "{{{{{{{{",
+    ];
+    let soup = prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..60).prop_map(|pieces| pieces.concat());
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(pieces.to_vec())), 1..6);
+    let changed = changes.prop_map(|changes| {
+        let mut text: Vec<char> = EXAMPLE.chars().collect();
+        for (place, piece) in changes {
+            let at = place.index(text.len());
+            text.splice(at..at + 1, piece.chars());
+        }
+        text.into_iter().collect()
+    });
+    prop_oneof![soup, changed]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_the_checker_panic(text in nearly_a_policy()) {
+        let result = check(&text, "policy.yaml");
+        if let Err(findings) = &result {
+            prop_assert!(findings.has_errors());
+        }
+        let findings = result.map_or_else(|findings| findings, |(_, warnings)| warnings);
+        let lines = text.matches('\n').count() + 1;
+        for report in findings.reports() {
+            prop_assert!(report.line <= report.end_line && report.end_line <= lines, "{report:?}");
+        }
+        prop_assert_eq!(findings.render(false).is_empty(), findings.items.is_empty());
+    }
 }

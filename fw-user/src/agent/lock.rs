@@ -3,13 +3,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::exit::Failure;
 
 /// Lock files of pin directories live here: the bpf file system holds no plain files.
 const RUN_DIR: &str = "/run/dpufw";
+
+/// How long a lock is tried for, and the pause between two tries.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// Locks that live as long as this value and the process. The files stay: removing one would let two agents hold a lock
 /// of the same name.
@@ -69,15 +75,25 @@ fn take(path: &Path) -> Result<Flock<File>, Failure> {
         .write(true)
         .open(path)
         .map_err(cannot)?;
-    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, errno)| {
-        if errno == nix::errno::Errno::EWOULDBLOCK {
-            held(path, file)
-        } else {
-            cannot(errno.into())
-        }
+    let mut lock = wait(file).map_err(|(file, errno)| match errno {
+        Errno::EWOULDBLOCK => held(path, file),
+        _ => cannot(errno.into()),
     })?;
     write_pid(&mut lock).map_err(cannot)?;
     Ok(lock)
+}
+
+/// Tries for a moment: a predecessor that was told to stop, or was killed, may still be on its way out.
+fn wait(mut file: File) -> Result<Flock<File>, (File, Errno)> {
+    let mut tries = PATIENCE.as_millis() / PAUSE.as_millis();
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((file, Errno::EWOULDBLOCK)) if tries > 0 => file,
+            result => return result,
+        };
+        tries -= 1;
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn write_pid(file: &mut File) -> std::io::Result<()> {

@@ -40,7 +40,9 @@ impl Handler for Service {
             Request::Drops { filter, follow } => drops(agent, &filter, follow, replies).await,
             Request::Detach => {
                 let ports = agent.detach().await?;
-                send(replies, Reply::Detached { ports }).await
+                send(replies, Reply::Detached { ports }).await?;
+                // The connection ends with the process: then the client knows that the locks are free.
+                std::future::pending().await
             }
         }
     }

@@ -23,6 +23,8 @@ use crate::telemetry::{FlowLog, Names};
 
 /// Denied packets reported per CPU and 67 ms.
 const EVENTS_PER_WINDOW: u32 = 32;
+/// How long running connections are adopted after a start without state.
+const COLD_START: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A started agent with what its tasks need.
 pub struct Started {
@@ -118,6 +120,11 @@ impl Agent {
             .map(|chosen| self.apply_first(chosen.policy, own, previous))
             .transpose()?;
         self.save(in_force.as_ref());
+        if !self.took_over {
+            // The first start, or the first after a reboot: connections run that no table knows, the operator's among them.
+            let now = crate::dataplane::coarse_now();
+            self.tables.set_pickup_until(now + COLD_START.as_nanos() as u64);
+        }
         if let Some(plane) = lock(&self.plane).as_mut() {
             *lock(&self.ports) = attach(plane, &self.config, links)?;
         }

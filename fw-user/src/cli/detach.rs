@@ -1,6 +1,7 @@
 //! `dpufw detach`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use nix::net::if_::if_nameindex;
@@ -10,6 +11,9 @@ use crate::agent::{DEFAULT_PIN_DIR, Locks, versioned};
 use crate::control::{Client, Reply, Request};
 use crate::dataplane::{Attachment, DataPlaneError, detach_all, list_attached};
 use crate::exit::{Exit, Failure, chain};
+
+/// How long the agent may take to stop.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Take the firewall down: programs, policy and flows
 ///
@@ -70,10 +74,16 @@ impl Detach {
     }
 
     async fn ask_agent(&self) -> anyhow::Result<Vec<String>> {
-        match ask(&self.agent, &Request::Detach).await? {
-            Reply::Detached { ports } => Ok(ports),
-            other => Err(unexpected(&other)),
-        }
+        let mut client = Client::connect(&self.agent.socket).await?;
+        client.request(&Request::Detach).await?;
+        let ports = match client.reply().await? {
+            Some(Reply::Detached { ports }) => ports,
+            Some(other) => return Err(unexpected(&other)),
+            None => return Err(Failure::no_agent("the agent gave no answer").into()),
+        };
+        // The agent closes the connection when it has gone; that it takes its time changes nothing of what it did.
+        let _ = tokio::time::timeout(FAREWELL, client.reply()).await;
+        Ok(ports)
     }
 
     fn take_down(&self) -> Result<Vec<String>, Failure> {

@@ -69,6 +69,11 @@ impl ControlPage {
         unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset_of!(Control, clock)).cast()) }
     }
 
+    pub fn pickup_until(&self) -> &AtomicU64 {
+        // SAFETY: as for the generation.
+        unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset_of!(Control, pickup_until)).cast()) }
+    }
+
     pub fn events_per_window(&self) -> &AtomicU32 {
         // SAFETY: as for the generation.
         unsafe {
@@ -86,6 +91,7 @@ impl ControlPage {
         Control {
             generation: self.generation().load(Ordering::Acquire),
             clock: self.clock().load(Ordering::Relaxed),
+            pickup_until: self.pickup_until().load(Ordering::Relaxed),
             events_per_window: self.events_per_window().load(Ordering::Relaxed),
             ..Control::default()
         }

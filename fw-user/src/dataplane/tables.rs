@@ -105,6 +105,11 @@ impl Tables {
         self.control.events_per_window().store(events, Ordering::Relaxed);
     }
 
+    /// Sets until when TCP connections are adopted that were running before the data plane; coarse monotonic ns, 0: never.
+    pub fn set_pickup_until(&self, ns: u64) {
+        self.control.pickup_until().store(ns, Ordering::Relaxed);
+    }
+
     /// Sets the time of programs that were loaded with [`super::Options::clock_override`]; ns.
     pub fn set_clock(&self, ns: u64) {
         self.control.clock().store(ns, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use fw_user::control::Status;
 use fw_user::exit::{Exit, Failure, exit_of};
 use nix::unistd::Uid;
 
@@ -165,8 +166,8 @@ fn titles(agents: &Agents, start: Instant) -> Result<Vec<(&'static str, String)>
         let status = agent.status()?;
         ensure!(
             status.healthy(),
-            "the agent on {machine} is degraded: {}",
-            status.degraded.join("; ")
+            "the agent on {machine} is not healthy: {}",
+            faults(&status).join("; ")
         );
         let ports: Vec<_> = status
             .ports
@@ -187,6 +188,12 @@ fn titles(agents: &Agents, start: Instant) -> Result<Vec<(&'static str, String)>
         ));
     }
     Ok(titles)
+}
+
+fn faults(status: &Status) -> Vec<String> {
+    let uncovered = status.coverage.iter().filter(|line| line.alarm);
+    let uncovered = uncovered.map(|line| format!("{} is up and not covered", line.interface));
+    status.degraded.iter().cloned().chain(uncovered).collect()
 }
 
 fn report(titles: &[(&str, String)], outcomes: &[Outcome]) -> Exit {

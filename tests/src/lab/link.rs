@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use super::Namespace;
 
 /// One end of a pair.
+#[expect(clippy::struct_excessive_bools, reason = "each is a feature of an interface, on or off")]
 #[derive(Clone, Debug)]
 pub struct End<'a> {
     namespace: &'a Namespace,
@@ -117,6 +118,5 @@ impl Veth {
 }
 
 fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

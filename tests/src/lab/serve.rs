@@ -102,7 +102,7 @@ impl UdpEcho {
             .with_context(|| format!("cannot bind udp {address} in {}", namespace.name()))?;
         socket.set_read_timeout(Some(TICK))?;
         let worker = Worker::start(move |stop| {
-            let mut datagram = [0; 65536];
+            let mut datagram = vec![0; 65536];
             while !stop.load(Ordering::Relaxed) {
                 match socket.recv_from(&mut datagram) {
                     Ok((length, from)) => drop(socket.send_to(&datagram[..length], from)),

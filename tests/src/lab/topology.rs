@@ -49,6 +49,7 @@ impl Host {
 }
 
 /// What a scene is made of.
+#[expect(clippy::struct_excessive_bools, reason = "each is a feature of an interface, on or off")]
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The client's NIC leaves checksums and segments to "hardware".

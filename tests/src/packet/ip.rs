@@ -53,9 +53,8 @@ impl Packet {
     fn assemble_v6(&self, src: [u8; 16], dst: [u8; 16], part: &[u8], more: bool) -> Vec<u8> {
         let mut chain = self.extensions.clone();
         if let Some(fragment) = self.fragment {
-            let [a, b] = (fragment.from as u16 & !7 | u16::from(more)).to_be_bytes();
-            let [c, d, e, f] = fragment.id.to_be_bytes();
-            chain.push((FRAGMENT_HEADER, vec![0, a, b, c, d, e, f]));
+            let offset = (fragment.from as u16 & !7 | u16::from(more)).to_be_bytes();
+            chain.push((FRAGMENT_HEADER, [&[0], &offset[..], &fragment.id.to_be_bytes()].concat()));
         }
         let mut body = Vec::new();
         let mut numbers = chain.iter().map(|(number, _)| *number).chain([self.transport.protocol(true)]);

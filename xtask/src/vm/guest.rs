@@ -20,8 +20,8 @@ pub const BEGIN: &str = "dpufw-guest-begin";
 pub const END: &str = "dpufw-guest-end";
 
 impl Guest {
-    /// Packs `programs`, which run one after the other once `modules` are loaded.
-    pub fn pack(kernel: &Kernel, programs: &[PathBuf], modules: &[String]) -> Result<Self> {
+    /// Packs `programs`, which run with `args` one after the other once `modules` are loaded.
+    pub fn pack(kernel: &Kernel, programs: &[PathBuf], args: &[String], modules: &[String]) -> Result<Self> {
         let guest = Self {
             folder: project::store().join(format!("vm/guest-{}", std::process::id())),
         };
@@ -32,7 +32,7 @@ impl Guest {
         let busybox =
             shell::find_in_path("busybox").context("busybox is missing: run `cargo xtask setup`")?;
         copy(&busybox, &root.join("bin/busybox"))?;
-        let runs = guest.add_programs(programs)?;
+        let runs = guest.add_programs(programs, args)?;
         let loads = guest.add_modules(kernel, modules)?;
         let init = root.join("init");
         fs::write(&init, init_script(&loads, &runs)).with_context(|| init.display().to_string())?;
@@ -51,8 +51,8 @@ impl Guest {
     }
 
     /// Copies programs with their libraries and returns the script's lines that run them.
-    fn add_programs(&self, programs: &[PathBuf]) -> Result<String> {
-        let mut lines = String::new();
+    fn add_programs(&self, programs: &[PathBuf], args: &[String]) -> Result<String> {
+        let mut lines = Vec::new();
         for program in programs {
             let name = program
                 .file_name()
@@ -64,11 +64,12 @@ impl Guest {
             for library in libraries(program)? {
                 copy(&library, &inside(&self.root(), &library))?;
             }
-            lines += "./";
-            lines += &name;
-            lines += " --show-output --color never 2>&1 || code=$?\n";
+            let args: String = args.iter().map(|arg| quoted(arg)).collect();
+            lines.push(format!(
+                "./{name} --show-output --color never{args} 2>&1 || code=$?\n"
+            ));
         }
-        Ok(lines)
+        Ok(lines.concat())
     }
 
     /// Copies modules and returns the script's lines that load them.
@@ -128,6 +129,11 @@ fn init_script(load_modules: &str, run_programs: &str) -> String {
          echo {END} $code\n\
          $b poweroff -f\n"
     )
+}
+
+/// A word that the guest's shell takes as it is, with a space before it.
+fn quoted(word: &str) -> String {
+    format!(" '{}'", word.replace('\'', r"'\''"))
 }
 
 /// The shared libraries that a program needs, with the loader itself.

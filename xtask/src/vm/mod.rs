@@ -37,6 +37,9 @@ pub struct Args {
     /// Load this kernel module, and those it needs, first (repeatable).
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
+    /// Handed to the test programs.
+    #[arg(last = true)]
+    rest: Vec<String>,
 }
 
 /// The test target that `--smoke` stands for.
@@ -53,7 +56,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let programs = targets.map(test::executable).collect::<Result<Vec<PathBuf>>>()?;
     let kernel = kernel::ensure(&args.kernel)?;
     let start = Instant::now();
-    let guest = Guest::pack(&kernel, &programs, &args.modules)?;
+    let guest = Guest::pack(&kernel, &programs, &args.rest, &args.modules)?;
     say("vm", format_args!("booting {} under emulation", kernel.release));
     let code = qemu::boot(&kernel, guest.image(), LIMIT)?;
     say(

@@ -7,7 +7,7 @@ use fw_common::abi::Reason;
 use super::fields::{self, Fields};
 use super::sections;
 use super::zones::{self, Zones};
-use crate::diagnostic::{Diagnostic, Diagnostics, line_column};
+use crate::diagnostic::{Diagnostic, Diagnostics, LineCounter};
 use crate::flow::{Endpoint, FlowSpec};
 use crate::model::{Expectation, Rule, RuleAction, ZoneKind};
 use crate::names;
@@ -25,10 +25,11 @@ pub(super) fn read(
     let Some(node) = section else { return Vec::new() };
     match &node.value {
         Value::Empty => Vec::new(),
-        Value::List(items) => items
-            .iter()
-            .filter_map(|item| expectation(item, zones, rules, findings))
-            .collect(),
+        Value::List(items) => {
+            let mut lines = LineCounter::default();
+            let read = items.iter().filter_map(|item| expectation(item, zones, rules, &mut lines, findings));
+            read.collect()
+        }
         _ => {
             let message = "`expect` is a list (`- { flow: tcp a b:22, is: allow }`)";
             findings.push(fields::wrong_type(node, message, "a list"));
@@ -41,6 +42,7 @@ fn expectation(
     node: &Node,
     zones: &Zones,
     rules: &[Rule],
+    lines: &mut LineCounter,
     findings: &mut Diagnostics,
 ) -> Option<Expectation> {
     let fields = Fields::read(node, "an expectation", KEYS, findings)?;
@@ -72,7 +74,7 @@ fn expectation(
         },
         rule,
         reason,
-        line: line_column(&findings.text, node.span.start).0,
+        line: lines.line(&findings.text, node.span.start),
         span: flow_node.span,
     })
 }

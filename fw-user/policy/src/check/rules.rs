@@ -6,7 +6,7 @@ use super::fields::{self, Fields};
 use super::matches;
 use super::services::Services;
 use super::zones::{self, Zones};
-use crate::diagnostic::{Diagnostic, Diagnostics, Span, line_column};
+use crate::diagnostic::{Diagnostic, Diagnostics, LineCounter, Span};
 use crate::model::{Direction, Rule, RuleAction, ZoneIndex, ZoneKind};
 use crate::names;
 use crate::yaml::{Node, Value};
@@ -55,7 +55,7 @@ pub(super) fn read(
         services,
         names: HashMap::new(),
         ids: HashMap::new(),
-        lines: Lines::default(),
+        lines: LineCounter::default(),
     };
     let mut rules = Vec::with_capacity(items.len());
     for item in items {
@@ -70,25 +70,7 @@ struct Reader<'a> {
     services: &'a Services,
     names: HashMap<String, Span>,
     ids: HashMap<u32, String>,
-    lines: Lines,
-}
-
-/// Line numbers of places that come in order, without counting from the start each time.
-#[derive(Default)]
-struct Lines {
-    byte: usize,
-    line: usize,
-}
-
-impl Lines {
-    fn line(&mut self, text: &str, byte: usize) -> usize {
-        if byte < self.byte {
-            return line_column(text, byte).0;
-        }
-        self.line += text[self.byte..byte].matches('\n').count();
-        self.byte = byte;
-        self.line + 1
-    }
+    lines: LineCounter,
 }
 
 impl Reader<'_> {
