@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -67,11 +68,11 @@ pub fn status(command: &mut Command) -> Result<ExitStatus> {
         .with_context(|| format!("cannot run `{}`", line(command)))
 }
 
-/// Runs `command` in this program's place, as far as the caller can tell: same terminal, same exit code.
+/// Puts `command` in this program's place. So after Ctrl-C the shell waits until it has cleaned up, and its exit code is
+/// the caller's. Returns only if that fails.
 pub fn become_like(command: &mut Command) -> Result<ExitCode> {
-    let status = status(command)?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(ExitCode::from(code.unwrap_or(1)))
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot run `{}`", line(command)))
 }
 
 /// What `command` prints on stdout; its stderr is part of the error if it fails.

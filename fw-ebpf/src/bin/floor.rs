@@ -72,17 +72,19 @@ static FLOWS6: HashMap<Key6, Flow, 131_073> = HashMap::new();
 #[unsafe(no_mangle)]
 static OUT_IFINDEX: Global<u32> = Global::new(0);
 
+/// Takes the key by value: a promoted constant such as `&0` may be merged with [`OUT_IFINDEX`], which is 0 until the loader
+/// changes it.
 #[inline(always)]
-fn lookup<M, K, V>(map: &'static M, key: &K) -> Option<NonNull<V>> {
+fn lookup<M, K, V>(map: &'static M, key: K) -> Option<NonNull<V>> {
     let map: *mut c_void = core::ptr::from_ref(map).cast_mut().cast();
     // SAFETY: the helper reads `key_size` bytes, the size of K by the map's definition above, and returns null or a
     // pointer to a value of the size of V; the verifier checks both.
-    NonNull::new(unsafe { bpf_map_lookup_elem(map, core::ptr::from_ref(key).cast()) }.cast())
+    NonNull::new(unsafe { bpf_map_lookup_elem(map, (&raw const key).cast()) }.cast())
 }
 
 #[inline(always)]
 fn count(slot: u32) {
-    if let Some(count) = lookup::<_, u32, u64>(&COUNTS, &slot) {
+    if let Some(count) = lookup::<_, u32, u64>(&COUNTS, slot) {
         // SAFETY: a per-CPU element of eight bytes; only this CPU writes it.
         unsafe { *count.as_ptr() += 1 };
     }
@@ -119,8 +121,8 @@ pub fn floor_sink(_ctx: XdpContext) -> u32 {
 pub fn floor_lookup(ctx: XdpContext) -> u32 {
     let header = Header { start: ctx.data(), end: ctx.data_end() };
     let flow = match header.half(12) {
-        Some(0x0800) => header.key4().and_then(|key| lookup::<_, Key4, Flow>(&FLOWS4, &key)),
-        Some(0x86dd) => header.key6().and_then(|key| lookup::<_, Key6, Flow>(&FLOWS6, &key)),
+        Some(0x0800) => header.key4().and_then(|key| lookup::<_, Key4, Flow>(&FLOWS4, key)),
+        Some(0x86dd) => header.key6().and_then(|key| lookup::<_, Key6, Flow>(&FLOWS6, key)),
         _ => None,
     };
     let Some(flow) = flow else {
@@ -135,12 +137,12 @@ pub fn floor_lookup(ctx: XdpContext) -> u32 {
 /// Sends the next frame of this CPU's part of the list back out of the interface it "came in" by.
 #[xdp]
 pub fn floor_generate(ctx: XdpContext) -> u32 {
-    let Some(turn) = lookup::<_, u32, Turn>(&TURN, &0) else { return xdp_code::DROP };
+    let Some(turn) = lookup::<_, u32, Turn>(&TURN, 0) else { return xdp_code::DROP };
     // SAFETY: a per-CPU element of the size of Turn; only this CPU writes it while it generates.
     let turn = unsafe { &mut *turn.as_ptr() };
     let index = turn.first + turn.next;
     turn.next = if turn.next + 1 < turn.count { turn.next + 1 } else { 0 };
-    let Some(frame) = lookup::<_, u32, Frame>(&FRAMES, &index) else { return xdp_code::DROP };
+    let Some(frame) = lookup::<_, u32, Frame>(&FRAMES, index) else { return xdp_code::DROP };
     // SAFETY: the helper reads FRAME_BYTES bytes of the element, which is that long, and checks the packet's length.
     let stored = unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, frame.as_ptr().cast(), FRAME_BYTES) };
     if stored == 0 { xdp_code::TX } else { xdp_code::DROP }

@@ -163,11 +163,12 @@ impl Diagnostics {
             Renderer::plain()
         };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
-        let texts: Vec<String> = self
-            .items
-            .iter()
-            .map(|item| self.render_one(&renderer, item))
-            .collect();
+        let shown = self.items.iter().take(MAX_RENDERED);
+        let mut texts: Vec<String> = shown.map(|item| self.render_one(&renderer, item)).collect();
+        let more = self.items.len().saturating_sub(MAX_RENDERED);
+        if more > 0 {
+            texts.push(format!("and {more} more"));
+        }
         texts.join("\n\n")
     }
 
@@ -247,7 +248,10 @@ struct LineIndex<'t> {
 impl<'t> LineIndex<'t> {
     fn new(text: &'t str) -> Self {
         let behind = text.match_indices('\n').map(|(byte, _)| byte + 1);
-        Self { text, starts: std::iter::once(0).chain(behind).collect() }
+        Self {
+            text,
+            starts: std::iter::once(0).chain(behind).collect(),
+        }
     }
 
     /// Line and column of a byte, both from 1; columns count characters.
@@ -272,9 +276,12 @@ impl LineCounter {
         if byte < self.byte {
             *self = Self::default();
         }
-        let between = &text.as_bytes()[self.byte..byte.min(text.len())];
-        self.breaks += between.iter().filter(|byte| **byte == b'\n').count();
-        self.byte = byte.min(text.len());
+        let end = byte.min(text.len());
+        // Spans lie on character borders.
+        self.breaks += text
+            .get(self.byte..end)
+            .map_or(0, |between| between.matches('\n').count());
+        self.byte = end;
         self.breaks + 1
     }
 }

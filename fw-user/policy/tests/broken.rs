@@ -243,23 +243,26 @@ fn a_large_file_is_refused_in_no_time() {
     assert!(check(&"#".repeat(17 << 20), "policy.yaml").is_err());
 }
 
+/// Pieces of the language and of YAML, with U+001F between them.
+const PIECES: &str = "version: 1\n\u{1f}zones:\u{1f}rules:\u{1f}expect:\u{1f}link:\u{1f}services:\u{1f}default:\u{1f}\n\u{1f}\n  \
+    \u{1f}  - \u{1f}{ \u{1f} }\u{1f}[\u{1f}]\u{1f}, \u{1f}: \u{1f}name: a\u{1f}allow\u{1f}deny\u{1f}from\u{1f}to: self\
+    \u{1f}between\u{1f}10.0.0.0/8\u{1f}\"fd00::/8\"\u{1f}tcp/22\u{1f}tcp/1-\u{1f}icmp/\u{1f}vlan: 5\u{1f}flow: tcp a b:1\
+    \u{1f}is: allow\u{1f}- \u{1f}'\u{1f}\"\u{1f}#\u{1f}&x\u{1f}*x\u{1f}!t\u{1f}|\u{1f}>\u{1f}\t\u{1f}\r\n\u{1f}ä\u{1f}\u{feff}\
+    \u{1f}---\u{1f}...\u{1f}? \u{1f}%\u{1f}@\u{1f}\0\u{1f}~\u{1f}self\u{1f}any\u{1f}a\u{1f}[[[[[[[[\u{1f}{{{{{{{{";
+
 /// A text that is nearly a policy: pieces of the language and of YAML in a random order, or an example with a few
 /// characters changed.
 fn nearly_a_policy() -> impl Strategy<Value = String> {
     const EXAMPLE: &str = include_str!("../../../policies/dpu-inline.yaml");
-    let pieces = [
-        "version: 1\n", "zones:", "rules:", "expect:", "link:", "services:", "default:", "\n", "\n  ", "  - ", "{ ", " }", "[", "]",
-        ", ", ": ", "name: a", "allow", "deny", "from", "to: self", "between", "10.0.0.0/8", "\"fd00::/8\"", "tcp/22", "tcp/1-", "icmp/",
-        "vlan: 5", "flow: tcp a b:1", "is: allow", "- ", "'", "\"", "#", "&x", "*x", "!t", "|", ">", "\t", "\r\n", "ä", "\u{feff}",
-        "---", "...", "? ", "%", "@", "\0", "~", "self", "any", "a", "[[[[[[[[", "{{{{{{{{",
-    ];
-    let soup = prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..60).prop_map(|pieces| pieces.concat());
-    let changes = prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(pieces.to_vec())), 1..6);
+    let pieces: Vec<&str> = PIECES.split('\u{1f}').collect();
+    let soup =
+        prop::collection::vec(prop::sample::select(pieces.clone()), 0..60).prop_map(|pieces| pieces.concat());
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(pieces)), 1..6);
     let changed = changes.prop_map(|changes| {
         let mut text: Vec<char> = EXAMPLE.chars().collect();
         for (place, piece) in changes {
             let at = place.index(text.len());
-            text.splice(at..at + 1, piece.chars());
+            text.splice(at..=at, piece.chars());
         }
         text.into_iter().collect()
     });

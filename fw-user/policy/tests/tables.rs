@@ -307,10 +307,18 @@ fn the_first_rule_wins_among_many_services() {
     let mut text = "version: 1\nzones: { a: [10.0.0.0/8], b: [11.0.0.0/8] }\nrules:\n".to_owned();
     for rule in 0..80_u32 {
         let action = if rule % 3 == 0 { "deny" } else { "allow" };
-        let ends = if rule % 4 == 0 { "from: any, to: any" } else { "between: [a, b]" };
+        let ends = if rule % 4 == 0 {
+            "from: any, to: any"
+        } else {
+            "between: [a, b]"
+        };
         let port = 100 + rule * 7 % 40 * 3;
         let more = if rule % 9 == 8 { ", udp/50-300" } else { "" };
-        let _ = writeln!(text, "  - {{ name: r{rule}, {action}: [tcp/{port}-{}{more}], {ends} }}", port + rule % 5);
+        let _ = writeln!(
+            text,
+            "  - {{ name: r{rule}, {action}: [tcp/{port}-{}{more}], {ends} }}",
+            port + rule % 5
+        );
     }
     let policy = read(&text);
     let tables = compile(&policy, &environment(&[])).expect("it is small");

@@ -9,7 +9,7 @@ use super::ethtool::{VlanOffload, rx_vlan, rx_vlan_off, tx_vlan};
 use super::links::LinkFacts;
 use super::ports::{Engine, Mode, PortSpec};
 use crate::control::PortStatus;
-use crate::dataplane::{Attachment, DataPlane, Hook, Means, PortPlan};
+use crate::dataplane::{Attachment, DataPlane, DataPlaneError, Hook, Means, PortPlan};
 use crate::exit::{Failure, chain};
 
 /// `ARPHRD_*` (`linux/if_arp.h`).
@@ -159,7 +159,7 @@ fn attach_port(plane: &mut DataPlane, port: &mut Port, mut entry: PortConfig) ->
     match plane.attach(&plan(port)) {
         Ok(_) => Ok(()),
         Err(error) if error.suggests_tc() && port.engine == Engine::Xdp => {
-            let note = format!("tc runs instead of xdp: {}", chain(&error));
+            let note = format!("tc runs instead of xdp: {}", why(&error));
             tracing::warn!("{}: {note}", port.spec.name);
             port.notes.push(note);
             port.engine = Engine::Tc;
@@ -171,6 +171,14 @@ fn attach_port(plane: &mut DataPlane, port: &mut Port, mut entry: PortConfig) ->
                 .map_err(|error| refused(&error))
         }
         Err(error) => Err(refused(&error)),
+    }
+}
+
+/// The cause alone: the note says by itself what was done about it.
+fn why(error: &DataPlaneError) -> String {
+    match error {
+        DataPlaneError::NoXdp { why, source, .. } => format!("{why} ({source})"),
+        other => chain(other),
     }
 }
 
@@ -198,7 +206,7 @@ fn give_up_others(plane: &mut DataPlane, ports: &[Port]) -> Result<(), Failure> 
     Ok(())
 }
 
-pub(super) fn refused(error: &crate::dataplane::DataPlaneError) -> Failure {
+pub(super) fn refused(error: &DataPlaneError) -> Failure {
     let text = chain(error);
     if error.is_absence() {
         Failure::no_agent(text)

@@ -10,6 +10,8 @@ pub enum Part {
     Policy,
     /// The last good policy on disk.
     LastGood,
+    /// The state directory itself.
+    StateDir,
     /// Other files in the state directory.
     State,
     /// The flow log.

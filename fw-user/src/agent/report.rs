@@ -14,9 +14,9 @@ use super::coverage::{self, Facts};
 use super::faults::Part;
 use super::links::{self, LinkFacts};
 use crate::control::{DropCount, FlowCount, FlowTotals, PolicyStatus, Status, TableStatus};
-use crate::dataplane::Attachment;
+use crate::dataplane::{Attachment, coarse_now};
 use crate::exit::chain;
-use crate::telemetry::{FlowGauge, Snapshot, Table};
+use crate::telemetry::{Snapshot, Table};
 
 /// The tables: kind, family, map.
 const TABLES: [(Table, u8, &str); 4] = [
@@ -60,6 +60,7 @@ impl Agent {
             mode: self.config.mode.name().to_owned(),
             pin_dir: self.config.pins().display().to_string(),
             took_over: self.took_over,
+            adopting_s: self.adopting_s(),
             policy,
             ports: ports.iter().map(|port| attach::status(port, &attached)).collect(),
             flows: self.flow_counts(),
@@ -83,6 +84,11 @@ impl Agent {
                 .push("no policy is in force: everything is dropped".to_owned());
         }
         status
+    }
+
+    fn adopting_s(&self) -> u64 {
+        let until = self.tables.control().pickup_until;
+        until.saturating_sub(coarse_now()).div_ceil(1_000_000_000)
     }
 
     fn attached(&self) -> Vec<Attachment> {
@@ -164,31 +170,17 @@ impl Agent {
 
     /// What the metrics are made of.
     pub async fn snapshot(&self) -> Snapshot {
-        let policy = policy_status(self.policy.lock().await.as_ref());
-        tokio::task::block_in_place(|| self.snapshot_of(&policy))
-    }
-
-    fn snapshot_of(&self, policy: &PolicyStatus) -> Snapshot {
+        let status = self.status().await;
         let counters = self.counted(self.tables.counters()).unwrap_or_default();
         let known = |(number, count)| Reason::from_number(number).map(|reason| (reason, count));
-        let gauge = |((table, family, state), count): (&(Table, u8, &'static str), &u64)| FlowGauge {
-            table: table.name(),
-            state,
-            family: *family,
-            count: *count,
-        };
-        let capacity = self
-            .table_status()
-            .into_iter()
-            .map(|table| (table.table, table.family, table.capacity));
         Snapshot {
             counters: counters.into_iter().filter_map(known).collect(),
-            flows: lock(&self.flow_counts).iter().map(gauge).collect(),
-            capacity: capacity.collect(),
-            totals: totals(&self.flow_totals(), self.totals.strange_events.get()),
-            generation: policy.generation,
-            policy_age_s: policy.age_s,
-            degraded: !self.faults.list().is_empty(),
+            degraded: !status.healthy(),
+            totals: totals(&status.totals, self.totals.strange_events.get()),
+            generation: status.policy.generation,
+            policy_age_s: status.policy.age_s,
+            flows: status.flows,
+            tables: status.tables,
         }
     }
 }

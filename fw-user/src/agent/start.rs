@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fw_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
@@ -17,14 +18,14 @@ use super::last_good::LastGood;
 use super::links::LinkFacts;
 use super::{AgentConfig, Locks, links, own_addresses, policy};
 use crate::control::Session;
-use crate::dataplane::{DataPlane, EventReader, FlowSizes, Options, detach_all};
+use crate::dataplane::{DataPlane, EventReader, FlowSizes, Options, coarse_now, detach_all};
 use crate::exit::{Exit, Failure};
 use crate::telemetry::{FlowLog, Names};
 
 /// Denied packets reported per CPU and 67 ms.
 const EVENTS_PER_WINDOW: u32 = 32;
 /// How long running connections are adopted after a start without state.
-const COLD_START: std::time::Duration = std::time::Duration::from_secs(60);
+const COLD_START: Duration = Duration::from_mins(1);
 
 /// A started agent with what its tasks need.
 pub struct Started {
@@ -52,12 +53,13 @@ struct Chosen {
 /// Outside of a multi-threaded tokio runtime.
 pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure> {
     privileged()?;
-    let locks = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
+    let (locks, fault) = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
     let links = links::list()
         .await
         .map_err(|error| Failure::no(format!("{error:#}")))?;
     let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
     let faults = Faults::default();
+    faults.note(Part::StateDir, fault.map_or(Ok(()), |fault| Err(fault.message)));
     let previous = LastGood::read(&config.state_dir).unwrap_or_else(|error| {
         faults.note(Part::LastGood, Err(format!("{error:#}")));
         None
@@ -122,8 +124,8 @@ impl Agent {
         self.save(in_force.as_ref());
         if !self.took_over {
             // The first start, or the first after a reboot: connections run that no table knows, the operator's among them.
-            let now = crate::dataplane::coarse_now();
-            self.tables.set_pickup_until(now + COLD_START.as_nanos() as u64);
+            self.tables
+                .set_pickup_until(coarse_now() + COLD_START.as_nanos() as u64);
         }
         if let Some(plane) = lock(&self.plane).as_mut() {
             *lock(&self.ports) = attach(plane, &self.config, links)?;

@@ -77,6 +77,12 @@ fn head(status: &Status) {
     if status.took_over {
         println!("took over a running data plane from {}", status.pin_dir);
     }
+    if status.adopting_s > 0 {
+        println!(
+            "cold start: TCP connections that already run are adopted for {} s more",
+            status.adopting_s
+        );
+    }
     if policy.generation == 0 {
         println!("policy: none; everything is dropped");
         return;

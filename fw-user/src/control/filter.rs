@@ -135,6 +135,7 @@ mod tests {
             dst_zone: None,
             rule: "admin".into(),
             generation: 1,
+            picked_up: false,
             original: Direction::default(),
             reply: Direction::default(),
             start: jiff::Timestamp::UNIX_EPOCH,

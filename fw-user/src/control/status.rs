@@ -166,6 +166,8 @@ pub struct Status {
     pub pin_dir: String,
     /// True if the agent took over a running data plane when it started.
     pub took_over: bool,
+    /// Seconds for which TCP connections that already run are still adopted (a cold start); 0: they are not.
+    pub adopting_s: u64,
     /// The policy in force.
     pub policy: PolicyStatus,
     /// Ports.

@@ -107,6 +107,8 @@ pub struct FlowInfo {
     pub rule: String,
     /// Generation of the policy that allowed it last.
     pub generation: u32,
+    /// True if it was adopted in the middle of its life (a cold start).
+    pub picked_up: bool,
     /// Opener to answerer.
     pub original: Direction,
     /// Answerer to opener.
@@ -207,6 +209,7 @@ impl FlowInfo {
             dst_zone: names.zone(flow.dst_zone),
             rule: names.rule(flow.rule),
             generation: flow.generation,
+            picked_up: flow.flags & FlowFlags::PICKED_UP != 0,
             original,
             reply,
             start: clock.at(flow.created),

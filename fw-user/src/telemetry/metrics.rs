@@ -3,18 +3,7 @@
 use fw_common::abi::{Count, Reason};
 use prometheus::{Encoder, Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-/// Flows of one kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlowGauge {
-    /// Table.
-    pub table: &'static str,
-    /// State.
-    pub state: &'static str,
-    /// `4` or `6`.
-    pub family: u8,
-    /// How many.
-    pub count: u64,
-}
+use crate::control::{FlowCount, TableStatus};
 
 /// What the metrics are made of.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +11,9 @@ pub struct Snapshot {
     /// Packets and bytes by reason.
     pub counters: Vec<(Reason, Count)>,
     /// Flows as of the last ageing pass.
-    pub flows: Vec<FlowGauge>,
-    /// Capacity by table and family.
-    pub capacity: Vec<(String, u8, u64)>,
+    pub flows: Vec<FlowCount>,
+    /// The tables.
+    pub tables: Vec<TableStatus>,
     /// Single counters: name, help, value.
     pub totals: Vec<(&'static str, &'static str, u64)>,
     /// Generation in force.
@@ -79,16 +68,15 @@ fn flows(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
     );
     let flows = IntGaugeVec::new(opts, &["table", "state", "family"])?;
     for gauge in &snapshot.flows {
-        let values = [gauge.table, gauge.state, &gauge.family.to_string()];
+        let values = [&gauge.table, &gauge.state, &gauge.family.to_string()];
         flows.with_label_values(&values).add(signed(gauge.count));
     }
     registry.register(Box::new(flows))?;
     let opts = Opts::new("dpufw_table_capacity", "Flows that the table can hold.");
     let capacity = IntGaugeVec::new(opts, &["table", "family"])?;
-    for (table, family, entries) in &snapshot.capacity {
-        capacity
-            .with_label_values(&[table.as_str(), &family.to_string()])
-            .set(signed(*entries));
+    for table in &snapshot.tables {
+        let values = [&table.table, &table.family.to_string()];
+        capacity.with_label_values(&values).set(signed(table.capacity));
     }
     registry.register(Box::new(capacity))
 }
@@ -127,7 +115,8 @@ fn signed(value: u64) -> i64 {
 mod tests {
     use fw_common::abi::{Count, Reason};
 
-    use super::{FlowGauge, Snapshot, render};
+    use super::{Snapshot, render};
+    use crate::control::{FlowCount, TableStatus};
 
     #[test]
     fn metrics_carry_verdict_reason_and_family() {
@@ -148,13 +137,18 @@ mod tests {
                     },
                 ),
             ],
-            flows: vec![FlowGauge {
-                table: "main",
-                state: "ESTABLISHED",
+            flows: vec![FlowCount {
+                table: "main".into(),
+                state: "ESTABLISHED".into(),
                 family: 6,
                 count: 3,
             }],
-            capacity: vec![("main".to_owned(), 4, 1 << 18)],
+            tables: vec![TableStatus {
+                table: "main".into(),
+                family: 4,
+                used: 0,
+                capacity: 1 << 18,
+            }],
             totals: vec![("dpufw_flows_opened_total", "Flows opened.", 9)],
             generation: 4,
             policy_age_s: 1.5,

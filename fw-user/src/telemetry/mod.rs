@@ -13,6 +13,6 @@ pub use clock::WallClock;
 pub use drops::DropRecord;
 pub use flow::{Direction, Ended, FlowInfo, FlowRecord, Table, family_and_proto, state_name};
 pub use flow_log::FlowLog;
-pub use metrics::{FlowGauge, Snapshot, render};
+pub use metrics::{Snapshot, render};
 pub use names::{Kind, Names};
 pub use proto::{proto_name, proto_number};

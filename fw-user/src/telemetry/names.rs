@@ -32,6 +32,8 @@ struct Line {
 pub struct Names {
     known: HashMap<(Kind, u32), String>,
     file: Option<PathBuf>,
+    /// Lines that the file has not taken yet: the disk was full.
+    unsaved: String,
 }
 
 impl Names {
@@ -52,35 +54,37 @@ impl Names {
         Ok(Self {
             known,
             file: Some(file.to_owned()),
+            unsaved: String::new(),
         })
     }
 
     /// Adds names; what is new goes to the file as well.
     ///
     /// # Errors
-    /// If the file cannot be written; the names are known nevertheless.
+    /// If the file cannot be written; the names are known nevertheless, and the next call tries again.
     pub fn add<'a>(
         &mut self,
         kind: Kind,
         names: impl IntoIterator<Item = (u32, &'a str)>,
     ) -> std::io::Result<()> {
-        let mut text = String::new();
         for (id, name) in names {
             if self.known.get(&(kind, id)).is_some_and(|known| known == name) {
                 continue;
             }
             self.known.insert((kind, id), name.to_owned());
-            text += &serde_json::to_string(&Line {
+            self.unsaved += &serde_json::to_string(&Line {
                 kind,
                 id,
                 name: name.to_owned(),
             })?;
-            text.push('\n');
+            self.unsaved.push('\n');
         }
         match &self.file {
-            Some(file) if !text.is_empty() => append(file, &text),
-            _ => Ok(()),
+            Some(file) if !self.unsaved.is_empty() => append(file, &self.unsaved)?,
+            _ => {}
         }
+        self.unsaved.clear();
+        Ok(())
     }
 
     /// The name of an id, or `#id` in hexadecimal where no name was ever known.
@@ -143,6 +147,18 @@ mod tests {
         let names = Names::default();
         assert_eq!(names.rule(0), "default");
         assert_eq!(names.zone(0), None);
+    }
+
+    #[test]
+    fn what_a_broken_disk_refuses_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("later/names.jsonl");
+        let mut names = Names::open(&file).unwrap();
+        assert!(names.add(Kind::Rule, [(7, "admin")]).is_err());
+        assert!(names.add(Kind::Rule, [(7, "admin")]).is_err(), "still not saved");
+        std::fs::create_dir(dir.path().join("later")).unwrap();
+        names.add(Kind::Rule, []).unwrap();
+        assert_eq!(Names::open(&file).unwrap().rule(7), "admin");
     }
 
     #[test]

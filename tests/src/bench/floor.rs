@@ -168,7 +168,8 @@ impl Floor {
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
         };
-        self.xdp(Program::Generate)?.test_run(options).context("generating packets")?;
+        { let r=self.xdp(Program::Generate)?.test_run(TestRunOptions{data_in: Some(&[0; FRAME_BYTES]), data_out: Some(&mut [0;128]), ctx_in: Some(&context), ..TestRunOptions::new()})?; eprintln!("DEBUG {r:?}"); }
+        let r = self.xdp(Program::Generate)?.test_run(options).context("generating packets")?; eprintln!("DEBUG {r:?}");
         Ok(())
     }
 

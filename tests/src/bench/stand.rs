@@ -1,5 +1,6 @@
 //! The test stand: generator, firewall and sink in namespaces of their own, joined by veth pairs with two queues.
 
+use std::fmt;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,16 @@ pub enum Contender<'a> {
     Bare,
 }
 
+impl fmt::Display for Contender<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dpufw(_) => "dpufw",
+            Self::Lookup => "the floor with a look-up",
+            Self::Bare => "the bare floor",
+        })
+    }
+}
+
 /// What a contender did in one go.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
@@ -166,8 +177,17 @@ impl<'a> Stand<'a> {
         if let Contender::Dpufw(plane) = contender {
             plane.drain();
         }
-        ensure!(packets > 0, "no packet of the generator was processed");
+        ensure!(packets > 0, "{contender} processed no packet{}", self.instead(contender)?);
         Ok(Slice { packets, time })
+    }
+
+    /// What else may have become of the packets, for a message.
+    fn instead(&self, contender: &Contender<'_>) -> Result<String> {
+        match contender {
+            Contender::Dpufw(plane) => Ok(format!("; packets by reason: {:?}", plane.by_reason()?)),
+            Contender::Lookup => Ok(format!("; look-ups missed: {}", self.floor.count(Counter::Miss)?)),
+            Contender::Bare => Ok(String::new()),
+        }
     }
 
     /// Packets that a contender has processed so far.

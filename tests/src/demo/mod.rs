@@ -10,7 +10,7 @@ mod servers;
 mod table;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -116,27 +116,28 @@ fn check(args: &Args) -> Result<()> {
         let message = "the demo makes network namespaces and loads BPF programs: run it as root (`cargo xtask demo` does)";
         return Err(Failure::no_agent(message).into());
     }
-    if !args.policy.is_file() {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |tool: &str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
+    let tools = ["ip", "ethtool", "curl", "iperf3", "nc", "ping"];
+    let missing: Vec<_> = tools.into_iter().filter(|tool| !there(tool)).collect();
+    if !missing.is_empty() {
         let message = format!(
-            "there is no policy {}; run this in the project's folder",
-            args.policy.display()
+            "missing programs: {}; `cargo xtask setup` installs them",
+            missing.join(", ")
         );
         return Err(Failure::input(message).into());
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = |tool: &str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
-    let missing: Vec<_> = ["ip", "ethtool", "curl", "iperf3", "nc", "ping"]
-        .into_iter()
-        .filter(|tool| !there(tool))
-        .collect();
-    if missing.is_empty() {
+    let binary = Agent::binary()?;
+    let checked = Command::new(&binary).arg("check").arg(&args.policy).output();
+    let checked = checked.with_context(|| format!("cannot run {}", binary.display()))?;
+    if checked.status.success() {
         return Ok(());
     }
-    let message = format!(
-        "missing programs: {}; `cargo xtask setup` installs them",
-        missing.join(", ")
-    );
-    Err(Failure::input(message).into())
+    let said = String::from_utf8_lossy(&checked.stderr);
+    Err(Failure::input(format!(
+        "the policy cannot be used (it is looked for in the project's folder)\n{said}"
+    ))
+    .into())
 }
 
 /// The DPU has native XDP towards the network and TC towards the host: representors of the mainline driver have no XDP.

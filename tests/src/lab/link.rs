@@ -7,7 +7,10 @@ use anyhow::{Context, Result};
 use super::Namespace;
 
 /// One end of a pair.
-#[expect(clippy::struct_excessive_bools, reason = "each is a feature of an interface, on or off")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a feature of an interface, on or off"
+)]
 #[derive(Clone, Debug)]
 pub struct End<'a> {
     namespace: &'a Namespace,
@@ -78,16 +81,32 @@ impl<'a> End<'a> {
     fn set_up(&self, mtu: u32) -> Result<()> {
         let Self { namespace, name, .. } = self;
         let on_off = |on: bool| if on { "on" } else { "off" };
-        namespace.sysctl(&format!("net/ipv6/conf/{name}/addr_gen_mode"), if self.detect_duplicates { "0" } else { "1" })?;
+        namespace.sysctl(
+            &format!("net/ipv6/conf/{name}/addr_gen_mode"),
+            if self.detect_duplicates { "0" } else { "1" },
+        )?;
         for address in &self.addresses {
-            let nodad = if address.contains(':') && !self.detect_duplicates { "nodad" } else { "" };
+            let nodad = if address.contains(':') && !self.detect_duplicates {
+                "nodad"
+            } else {
+                ""
+            };
             namespace.ip(&format!("addr add {address} dev {name} {nodad}"))?;
         }
-        let (offloads, vlan, gro) = (on_off(self.offloads), on_off(self.tx_vlan), on_off(self.gro));
-        let features =
-            ["ethtool", "-K", name, "tx", offloads, "tso", offloads, "txvlan", vlan, "rxvlan", vlan, "gro", gro];
-        namespace.check(&features, Duration::from_secs(5))?;
-        namespace.ip(&format!("link set {name} mtu {mtu} up"))
+        let set = |features: &[&str]| {
+            namespace
+                .check(
+                    &[&["ethtool", "-K", name], features].concat(),
+                    Duration::from_secs(5),
+                )
+                .map(drop)
+        };
+        let (offloads, vlan) = (on_off(self.offloads), on_off(self.tx_vlan));
+        set(&["tx", offloads, "tso", offloads, "txvlan", vlan, "rxvlan", vlan])?;
+        namespace.ip(&format!("link set {name} mtu {mtu} up"))?;
+        // Only a change of GRO while the link is up tells the peer that it is a redirect's target now
+        // (drivers/net/veth.c, veth_set_features).
+        set(&["gro", on_off(self.gro)])
     }
 }
 

@@ -79,7 +79,9 @@ impl Namespace {
     /// If one of them fails; the rest is then not run.
     pub fn ip(&self, commands: &str) -> Result<()> {
         for line in commands.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let words = ["-n", self.name.as_str()].into_iter().chain(line.split_whitespace());
+            let words = ["-n", self.name.as_str()]
+                .into_iter()
+                .chain(line.split_whitespace());
             run_here("ip", &words.collect::<Vec<_>>())?;
         }
         Ok(())
@@ -90,7 +92,11 @@ impl Namespace {
     /// # Errors
     /// If the kernel has no such key or refuses the value.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        let file = Path::new("/proc/sys").join(if key.contains('/') { key.to_owned() } else { key.replace('.', "/") });
+        let file = Path::new("/proc/sys").join(if key.contains('/') {
+            key.to_owned()
+        } else {
+            key.replace('.', "/")
+        });
         self.enter(|| std::fs::write(&file, value))?
             .with_context(|| format!("cannot write {value} to {} in {}", file.display(), self.name))
     }
@@ -109,7 +115,12 @@ impl Namespace {
     /// As [`Namespace::run`], and if it does not exit with 0.
     pub fn check(&self, command: &[&str], timeout: Duration) -> Result<String> {
         let finished = self.run(command, timeout)?;
-        ensure!(finished.success(), "`{}` in {}: {finished}", command.join(" "), self.name);
+        ensure!(
+            finished.success(),
+            "`{}` in {}: {finished}",
+            command.join(" "),
+            self.name
+        );
         Ok(finished.stdout)
     }
 
@@ -146,8 +157,10 @@ impl Drop for Namespace {
 
 /// Runs a command in this process's own namespace; its error output becomes the error.
 fn run_here(program: &str, arguments: &[&str]) -> Result<()> {
-    let output =
-        Command::new(program).args(arguments).output().with_context(|| format!("cannot run `{program}`; is it installed?"))?;
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot run `{program}`; is it installed?"))?;
     ensure!(
         output.status.success(),
         "`{program} {}`: {}",

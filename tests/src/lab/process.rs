@@ -62,8 +62,16 @@ impl Process {
     /// # Errors
     /// If it cannot be started.
     pub fn start(mut command: Command, namespace: Option<File>) -> Result<Self> {
-        let what = format!("{} {:?}", command.get_program().display(), command.get_args().collect::<Vec<_>>());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let what = format!(
+            "{} {:?}",
+            command.get_program().display(),
+            command.get_args().collect::<Vec<_>>()
+        );
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
         // SAFETY: between fork and exec only prctl and setns are called, which are plain system calls: no allocation,
         // no lock.
         unsafe {
@@ -78,7 +86,12 @@ impl Process {
         let mut child = command.spawn().with_context(|| format!("cannot start {what}"))?;
         cleanup::group_born(child.id().cast_signed());
         let readers = Some([collect(child.stdout.take()), collect(child.stderr.take())]);
-        Ok(Self { child, what, readers, gone: false })
+        Ok(Self {
+            child,
+            what,
+            readers,
+            gone: false,
+        })
     }
 
     /// Its process id, which is also its process group's.
@@ -113,12 +126,21 @@ impl Process {
         loop {
             if let Some(status) = self.child.try_wait()? {
                 let [stdout, stderr] = self.collected();
-                return Ok(Finished { status, stdout, stderr });
+                return Ok(Finished {
+                    status,
+                    stdout,
+                    stderr,
+                });
             }
             if Instant::now() >= end {
                 self.kill();
                 let [stdout, stderr] = self.collected();
-                bail!("{} did not end within {timeout:?}: {}{}", self.what, stdout.trim(), stderr.trim());
+                bail!(
+                    "{} did not end within {timeout:?}: {}{}",
+                    self.what,
+                    stdout.trim(),
+                    stderr.trim()
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -25,7 +25,10 @@ impl Worker {
     fn start(body: impl Fn(&AtomicBool) + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        Self { stop, thread: Some(std::thread::spawn(move || body(&told))) }
+        Self {
+            stop,
+            thread: Some(std::thread::spawn(move || body(&told))),
+        }
     }
 }
 

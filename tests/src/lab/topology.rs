@@ -49,7 +49,10 @@ impl Host {
 }
 
 /// What a scene is made of.
-#[expect(clippy::struct_excessive_bools, reason = "each is a feature of an interface, on or off")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a feature of an interface, on or off"
+)]
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The client's NIC leaves checksums and segments to "hardware".
@@ -66,7 +69,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { client_offloads: false, server_offloads: false, tx_vlan: false, detect_duplicates: false, mtu: 1500 }
+        Self {
+            client_offloads: false,
+            server_offloads: false,
+            tx_vlan: false,
+            detect_duplicates: false,
+            mtu: 1500,
+        }
     }
 }
 
@@ -87,8 +96,16 @@ impl Scene {
     /// # Errors
     /// If a set-up command refuses.
     pub fn direct(options: Options) -> Result<Self> {
-        let scene = Self { client: Host::new("client", 1)?, server: Host::new("server", 2)?, dpu: None };
-        Veth::create(&scene.client_end(options), &scene.server_end(options), options.mtu)?;
+        let scene = Self {
+            client: Host::new("client", 1)?,
+            server: Host::new("server", 2)?,
+            dpu: None,
+        };
+        Veth::create(
+            &scene.client_end(options),
+            &scene.server_end(options),
+            options.mtu,
+        )?;
         Ok(scene)
     }
 
@@ -98,7 +115,11 @@ impl Scene {
     /// If a set-up command refuses.
     pub fn inline(options: Options) -> Result<Self> {
         let dpu = Host::new("dpu", 3)?;
-        let scene = Self { client: Host::new("client", 1)?, server: Host::new("server", 2)?, dpu: Some(dpu) };
+        let scene = Self {
+            client: Host::new("client", 1)?,
+            server: Host::new("server", 2)?,
+            dpu: Some(dpu),
+        };
         if let Some(dpu) = &scene.dpu {
             Veth::create(&scene.client_end(options), &dpu.end("up0"), options.mtu)?;
             let inner = End::new(&dpu.namespace, "down0", [2, 0, 0, 0, 1, 3]);
@@ -114,11 +135,22 @@ impl Scene {
     }
 
     fn client_end(&self, options: Options) -> End<'_> {
-        self.client.end("eth0").offloads(options.client_offloads).tx_vlan(options.tx_vlan)
+        self.client
+            .end("eth0")
+            .offloads(options.client_offloads)
+            .tx_vlan(options.tx_vlan)
     }
 
     fn server_end(&self, options: Options) -> End<'_> {
-        let end = self.server.end("eth0").offloads(options.server_offloads).tx_vlan(options.tx_vlan);
-        if options.detect_duplicates { end.detect_duplicates() } else { end }
+        let end = self
+            .server
+            .end("eth0")
+            .offloads(options.server_offloads)
+            .tx_vlan(options.tx_vlan);
+        if options.detect_duplicates {
+            end.detect_duplicates()
+        } else {
+            end
+        }
     }
 }

@@ -40,7 +40,11 @@ pub fn judge(policy: &Policy, own: &[IpAddr], question: &Question) -> Answer {
     if !known {
         return Answer::UnknownRealm;
     }
-    let asked = Asked { policy, own, question };
+    let asked = Asked {
+        policy,
+        own,
+        question,
+    };
     for (index, rule) in policy.rules.iter().enumerate() {
         let addresses_match = rule.directions.iter().any(|direction| asked.goes(direction));
         let service_matches = rule.services.iter().any(|service| {
@@ -66,8 +70,14 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn goes(&self, direction: &Direction) -> bool {
-        direction.from.iter().any(|zone| self.holds(&self.policy.zones[*zone], self.question.src))
-            && direction.to.iter().any(|zone| self.holds(&self.policy.zones[*zone], self.question.dst))
+        direction
+            .from
+            .iter()
+            .any(|zone| self.holds(&self.policy.zones[*zone], self.question.src))
+            && direction
+                .to
+                .iter()
+                .any(|zone| self.holds(&self.policy.zones[*zone], self.question.dst))
     }
 
     fn holds(&self, zone: &Zone, address: IpAddr) -> bool {
@@ -104,11 +114,16 @@ mod tests {
     #[test]
     fn a_prefix_holds_its_edges_and_no_more() {
         let holds = |prefix: &str, address: &str| {
-            within(&[prefix.parse().expect("a prefix")], address.parse().expect("an address"))
+            within(
+                &[prefix.parse().expect("a prefix")],
+                address.parse().expect("an address"),
+            )
         };
         assert!(holds("10.1.0.0/16", "10.1.0.0") && holds("10.1.0.0/16", "10.1.255.255"));
         assert!(!holds("10.1.0.0/16", "10.0.255.255") && !holds("10.1.0.0/16", "10.2.0.0"));
-        assert!(holds("0.0.0.0/0", "255.255.255.255") && holds("::/0", "ffff::") && !holds("0.0.0.0/0", "::"));
+        assert!(
+            holds("0.0.0.0/0", "255.255.255.255") && holds("::/0", "ffff::") && !holds("0.0.0.0/0", "::")
+        );
         assert!(holds("fd00::/127", "fd00::1") && !holds("fd00::/127", "fd00::2"));
         assert!(holds("10.0.0.1/32", "10.0.0.1") && !holds("10.0.0.1/32", "10.0.0.0"));
     }

@@ -21,29 +21,48 @@ const ICMPV6: u8 = 58;
 #[must_use]
 pub fn question(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Question {
     // A policy may hold no rule whose two ends share a family.
-    (0..50).find_map(|_| attempt(random, policy, own)).unwrap_or_else(|| Question {
-        vlan: 0,
-        src: policies::v4(random).into(),
-        dst: policies::v4(random).into(),
-        proto: TCP,
-        selector: random.u16(..),
-    })
+    (0..50)
+        .find_map(|_| attempt(random, policy, own))
+        .unwrap_or_else(|| Question {
+            vlan: 0,
+            src: policies::v4(random).into(),
+            dst: policies::v4(random).into(),
+            proto: TCP,
+            selector: random.u16(..),
+        })
 }
 
 fn attempt(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Option<Question> {
     // Denying rules are fewer; asked for nearly half of the time they get their share.
-    let wanted = if random.u8(..100) < 42 { RuleAction::Deny } else { RuleAction::Allow };
+    let wanted = if random.u8(..100) < 42 {
+        RuleAction::Deny
+    } else {
+        RuleAction::Allow
+    };
     let candidates: Vec<_> = policy.rules.iter().filter(|rule| rule.action == wanted).collect();
-    let rule = if candidates.is_empty() { one_of(random, &policy.rules) } else { *one_of(random, &candidates) };
+    let rule = if candidates.is_empty() {
+        one_of(random, &policy.rules)
+    } else {
+        *one_of(random, &candidates)
+    };
     let direction = one_of(random, &rule.directions);
     let from = &policy.zones[*one_of(random, &direction.from)];
     let to = &policy.zones[*one_of(random, &direction.to)];
-    let (src, dst) = (address(random, policy, own, from), address(random, policy, own, to));
+    let (src, dst) = (
+        address(random, policy, own, from),
+        address(random, policy, own, to),
+    );
     if src.is_ipv4() != dst.is_ipv4() {
         return None;
     }
     let (proto, selector) = service(random, &rule.services, src.is_ipv4());
-    Some(Question { vlan: vlan(random, from, to), src, dst, proto, selector })
+    Some(Question {
+        vlan: vlan(random, from, to),
+        src,
+        dst,
+        proto,
+        selector,
+    })
 }
 
 fn vlan(random: &mut Rng, from: &Zone, to: &Zone) -> u16 {

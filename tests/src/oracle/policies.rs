@@ -15,16 +15,25 @@ const BUILT_IN: [&str; 6] = ["self", "outside", "any", "metadata", "multicast", 
 /// meet at their edges; rules shadow each other.
 #[must_use]
 pub fn policy(random: &mut Rng) -> (String, Vec<IpAddr>) {
-    let own: Vec<IpAddr> =
-        (0..random.usize(1..4)).flat_map(|_| [IpAddr::V4(v4(random)), IpAddr::V6(v6(random))]).collect();
+    let own: Vec<IpAddr> = (0..random.usize(1..4))
+        .flat_map(|_| [IpAddr::V4(v4(random)), IpAddr::V6(v6(random))])
+        .collect();
     let zones = random.usize(2..9);
     let services = random.usize(1..4);
     let mut text = String::from("version: 1\nzones:\n");
     for zone in 0..zones {
-        let vlan = if random.u8(..4) == 0 { format!(", vlan: {}", one_of(random, &[101, 102])) } else { String::new() };
-        let prefixes: Vec<String> =
-            (0..random.usize(1..5)).map(|_| format!("\"{}\"", prefix(random, &own))).collect();
-        line(&mut text, &format!("  z{zone}: {{ addresses: [{}]{vlan} }}", prefixes.join(", ")));
+        let vlan = if random.u8(..4) == 0 {
+            format!(", vlan: {}", one_of(random, &[101, 102]))
+        } else {
+            String::new()
+        };
+        let prefixes: Vec<String> = (0..random.usize(1..5))
+            .map(|_| format!("\"{}\"", prefix(random, &own)))
+            .collect();
+        line(
+            &mut text,
+            &format!("  z{zone}: {{ addresses: [{}]{vlan} }}", prefixes.join(", ")),
+        );
     }
     text.push_str("services:\n");
     for service in 0..services {
@@ -53,7 +62,11 @@ fn rule_text(random: &mut Rng, number: usize, zones: usize, services: usize) -> 
     };
     let (a, b) = (ends(random, zones), ends(random, zones));
     let between = if random.u8(..6) == 0 {
-        format!("between: [z{}, z{}]", random.usize(..zones), random.usize(..zones))
+        format!(
+            "between: [z{}, z{}]",
+            random.usize(..zones),
+            random.usize(..zones)
+        )
     } else {
         format!("from: {a}, to: {b}")
     };

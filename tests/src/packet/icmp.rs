@@ -52,19 +52,36 @@ impl Packet {
     #[must_use]
     pub fn echo_request(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, id: u16, sequence: u16) -> Self {
         let src = src.into();
-        Self::icmp(src, dst, if src.is_ipv6() { 128 } else { 8 }, 0, echo(id, sequence))
+        Self::icmp(
+            src,
+            dst,
+            if src.is_ipv6() { 128 } else { 8 },
+            0,
+            echo(id, sequence),
+        )
     }
 
     /// An echo reply.
     #[must_use]
     pub fn echo_reply(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, id: u16, sequence: u16) -> Self {
         let src = src.into();
-        Self::icmp(src, dst, if src.is_ipv6() { 129 } else { 0 }, 0, echo(id, sequence))
+        Self::icmp(
+            src,
+            dst,
+            if src.is_ipv6() { 129 } else { 0 },
+            0,
+            echo(id, sequence),
+        )
     }
 
     /// An error about `quoted`, which it quotes whole.
     #[must_use]
-    pub fn unreachable(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, what: Unreachable, quoted: &Self) -> Self {
+    pub fn unreachable(
+        src: impl Into<IpAddr>,
+        dst: impl Into<IpAddr>,
+        what: Unreachable,
+        quoted: &Self,
+    ) -> Self {
         let src = src.into();
         let (kind, code, rest) = what.numbers(src.is_ipv6());
         Self::icmp(src, dst, kind, code, rest).payload(&quoted.ip_packet())
@@ -75,15 +92,28 @@ impl Packet {
     #[must_use]
     pub fn neighbour_solicitation(src: Ipv6Addr, target: Ipv6Addr) -> Self {
         let [.., a, b, c] = target.octets();
-        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
-        Self::icmp(src, group, NEIGHBOUR_SOLICITATION, 0, [0; 4]).payload(&target.octets()).hops(255)
+        let group = Ipv6Addr::new(
+            0xff02,
+            0,
+            0,
+            0,
+            0,
+            1,
+            0xff00 | u16::from(a),
+            u16::from_be_bytes([b, c]),
+        );
+        Self::icmp(src, group, NEIGHBOUR_SOLICITATION, 0, [0; 4])
+            .payload(&target.octets())
+            .hops(255)
     }
 
     /// `src` is here.
     #[must_use]
     pub fn neighbour_advertisement(src: Ipv6Addr, dst: Ipv6Addr) -> Self {
         const SOLICITED_OVERRIDE: [u8; 4] = [0x60, 0, 0, 0];
-        Self::icmp(src, dst, NEIGHBOUR_ADVERTISEMENT, 0, SOLICITED_OVERRIDE).payload(&src.octets()).hops(255)
+        Self::icmp(src, dst, NEIGHBOUR_ADVERTISEMENT, 0, SOLICITED_OVERRIDE)
+            .payload(&src.octets())
+            .hops(255)
     }
 
     /// Is there a router?
@@ -95,7 +125,9 @@ impl Packet {
     /// There is a router.
     #[must_use]
     pub fn router_advertisement(src: Ipv6Addr) -> Self {
-        Self::icmp(src, ALL_NODES, ROUTER_ADVERTISEMENT, 0, [64, 0, 7, 8]).payload(&[0; 8]).hops(255)
+        Self::icmp(src, ALL_NODES, ROUTER_ADVERTISEMENT, 0, [64, 0, 7, 8])
+            .payload(&[0; 8])
+            .hops(255)
     }
 
     /// There is a better router (RFC 4861 section 4.5).

@@ -36,13 +36,15 @@ impl Packet {
         let protocol = IpNumber(self.transport.protocol(false));
         let mut header =
             Ipv4Header::new(part.len() as u16, self.hops, protocol, src, dst).expect("a packet below 64 KiB");
-        header.options = Ipv4Options::try_from(&self.options[..]).expect("IPv4 options in whole words, at most 40 bytes");
+        header.options =
+            Ipv4Options::try_from(&self.options[..]).expect("IPv4 options in whole words, at most 40 bytes");
         header.total_len = (header.header_len() + part.len()) as u16;
         if let Some(fragment) = self.fragment {
             header.dont_fragment = false;
             header.more_fragments = more;
             header.identification = fragment.id as u16;
-            header.fragment_offset = IpFragOffset::try_new(fragment.from as u16 / 8).expect("an offset of 13 bits");
+            header.fragment_offset =
+                IpFragOffset::try_new(fragment.from as u16 / 8).expect("an offset of 13 bits");
         }
         header.header_checksum = header.calc_header_checksum();
         let mut bytes = header.to_bytes().to_vec();
@@ -54,13 +56,22 @@ impl Packet {
         let mut chain = self.extensions.clone();
         if let Some(fragment) = self.fragment {
             let offset = (fragment.from as u16 & !7 | u16::from(more)).to_be_bytes();
-            chain.push((FRAGMENT_HEADER, [&[0], &offset[..], &fragment.id.to_be_bytes()].concat()));
+            chain.push((
+                FRAGMENT_HEADER,
+                [&[0], &offset[..], &fragment.id.to_be_bytes()].concat(),
+            ));
         }
         let mut body = Vec::new();
-        let mut numbers = chain.iter().map(|(number, _)| *number).chain([self.transport.protocol(true)]);
+        let mut numbers = chain
+            .iter()
+            .map(|(number, _)| *number)
+            .chain([self.transport.protocol(true)]);
         let first = numbers.next().expect("the chain ends with the transport");
         for ((_, bytes), next) in chain.iter().zip(numbers) {
-            assert!((bytes.len() + 1).is_multiple_of(8), "an extension header fills multiples of eight bytes");
+            assert!(
+                (bytes.len() + 1).is_multiple_of(8),
+                "an extension header fills multiples of eight bytes"
+            );
             body.push(next);
             body.extend_from_slice(bytes);
         }

@@ -78,7 +78,9 @@ pub fn lacp() -> Vec<u8> {
 /// A DHCP client asks everybody (RFC 2131; the options begin with the message type, DISCOVER).
 #[must_use]
 pub fn dhcp_discover() -> Packet {
-    Packet::udp((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67)).macs(MAC_A, BROADCAST).payload(&bootp(1, 1))
+    Packet::udp((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67))
+        .macs(MAC_A, BROADCAST)
+        .payload(&bootp(1, 1))
 }
 
 /// A DHCP server offers `offered`.

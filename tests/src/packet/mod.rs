@@ -66,7 +66,14 @@ impl Packet {
     /// A UDP datagram.
     #[must_use]
     pub fn udp<A: Into<IpAddr>, B: Into<IpAddr>>(src: (A, u16), dst: (B, u16)) -> Self {
-        Self::new(src.0.into(), dst.0.into(), Transport::Udp { sport: src.1, dport: dst.1 })
+        Self::new(
+            src.0.into(),
+            dst.0.into(),
+            Transport::Udp {
+                sport: src.1,
+                dport: dst.1,
+            },
+        )
     }
 
     /// A packet of another IP protocol; its payload follows the IP header at once.
@@ -239,33 +246,63 @@ mod tests {
 
     #[test]
     fn an_independent_parser_reads_what_was_meant() {
-        let plain = Packet::tcp((A4, 1000), (B4, 80)).flags("SA").numbers(7, 9).payload(b"xyz");
-        let v6 = Packet::tcp((A6, 1000), (B6, 80)).flags("SA").numbers(7, 9).payload(b"xyz");
-        for packet in [plain.clone().tags(&[5, 6]), plain.ip_options(&[1; 8]), v6.clone(), v6.padding_extension(0).padding_extension(60)]
-        {
+        let plain = Packet::tcp((A4, 1000), (B4, 80))
+            .flags("SA")
+            .numbers(7, 9)
+            .payload(b"xyz");
+        let v6 = Packet::tcp((A6, 1000), (B6, 80))
+            .flags("SA")
+            .numbers(7, 9)
+            .payload(b"xyz");
+        for packet in [
+            plain.clone().tags(&[5, 6]),
+            plain.ip_options(&[1; 8]),
+            v6.clone(),
+            v6.padding_extension(0).padding_extension(60),
+        ] {
             let frame = packet.build();
             let sliced = SlicedPacket::from_ethernet(&frame).expect("a well-formed frame");
-            let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("no TCP in {sliced:?}") };
+            let Some(TransportSlice::Tcp(tcp)) = sliced.transport else {
+                panic!("no TCP in {sliced:?}")
+            };
             assert_eq!((tcp.source_port(), tcp.destination_port()), (1000, 80));
             assert_eq!((tcp.sequence_number(), tcp.acknowledgment_number()), (7, 9));
-            assert_eq!((tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst()), (true, true, false, false));
+            assert_eq!(
+                (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst()),
+                (true, true, false, false)
+            );
             assert_eq!(tcp.payload(), b"xyz");
         }
     }
 
     #[test]
     fn checksums_are_right() {
-        let frame = Packet::tcp((A4, 1000), (B4, 80)).flags("PA").tcp_options(&[1; 4]).payload(b"xyz").build();
+        let frame = Packet::tcp((A4, 1000), (B4, 80))
+            .flags("PA")
+            .tcp_options(&[1; 4])
+            .payload(b"xyz")
+            .build();
         let sliced = SlicedPacket::from_ethernet(&frame).expect("a well-formed frame");
-        let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("no TCP in {sliced:?}") };
+        let Some(TransportSlice::Tcp(tcp)) = sliced.transport else {
+            panic!("no TCP in {sliced:?}")
+        };
         assert_eq!(tcp.calc_checksum_ipv4(A4, B4), Ok(tcp.checksum()));
         let frame = Packet::udp((A6, 1000), (B6, 53)).payload(b"abc").build();
         let sliced = SlicedPacket::from_ethernet(&frame).expect("a well-formed frame");
-        let Some(TransportSlice::Udp(udp)) = sliced.transport else { panic!("no UDP in {sliced:?}") };
-        assert_eq!(udp.to_header().calc_checksum_ipv6_raw(A6.octets(), B6.octets(), b"abc"), Ok(udp.checksum()));
-        let frame = Packet::unreachable(B6, A6, Unreachable::Port, &Packet::udp((A6, 1000), (B6, 53))).build();
+        let Some(TransportSlice::Udp(udp)) = sliced.transport else {
+            panic!("no UDP in {sliced:?}")
+        };
+        assert_eq!(
+            udp.to_header()
+                .calc_checksum_ipv6_raw(A6.octets(), B6.octets(), b"abc"),
+            Ok(udp.checksum())
+        );
+        let frame =
+            Packet::unreachable(B6, A6, Unreachable::Port, &Packet::udp((A6, 1000), (B6, 53))).build();
         let sliced = SlicedPacket::from_ethernet(&frame).expect("a well-formed frame");
-        let Some(TransportSlice::Icmpv6(icmp)) = sliced.transport else { panic!("no ICMPv6 in {sliced:?}") };
+        let Some(TransportSlice::Icmpv6(icmp)) = sliced.transport else {
+            panic!("no ICMPv6 in {sliced:?}")
+        };
         assert!(icmp.is_checksum_valid(B6.octets(), A6.octets()));
     }
 }

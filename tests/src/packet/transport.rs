@@ -8,9 +8,16 @@ use etherparse::{TcpHeader, UdpHeader};
 #[derive(Clone, Debug)]
 pub(super) enum Transport {
     Tcp(Box<TcpHeader>),
-    Udp { sport: u16, dport: u16 },
+    Udp {
+        sport: u16,
+        dport: u16,
+    },
     /// ICMP or ICMPv6, by the family of the addresses.
-    Icmp { kind: u8, code: u8, rest: [u8; 4] },
+    Icmp {
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
+    },
     Other(u8),
 }
 
@@ -20,7 +27,9 @@ impl Transport {
     }
 
     fn header(&mut self) -> &mut TcpHeader {
-        let Self::Tcp(header) = self else { panic!("{self:?} is not TCP") };
+        let Self::Tcp(header) = self else {
+            panic!("{self:?} is not TCP")
+        };
         header
     }
 
@@ -48,7 +57,9 @@ impl Transport {
     }
 
     pub(super) fn set_options(&mut self, options: &[u8]) {
-        self.header().set_options_raw(options).expect("at most 40 bytes of options");
+        self.header()
+            .set_options_raw(options)
+            .expect("at most 40 bytes of options");
     }
 
     pub(super) fn reverse(&mut self) {
@@ -76,11 +87,19 @@ impl Transport {
             Self::Tcp(header) => (header.to_bytes().to_vec(), Some(16)),
             Self::Udp { sport, dport } => {
                 let length = (UdpHeader::LEN + payload.len()) as u16;
-                let header =
-                    UdpHeader { source_port: *sport, destination_port: *dport, length, checksum: 0 };
+                let header = UdpHeader {
+                    source_port: *sport,
+                    destination_port: *dport,
+                    length,
+                    checksum: 0,
+                };
                 (header.to_bytes().to_vec(), Some(6))
             }
-            Self::Icmp { kind, code, rest: [a, b, c, d] } => (vec![*kind, *code, 0, 0, *a, *b, *c, *d], Some(2)),
+            Self::Icmp {
+                kind,
+                code,
+                rest: [a, b, c, d],
+            } => (vec![*kind, *code, 0, 0, *a, *b, *c, *d], Some(2)),
             Self::Other(_) => (Vec::new(), None),
         };
         bytes.extend_from_slice(payload);
@@ -103,12 +122,16 @@ impl Transport {
         let sum = Sum16BitWords::new();
         match (src, dst) {
             (IpAddr::V4(_), IpAddr::V4(_)) if matches!(self, Self::Icmp { .. }) => sum,
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                sum.add_slice(&src.octets()).add_slice(&dst.octets()).add_2bytes([0, protocol]).add_slice(&length.to_be_bytes())
-            }
-            (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                sum.add_slice(&src.octets()).add_slice(&dst.octets()).add_2bytes([0, protocol]).add_slice(&length.to_be_bytes())
-            }
+            (IpAddr::V4(src), IpAddr::V4(dst)) => sum
+                .add_slice(&src.octets())
+                .add_slice(&dst.octets())
+                .add_2bytes([0, protocol])
+                .add_slice(&length.to_be_bytes()),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => sum
+                .add_slice(&src.octets())
+                .add_slice(&dst.octets())
+                .add_2bytes([0, protocol])
+                .add_slice(&length.to_be_bytes()),
             _ => panic!("{src} and {dst} are of two families"),
         }
     }

@@ -28,9 +28,12 @@ impl Wire {
     /// If the interface does not exist, or without root.
     pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
         let index = namespace.ifindex(interface)?;
-        let socket = namespace
-            .enter(|| open(index))?
-            .with_context(|| format!("cannot open a packet socket on {interface} in {}", namespace.name()))?;
+        let socket = namespace.enter(|| open(index))?.with_context(|| {
+            format!(
+                "cannot open a packet socket on {interface} in {}",
+                namespace.name()
+            )
+        })?;
         Ok(Self { socket })
     }
 
@@ -87,11 +90,19 @@ fn open(index: u32) -> io::Result<OwnedFd> {
     let length = size_of::<libc::sockaddr_ll>() as u32;
     // SAFETY: the address lives through the call and its length is given.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+    if bound < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(socket)
+    }
 }
 
 fn readable(socket: &OwnedFd, timeout: Duration) -> Result<bool> {
-    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     let milliseconds = timeout.as_millis().min(60_000) as i32;
     // SAFETY: one pollfd, which lives through the call.
     let ready = unsafe { libc::poll(&raw mut poll, 1, milliseconds) };

@@ -18,16 +18,29 @@ pub(super) fn set_option(socket: &OwnedFd, option: i32, value: i32) -> io::Resul
     let length = size_of::<i32>() as u32;
     // SAFETY: the value is an i32 that lives through the call, and its length is given.
     let set = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, (&raw const value).cast(), length)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            (&raw const value).cast(),
+            length,
+        )
     };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if set < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// One frame, with its tag in place.
 pub(super) fn receive(socket: &OwnedFd, longest: usize) -> io::Result<Vec<u8>> {
     let mut frame = vec![0_u8; longest];
     let mut control = Control([0; 64]);
-    let mut parts = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+    let mut parts = libc::iovec {
+        iov_base: frame.as_mut_ptr().cast(),
+        iov_len: frame.len(),
+    };
     // SAFETY: all zeros is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut parts;
@@ -54,11 +67,19 @@ fn hidden_tag(message: &libc::msghdr) -> Option<[u8; 4]> {
         return None;
     }
     // SAFETY: a message of this type carries a tpacket_auxdata, maybe unaligned.
-    let aux = unsafe { libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned() };
+    let aux = unsafe {
+        libc::CMSG_DATA(header)
+            .cast::<libc::tpacket_auxdata>()
+            .read_unaligned()
+    };
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
     }
-    let [a, b] = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { [0x81, 0] } else { aux.tp_vlan_tpid.to_be_bytes() };
+    let [a, b] = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 {
+        [0x81, 0]
+    } else {
+        aux.tp_vlan_tpid.to_be_bytes()
+    };
     let [c, d] = aux.tp_vlan_tci.to_be_bytes();
     Some([a, b, c, d])
 }
@@ -111,9 +132,12 @@ impl TagPusher {
     /// If the kernel refuses (TCX needs 6.6).
     pub fn attach(namespace: &Namespace, interface: &str, vlan: u16) -> Result<Self> {
         let index = namespace.ifindex(interface)?;
-        let link = namespace
-            .enter(|| attach(index, vlan))?
-            .with_context(|| format!("cannot attach the tagging program to {interface} in {}", namespace.name()))?;
+        let link = namespace.enter(|| attach(index, vlan))?.with_context(|| {
+            format!(
+                "cannot attach the tagging program to {interface} in {}",
+                namespace.name()
+            )
+        })?;
         Ok(Self { _link: link })
     }
 }
@@ -162,7 +186,14 @@ fn instructions(vlan: u16) -> [u64; 5] {
 
 fn bpf<T>(command: i64, attributes: &T) -> io::Result<OwnedFd> {
     // SAFETY: the attributes live through the call, have the layout that the command expects, and their size is given.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     if fd < 0 {
         return Err(io::Error::last_os_error());

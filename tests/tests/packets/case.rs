@@ -20,7 +20,12 @@ pub enum Way {
 #[derive(Clone, Debug)]
 pub enum Step {
     /// A frame enters, and must end with this reason; `up` if it must be handed to this machine in every mode.
-    Send { way: Way, frame: Vec<u8>, reason: Reason, up: bool },
+    Send {
+        way: Way,
+        frame: Vec<u8>,
+        reason: Reason,
+        up: bool,
+    },
     /// Time passes, in ns.
     Wait(u64),
     /// Another policy is applied.
@@ -42,7 +47,11 @@ pub const SECOND: u64 = 1_000_000_000;
 
 impl Case {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), policy: POLICY, steps: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            policy: POLICY,
+            steps: Vec::new(),
+        }
     }
 
     /// Begins with another policy than [`POLICY`].
@@ -72,7 +81,12 @@ impl Case {
     }
 
     fn send(mut self, way: Way, frame: impl Into<Vec<u8>>, reason: Reason, up: bool) -> Self {
-        self.steps.push(Step::Send { way, frame: frame.into(), reason, up });
+        self.steps.push(Step::Send {
+            way,
+            frame: frame.into(),
+            reason,
+            up,
+        });
         self
     }
 
@@ -134,7 +148,12 @@ impl Net {
     pub fn new(ipv6: bool, inline: bool) -> Self {
         let [client, server, stranger, dpu] =
             (if ipv6 { Self::V6 } else { Self::V4 }).map(|text| text.parse().expect("an address"));
-        Self { client, server, stranger, own: if inline { dpu } else { server } }
+        Self {
+            client,
+            server,
+            stranger,
+            own: if inline { dpu } else { server },
+        }
     }
 
     pub fn ipv6(&self) -> bool {
@@ -143,13 +162,18 @@ impl Net {
 
     /// A connection from the client to a port of the server.
     pub fn connection(&self, port: u16) -> Connection {
-        Connection { client: (self.client, 40_000), server: (self.server, port) }
+        Connection {
+            client: (self.client, 40_000),
+            server: (self.server, port),
+        }
     }
 }
 
 /// An address that must be IPv6.
 pub fn v6(address: IpAddr) -> Ipv6Addr {
-    let IpAddr::V6(address) = address else { panic!("{address} is not IPv6") };
+    let IpAddr::V6(address) = address else {
+        panic!("{address} is not IPv6")
+    };
     address
 }
 
@@ -163,12 +187,16 @@ pub struct Connection {
 impl Connection {
     /// A segment from the client.
     pub fn c(&self, flags: &str, sequence: u32, acknowledgement: u32) -> Packet {
-        Packet::tcp(self.client, self.server).flags(flags).numbers(sequence, acknowledgement)
+        Packet::tcp(self.client, self.server)
+            .flags(flags)
+            .numbers(sequence, acknowledgement)
     }
 
     /// A segment from the server.
     pub fn s(&self, flags: &str, sequence: u32, acknowledgement: u32) -> Packet {
-        Packet::tcp(self.server, self.client).flags(flags).numbers(sequence, acknowledgement)
+        Packet::tcp(self.server, self.client)
+            .flags(flags)
+            .numbers(sequence, acknowledgement)
     }
 
     /// The client's SYN, which a rule must allow.
@@ -178,11 +206,13 @@ impl Connection {
 
     /// SYN and SYN-ACK.
     pub fn answered(&self, case: Case) -> Case {
-        self.syn(case).inner(self.s("SA", 5000, 1001), Reason::Established)
+        self.syn(case)
+            .inner(self.s("SA", 5000, 1001), Reason::Established)
     }
 
     /// The whole handshake.
     pub fn established(&self, case: Case) -> Case {
-        self.answered(case).outer(self.c("A", 1001, 5001), Reason::Established)
+        self.answered(case)
+            .outer(self.c("A", 1001, 5001), Reason::Established)
     }
 }

@@ -15,7 +15,12 @@ const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
 pub fn cases(net: &Net) -> Vec<Case> {
-    let family = if net.ipv6() { [extensions(net), lengths6(net)] } else { [options(net), lengths4(net)] }.concat();
+    let family = if net.ipv6() {
+        [extensions(net), lengths6(net)]
+    } else {
+        [options(net), lengths4(net)]
+    }
+    .concat();
     [family, transport_lengths(net), tags(net), fragments(net)].concat()
 }
 
@@ -27,12 +32,16 @@ fn options(net: &Net) -> Vec<Case> {
     let router_alert = [148, 4, 0, 0];
     vec![
         Case::new("IPv4 options").outer(syn(net).ip_options(&router_alert), Rule),
-        Case::new("40 bytes of IPv4 options").outer(syn(net).ip_options(&[1; 40]).tcp_options(&[1; 40]), Rule),
+        Case::new("40 bytes of IPv4 options")
+            .outer(syn(net).ip_options(&[1; 40]).tcp_options(&[1; 40]), Rule),
         Case::new("IPv4 options in front of a denied port")
             .outer(net.connection(81).c("S", 1, 0).ip_options(&[1; 40]), DenyDefault),
         Case::new("IPv4 options on both ways of a flow")
             .outer(syn(net).ip_options(&router_alert), Rule)
-            .inner(net.connection(80).s("SA", 5000, 1001).ip_options(&[1; 8]), Established),
+            .inner(
+                net.connection(80).s("SA", 5000, 1001).ip_options(&[1; 8]),
+                Established,
+            ),
     ]
 }
 
@@ -43,26 +52,53 @@ fn extensions(net: &Net) -> Vec<Case> {
     vec![
         Case::new("one extension header").outer(syn(net).padding_extension(DESTINATION), Rule),
         Case::new("two extension headers")
-            .outer(syn(net).padding_extension(HOP_BY_HOP).padding_extension(DESTINATION), Rule)
-            .inner(net.connection(80).s("SA", 5000, 1001).padding_extension(DESTINATION), Established),
+            .outer(
+                syn(net)
+                    .padding_extension(HOP_BY_HOP)
+                    .padding_extension(DESTINATION),
+                Rule,
+            )
+            .inner(
+                net.connection(80)
+                    .s("SA", 5000, 1001)
+                    .padding_extension(DESTINATION),
+                Established,
+            ),
         Case::new("a long extension header").outer(syn(net).extension(DESTINATION, &long), Rule),
         Case::new("two extension headers in front of a denied port").outer(
-            net.connection(81).c("S", 1, 0).padding_extension(HOP_BY_HOP).padding_extension(DESTINATION),
+            net.connection(81)
+                .c("S", 1, 0)
+                .padding_extension(HOP_BY_HOP)
+                .padding_extension(DESTINATION),
             DenyDefault,
         ),
         Case::new("two extension headers in front of an echo").outer(
-            Packet::echo_request(net.client, net.server, 7, 1).padding_extension(0).padding_extension(DESTINATION),
+            Packet::echo_request(net.client, net.server, 7, 1)
+                .padding_extension(0)
+                .padding_extension(DESTINATION),
             Rule,
         ),
         Case::new("three extension headers").outer(
-            syn(net).padding_extension(HOP_BY_HOP).padding_extension(DESTINATION).padding_extension(DESTINATION),
+            syn(net)
+                .padding_extension(HOP_BY_HOP)
+                .padding_extension(DESTINATION)
+                .padding_extension(DESTINATION),
             ExtensionHeaders,
         ),
-        Case::new("hop-by-hop options that do not stand first (RFC 8200 section 4.1)")
-            .outer(syn(net).padding_extension(DESTINATION).padding_extension(HOP_BY_HOP), ExtensionHeaders),
-        Case::new("routing header 0 (RFC 5095)").outer(syn(net).extension(ROUTING, &routing(0)), RoutingHeader0),
-        Case::new("routing header 0 in second place")
-            .outer(syn(net).padding_extension(HOP_BY_HOP).extension(ROUTING, &routing(0)), RoutingHeader0),
+        Case::new("hop-by-hop options that do not stand first (RFC 8200 section 4.1)").outer(
+            syn(net)
+                .padding_extension(DESTINATION)
+                .padding_extension(HOP_BY_HOP),
+            ExtensionHeaders,
+        ),
+        Case::new("routing header 0 (RFC 5095)")
+            .outer(syn(net).extension(ROUTING, &routing(0)), RoutingHeader0),
+        Case::new("routing header 0 in second place").outer(
+            syn(net)
+                .padding_extension(HOP_BY_HOP)
+                .extension(ROUTING, &routing(0)),
+            RoutingHeader0,
+        ),
         Case::new("no next header").outer(Packet::other(59, net.client, net.server), ExtensionHeaders),
         Case::new("an extension header longer than the packet")
             .outer(syn(net).extension(DESTINATION, &[200, 1, 4, 0, 0, 0, 0]), BadIpv6),
@@ -85,7 +121,8 @@ fn lengths4(net: &Net) -> Vec<Case> {
         broken("a total length that cuts the TCP header", 2, &[0, 39], Truncated),
         broken("a TCP header that reaches beyond the packet", 32, &[0x60], BadTcp),
         broken("a TCP header of 16 bytes", 32, &[0x40], BadTcp),
-        Case::new("Ethernet's padding behind the packet is none of its bytes").outer(syn(net).trailer(20), Rule),
+        Case::new("Ethernet's padding behind the packet is none of its bytes")
+            .outer(syn(net).trailer(20), Rule),
     ]
 }
 
@@ -96,11 +133,17 @@ fn lengths6(net: &Net) -> Vec<Case> {
     vec![
         broken("version 4 by Ethernet's word 6", 0, &[0x40], BadIpv6),
         broken("a payload length beyond the frame", 4, &[0, 21], BadIpv6),
-        broken("a payload length that cuts the TCP header", 4, &[0, 19], Truncated),
+        broken(
+            "a payload length that cuts the TCP header",
+            4,
+            &[0, 19],
+            Truncated,
+        ),
         broken("a payload length of 0", 4, &[0, 0], Truncated),
         broken("a TCP header that reaches beyond the packet", 52, &[0x60], BadTcp),
         broken("a TCP header of 16 bytes", 52, &[0x40], BadTcp),
-        Case::new("Ethernet's padding behind the packet is none of its bytes").outer(syn(net).trailer(20), Rule),
+        Case::new("Ethernet's padding behind the packet is none of its bytes")
+            .outer(syn(net).trailer(20), Rule),
     ]
 }
 
@@ -114,12 +157,18 @@ fn transport_lengths(net: &Net) -> Vec<Case> {
         udp("a UDP length below its header's", 7, BadUdp),
         udp("a UDP length beyond the packet", 13, BadUdp),
         udp("a UDP length within the packet", 8, Rule),
-        Case::new("UDP cut inside of its header")
-            .outer(Packet::other(17, net.client, net.server).payload(&[0; 7]), Truncated),
-        Case::new("TCP cut inside of its header")
-            .outer(Packet::other(6, net.client, net.server).payload(&[0; 19]), Truncated),
-        Case::new("ICMP cut inside of its header")
-            .outer(Packet::other(if net.ipv6() { 58 } else { 1 }, net.client, net.server).payload(&[8; 7]), BadIcmp),
+        Case::new("UDP cut inside of its header").outer(
+            Packet::other(17, net.client, net.server).payload(&[0; 7]),
+            Truncated,
+        ),
+        Case::new("TCP cut inside of its header").outer(
+            Packet::other(6, net.client, net.server).payload(&[0; 19]),
+            Truncated,
+        ),
+        Case::new("ICMP cut inside of its header").outer(
+            Packet::other(if net.ipv6() { 58 } else { 1 }, net.client, net.server).payload(&[8; 7]),
+            BadIcmp,
+        ),
     ]
 }
 
@@ -131,14 +180,16 @@ fn tags(net: &Net) -> Vec<Case> {
             .outer(tagged(c.c("S", 1000, 0)), Rule)
             .inner(tagged(c.s("SA", 5000, 1001)), Established)
             .outer(tagged(c.c("A", 1001, 5001)), Established),
-        Case::new("the tagged zone has its own rules").outer(tagged(net.connection(53).c("S", 1, 0)), DenyDefault),
+        Case::new("the tagged zone has its own rules")
+            .outer(tagged(net.connection(53).c("S", 1, 0)), DenyDefault),
         Case::new("one address in two realms: two flows")
             .outer(c.c("S", 1000, 0), Rule)
             .inner(tagged(c.s("SA", 5000, 1001)), TcpNoFlow)
             .inner(c.s("SA", 5000, 1001), Established),
         Case::new("a tag that the policy names nowhere").outer(c.c("S", 1, 0).tags(&[102]), UnknownRealm),
-        Case::new("a tag that differs in one high bit").outer(c.c("S", 1, 0).tags(&[101 + 2048]), UnknownRealm),
-        Case::new("a known tag with a priority").outer(c.c("S", 1, 0).tags(&[0x6000 | 101]), Rule),
+        Case::new("a tag that differs in one high bit")
+            .outer(c.c("S", 1, 0).tags(&[101 + 2048]), UnknownRealm),
+        Case::new("a known tag with a priority").outer(c.c("S", 1, 0).tags(&[0x6000 + 101]), Rule),
         Case::new("a priority tag is no VLAN").outer(c.c("S", 1, 0).tags(&[0xe000]), Rule),
         Case::new("two tags").outer(c.c("S", 1, 0).tags(&[101, 101]), TooManyTags),
         Case::new("two tags of which one is a priority").outer(c.c("S", 1, 0).tags(&[0, 101]), TooManyTags),
@@ -171,7 +222,11 @@ pub fn cut_short(net: &Net) -> Vec<Case> {
         Packet::echo_request(net.client, net.server, 7, 1),
     ];
     if net.ipv6() {
-        whole.push(syn(net).padding_extension(HOP_BY_HOP).padding_extension(DESTINATION));
+        whole.push(
+            syn(net)
+                .padding_extension(HOP_BY_HOP)
+                .padding_extension(DESTINATION),
+        );
     } else {
         whole.push(syn(net).ip_options(&[1; 40]));
     }
@@ -182,7 +237,11 @@ pub fn cut_short(net: &Net) -> Vec<Case> {
         let frame = packet.build();
         let tag = frame.len() - packet.clone().tags(&[]).build().len();
         for length in 15..frame.len() {
-            let reason = if length < headers_are_there + tag { cut_header } else { cut_packet };
+            let reason = if length < headers_are_there + tag {
+                cut_header
+            } else {
+                cut_packet
+            };
             let name = format!("frame {number} cut after {length} bytes");
             cases.push(Case::new(&name).outer(frame[..length].to_vec(), reason));
         }

@@ -25,7 +25,10 @@ fn without_a_policy_everything_is_closed() -> Result<()> {
         for frame in [frames(&Net::new(false, false)), frames(&Net::new(true, false))].concat() {
             for way in [Way::Outer, Way::Inner, Way::Own] {
                 let report = rig.send(way, &frame)?;
-                ensure!((report.verdict, report.reason) == (Verdict::Drop, Reason::NoPolicy), "{stand:?}: {report:?}");
+                ensure!(
+                    (report.verdict, report.reason) == (Verdict::Drop, Reason::NoPolicy),
+                    "{stand:?}: {report:?}"
+                );
             }
         }
         rig.counters_add_up()?;
@@ -40,7 +43,10 @@ fn an_unknown_port_is_closed() -> Result<()> {
     for frame in frames(&Net::new(false, false)) {
         for hook in Hook::ALL {
             let report = rig.judge(hook, &frame)?;
-            ensure!((report.verdict, report.reason) == (Verdict::Drop, Reason::UnknownPort), "{hook}: {report:?}");
+            ensure!(
+                (report.verdict, report.reason) == (Verdict::Drop, Reason::UnknownPort),
+                "{hook}: {report:?}"
+            );
         }
     }
     rig.counters_add_up()
@@ -50,7 +56,12 @@ fn an_unknown_port_is_closed() -> Result<()> {
 #[test]
 fn a_full_table_refuses_new_flows_and_keeps_the_old() -> Result<()> {
     // The kernel gives a preallocated hash a few entries more than asked for, one for each CPU.
-    let sizes = FlowSizes { flows4: 8, flows6: 8, half4: 1024, half6: 1024 };
+    let sizes = FlowSizes {
+        flows4: 8,
+        flows6: 8,
+        half4: 1024,
+        half6: 1024,
+    };
     for ipv6 in [false, true] {
         let mut rig = Rig::with_sizes(Stand::HostXdp, sizes)?;
         rig.apply(POLICY)?;
@@ -69,11 +80,21 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old() -> Result<()> {
                 _ => anyhow::bail!("flow {port}: {report:?}"),
             }
         }
-        ensure!(established.len() >= 8 && refused > 0, "{} established, {refused} refused", established.len());
-        ensure!(rig.count(FlowTable::Main)? == established.len(), "the main table holds another number of flows");
+        ensure!(
+            established.len() >= 8 && refused > 0,
+            "{} established, {refused} refused",
+            established.len()
+        );
+        ensure!(
+            rig.count(FlowTable::Main)? == established.len(),
+            "the main table holds another number of flows"
+        );
         for c in established {
             let report = rig.send(Way::Inner, &c.s("A", 5001, 1001).payload(b"x").build())?;
-            ensure!(report.reason == Reason::Established, "an established flow was cut: {report:?}");
+            ensure!(
+                report.reason == Reason::Established,
+                "an established flow was cut: {report:?}"
+            );
         }
         rig.counters_add_up()?;
     }

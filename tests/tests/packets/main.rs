@@ -64,7 +64,11 @@ fn run(cases: impl Fn(&Net) -> Vec<Case>) -> Result<()> {
         rig.counters_add_up()?;
     }
     if !wrong.is_empty() {
-        bail!("{} of the cases went differently:\n{}", wrong.len(), wrong.join("\n"));
+        bail!(
+            "{} of the cases went differently:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
     }
     println!("{packets} packets as expected");
     Ok(())

@@ -36,12 +36,20 @@ impl Stand {
     }
 
     fn engine(self) -> Engine {
-        if matches!(self, Self::HostXdp | Self::InlineXdp) { Engine::Xdp } else { Engine::Tc }
+        if matches!(self, Self::HostXdp | Self::InlineXdp) {
+            Engine::Xdp
+        } else {
+            Engine::Tc
+        }
     }
 
     /// The hook that a packet meets, and the side that its port stands on.
     fn enters(self, way: Way) -> (Hook, Side) {
-        let receives = if self.engine() == Engine::Xdp { Hook::XdpIn } else { Hook::TcIn };
+        let receives = if self.engine() == Engine::Xdp {
+            Hook::XdpIn
+        } else {
+            Hook::TcIn
+        };
         match way {
             Way::Outer => (receives, Side::Outer),
             Way::Inner if self.inline() => (receives, Side::Inner),
@@ -52,7 +60,7 @@ impl Stand {
 
 impl Stand {
     /// False for frames that the kernel's test run refuses at TC hooks: IP packets that end inside of the IP header
-    /// (net/bpf/test_run.c). The namespace suite sends those over a real wire.
+    /// (`net/bpf/test_run.c`). The namespace suite sends those over a real wire.
     fn can_run(self, way: Way, frame: &[u8]) -> bool {
         let header = match frame.get(12..14) {
             Some([0x08, 0x00]) => 34,
@@ -75,14 +83,34 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(stand: Stand) -> Result<Self> {
-        Self::with_sizes(stand, FlowSizes { flows4: 1025, flows6: 1025, half4: 1024, half6: 1024 })
+        Self::with_sizes(
+            stand,
+            FlowSizes {
+                flows4: 1025,
+                flows6: 1025,
+                half4: 1024,
+                half6: 1024,
+            },
+        )
     }
 
     pub fn with_sizes(stand: Stand, sizes: FlowSizes) -> Result<Self> {
         require_root()?;
-        let options = Options { report: true, clock_override: true, sizes, ..Options::default() };
+        let options = Options {
+            report: true,
+            clock_override: true,
+            sizes,
+            ..Options::default()
+        };
         let plane = DataPlane::open(options)?;
-        Ok(Self { stand, plane, clock: 1 << 50, told: BTreeMap::new(), compiled: HashMap::new(), in_force: String::new() })
+        Ok(Self {
+            stand,
+            plane,
+            clock: 1 << 50,
+            told: BTreeMap::new(),
+            compiled: HashMap::new(),
+            in_force: String::new(),
+        })
     }
 
     /// Runs a case from an empty flow table on. The inner result is the number of packets, or what went differently.
@@ -108,7 +136,12 @@ impl Rig {
                     }
                 }
                 Step::Send { way, frame, .. } if !self.stand.can_run(*way, frame) => {}
-                Step::Send { way, frame, reason, up } => {
+                Step::Send {
+                    way,
+                    frame,
+                    reason,
+                    up,
+                } => {
                     let report = self.send(*way, frame)?;
                     let verdict = self.verdict(*way, *reason, *up);
                     if (report.reason, report.verdict) != (*reason, verdict) {
@@ -177,10 +210,14 @@ impl Rig {
 
     fn compile(&mut self, text: &str) -> Result<Vec<Line>> {
         if !self.compiled.contains_key(text) {
-            let (policy, _) = fw_policy::check(text, "packets.yaml").map_err(|findings| anyhow!("{findings}"))?;
+            let (policy, _) =
+                fw_policy::check(text, "packets.yaml").map_err(|findings| anyhow!("{findings}"))?;
             self.compiled.insert(text.to_owned(), policy);
         }
-        let nets = [Net::new(false, self.stand.inline()), Net::new(true, self.stand.inline())];
+        let nets = [
+            Net::new(false, self.stand.inline()),
+            Net::new(true, self.stand.inline()),
+        ];
         let environment = Environment {
             own_addresses: nets.iter().map(|net| net.own).collect::<Vec<IpAddr>>(),
             roles: ROLES.map(str::to_owned).to_vec(),
@@ -222,7 +259,12 @@ impl Rig {
             .filter(|(_, count)| count.packets > 0)
             .map(|(reason, count)| (reason, count.packets))
             .collect();
-        ensure!(counted == self.told, "{:?}: the counters say {counted:?}, the reports {:?}", self.stand, self.told);
+        ensure!(
+            counted == self.told,
+            "{:?}: the counters say {counted:?}, the reports {:?}",
+            self.stand,
+            self.told
+        );
         Ok(())
     }
 }

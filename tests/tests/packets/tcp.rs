@@ -1,8 +1,8 @@
 //! TCP: the life of a connection, and what does not belong to it.
 
 use fw_common::abi::Reason::{
-    BadTcp, DenyDefault, DenyRule, Established, PolicyRevoked, RstInvalid, Rule, TcpBadAck, TcpInvalid, TcpNoFlow,
-    WrongSide,
+    BadTcp, DenyDefault, DenyRule, Established, PolicyRevoked, RstInvalid, Rule, TcpBadAck, TcpInvalid,
+    TcpNoFlow, WrongSide,
 };
 use fw_tests::packet::Packet;
 
@@ -10,7 +10,14 @@ use crate::case::{Case, Connection, Net};
 
 pub fn cases(net: &Net) -> Vec<Case> {
     let c = net.connection(80);
-    [opening(net, &c), resets(&c), closing(&c), strangers(net, &c), timeouts(&c)].concat()
+    [
+        opening(net, &c),
+        resets(&c),
+        closing(&c),
+        strangers(net, &c),
+        timeouts(&c),
+    ]
+    .concat()
 }
 
 fn opening(net: &Net, c: &Connection) -> Vec<Case> {
@@ -20,9 +27,12 @@ fn opening(net: &Net, c: &Connection) -> Vec<Case> {
             .outer(c.c("PA", 1001, 5001).payload(b"get"), Established)
             .inner(c.s("A", 5001, 1004).payload(&[7; 1000]), Established)
             .outer(c.c("A", 1004, 6001), Established),
-        c.syn(case("a SYN sent again")).outer(c.c("S", 1000, 0), Established),
-        c.syn(case("a SYN with options and ECN"))
-            .inner(c.s("SAE", 5000, 1001).tcp_options(&[2, 4, 5, 180, 1, 1, 1, 0]), Established),
+        c.syn(case("a SYN sent again"))
+            .outer(c.c("S", 1000, 0), Established),
+        c.syn(case("a SYN with options and ECN")).inner(
+            c.s("SAE", 5000, 1001).tcp_options(&[2, 4, 5, 180, 1, 1, 1, 0]),
+            Established,
+        ),
         case("a SYN with data (fast open), whose data the answer leaves unacknowledged")
             .outer(c.c("S", 1000, 0).payload(&[1; 100]), Rule)
             .inner(c.s("SA", 5000, 1001), Established)
@@ -36,28 +46,42 @@ fn opening(net: &Net, c: &Connection) -> Vec<Case> {
         c.syn(case("a SYN-ACK that acknowledges something else"))
             .inner(c.s("SA", 5000, 77_000), TcpBadAck)
             .inner(c.s("SA", 5000, 1001), Established),
-        c.answered(case("an ACK of a number that the server never sent proves nothing"))
-            .outer(c.c("A", 1001, 4242), TcpBadAck)
-            .flows(0, 1)
-            .outer(c.c("A", 1001, 5001), Established)
-            .flows(1, 0),
-        c.answered(case("an answered SYN alone is not promoted")).flows(0, 1),
-        c.syn(case("data from the opener before the answer")).outer(c.c("A", 1001, 1).payload(b"x"), TcpInvalid),
-        c.syn(case("an ACK instead of a SYN-ACK")).inner(c.s("A", 5000, 1001), TcpInvalid),
-        c.syn(case("a SYN-ACK from the opener")).outer(c.c("SA", 1000, 1), TcpInvalid),
-        c.established(case("a SYN in an established flow passes, so that its receiver can answer (RFC 5961 section 4)"))
-            .outer(c.c("S", 9000, 0), Established)
-            .inner(c.s("A", 5001, 1001), Established),
+        c.answered(case(
+            "an ACK of a number that the server never sent proves nothing",
+        ))
+        .outer(c.c("A", 1001, 4242), TcpBadAck)
+        .flows(0, 1)
+        .outer(c.c("A", 1001, 5001), Established)
+        .flows(1, 0),
+        c.answered(case("an answered SYN alone is not promoted"))
+            .flows(0, 1),
+        c.syn(case("data from the opener before the answer"))
+            .outer(c.c("A", 1001, 1).payload(b"x"), TcpInvalid),
+        c.syn(case("an ACK instead of a SYN-ACK"))
+            .inner(c.s("A", 5000, 1001), TcpInvalid),
+        c.syn(case("a SYN-ACK from the opener"))
+            .outer(c.c("SA", 1000, 1), TcpInvalid),
+        c.established(case(
+            "a SYN in an established flow passes, so that its receiver can answer (RFC 5961 section 4)",
+        ))
+        .outer(c.c("S", 9000, 0), Established)
+        .inner(c.s("A", 5001, 1001), Established),
         case("port 81 meets the default").outer(net.connection(81).c("S", 1, 0), DenyDefault),
         case("port 23 meets its rule").outer(net.connection(23).c("S", 1, 0), DenyRule),
         case("the wrong way round").inner(Packet::tcp(c.server, c.client).flags("S"), DenyDefault),
-        case("an unknown source").outer(Packet::tcp((net.stranger, 40_000), c.server).flags("S"), DenyDefault),
+        case("an unknown source").outer(
+            Packet::tcp((net.stranger, 40_000), c.server).flags("S"),
+            DenyDefault,
+        ),
         opened_from_inside(net),
     ]
 }
 
 fn opened_from_inside(net: &Net) -> Case {
-    let c = Connection { client: (net.server, 40_000), server: (net.client, 443) };
+    let c = Connection {
+        client: (net.server, 40_000),
+        server: (net.client, 443),
+    };
     Case::new("a connection that the guarded side opens")
         .inner(c.c("S", 1000, 0), Rule)
         .outer(c.s("SA", 5000, 1001), Established)
@@ -71,16 +95,21 @@ fn resets(c: &Connection) -> Vec<Case> {
         c.syn(case("a closed port answers with RST, and the client tries again"))
             .inner(c.s("RA", 0, 1001), Established)
             .outer(c.c("S", 2000, 0), Rule),
-        c.syn(case("a RST that saw no SYN")).inner(c.s("RA", 0, 77_000), RstInvalid).inner(c.s("R", 0, 0), RstInvalid),
-        c.syn(case("the opener takes its SYN back")).outer(c.c("R", 1001, 0), Established),
+        c.syn(case("a RST that saw no SYN"))
+            .inner(c.s("RA", 0, 77_000), RstInvalid)
+            .inner(c.s("R", 0, 0), RstInvalid),
+        c.syn(case("the opener takes its SYN back"))
+            .outer(c.c("R", 1001, 0), Established),
         c.established(case("a RST with the exact number ends the flow"))
             .inner(c.s("R", 5001, 0), Established)
             .wait(11)
             .outer(c.c("A", 1001, 5001), TcpNoFlow),
-        c.established(case("a RST near the exact number passes and ends nothing (RFC 5961 section 3)"))
-            .inner(c.s("R", 5900, 0), Established)
-            .wait(11)
-            .outer(c.c("A", 1001, 5001).payload(b"x"), Established),
+        c.established(case(
+            "a RST near the exact number passes and ends nothing (RFC 5961 section 3)",
+        ))
+        .inner(c.s("R", 5900, 0), Established)
+        .wait(11)
+        .outer(c.c("A", 1001, 5001).payload(b"x"), Established),
         c.established(case("a blind RST"))
             .inner(c.s("R", 5001 + (1 << 25), 0), RstInvalid)
             .outer(c.c("R", 1001_u32.wrapping_sub(1 << 25), 0), RstInvalid)
@@ -114,7 +143,9 @@ fn strangers(net: &Net, c: &Connection) -> Vec<Case> {
     let bad_flags = ["", "SF", "SR", "F", "FPU", "SFRPAU", "RF", "P", "U", "SAF"];
     let mut cases: Vec<Case> = bad_flags
         .iter()
-        .map(|flags| Case::new(&format!("flags \"{flags}\" that no stack sends")).outer(c.c(flags, 1, 1), BadTcp))
+        .map(|flags| {
+            Case::new(&format!("flags \"{flags}\" that no stack sends")).outer(c.c(flags, 1, 1), BadTcp)
+        })
         .collect();
     for flags in ["A", "PA", "SA", "FA", "R", "RA"] {
         cases.push(Case::new(&format!("flags {flags} without a flow")).outer(c.c(flags, 1, 1), TcpNoFlow));
@@ -124,12 +155,18 @@ fn strangers(net: &Net, c: &Connection) -> Vec<Case> {
             .inner(c.c("A", 1001, 5001), WrongSide)
             .outer(c.s("A", 5001, 1001), WrongSide),
     );
-    let other = Connection { client: (net.client, 40_001), ..*c };
-    cases.push(c.established(Case::new("another port is another flow")).outer(other.c("A", 1001, 5001), TcpNoFlow));
+    let other = Connection {
+        client: (net.client, 40_001),
+        ..*c
+    };
+    cases.push(
+        c.established(Case::new("another port is another flow"))
+            .outer(other.c("A", 1001, 5001), TcpNoFlow),
+    );
     cases
 }
 
-/// A packet inside of the timeout passes, one outside does not: each state, with nf_conntrack's defaults.
+/// A packet inside of the timeout passes, one outside does not: each state, with the kernel conntrack's defaults.
 fn timeouts(c: &Connection) -> Vec<Case> {
     let answer = c.s("SA", 5000, 1001);
     let data = c.c("A", 1001, 5001).payload(b"x");
@@ -139,21 +176,45 @@ fn timeouts(c: &Connection) -> Vec<Case> {
     let ended = |case: Case| both(case).outer(c.c("A", 1002, 5002), Established);
     let late = c.s("A", 5001, 1002);
     let row = |name: &str, begin: &dyn Fn(Case) -> Case, seconds: u64, next: &Packet, inner: bool| {
-        let step = |case: Case, reason| if inner { case.inner(next.clone(), reason) } else { case.outer(next.clone(), reason) };
+        let step = |case: Case, reason| {
+            if inner {
+                case.inner(next.clone(), reason)
+            } else {
+                case.outer(next.clone(), reason)
+            }
+        };
         [
-            step(begin(Case::new(&format!("{name}: alive until {seconds} s"))).wait(seconds - 1), Established),
-            step(begin(Case::new(&format!("{name}: over after {seconds} s"))).wait(seconds + 1), TcpNoFlow),
+            step(
+                begin(Case::new(&format!("{name}: alive until {seconds} s"))).wait(seconds - 1),
+                Established,
+            ),
+            step(
+                begin(Case::new(&format!("{name}: over after {seconds} s"))).wait(seconds + 1),
+                TcpNoFlow,
+            ),
         ]
     };
     let mut cases = [
         row("SYN_SENT", &|case| c.syn(case), 120, &answer, true),
-        row("SYN_RECV", &|case| c.answered(case), 60, &c.c("A", 1001, 5001), false),
+        row(
+            "SYN_RECV",
+            &|case| c.answered(case),
+            60,
+            &c.c("A", 1001, 5001),
+            false,
+        ),
         row("ESTABLISHED", &|case| c.established(case), 432_000, &data, false),
         row("FIN_WAIT", &fin, 120, &late, true),
         row("CLOSE_WAIT", &half, 60, &late, true),
         row("LAST_ACK", &both, 30, &late, true),
         row("TIME_WAIT", &ended, 120, &late, true),
-        row("CLOSE", &|case| c.established(case).inner(c.s("R", 5001, 0), Established), 10, &data, false),
+        row(
+            "CLOSE",
+            &|case| c.established(case).inner(c.s("R", 5001, 0), Established),
+            10,
+            &data,
+            false,
+        ),
     ]
     .concat();
     cases.push(reopened_after_the_end(c));
@@ -184,13 +245,17 @@ pub fn policies(net: &Net) -> Vec<Case> {
             .outer(c.c("A", 1001, 5001), PolicyRevoked)
             .outer(c.c("A", 1001, 5001), TcpNoFlow)
             .outer(c.c("S", 1, 0), DenyDefault),
-        c.established(Case::new("the answering side's packet is judged in the opener's direction"))
-            .apply(&without)
-            .inner(c.s("A", 5001, 1001), PolicyRevoked),
-        c.established(Case::new("a policy that allows the flow by another rule keeps it"))
-            .apply(&renamed)
-            .inner(c.s("A", 5001, 1001).payload(b"x"), Established)
-            .outer(c.c("A", 1001, 5002), Established),
+        c.established(Case::new(
+            "the answering side's packet is judged in the opener's direction",
+        ))
+        .apply(&without)
+        .inner(c.s("A", 5001, 1001), PolicyRevoked),
+        c.established(Case::new(
+            "a policy that allows the flow by another rule keeps it",
+        ))
+        .apply(&renamed)
+        .inner(c.s("A", 5001, 1001).payload(b"x"), Established)
+        .outer(c.c("A", 1001, 5002), Established),
         c.answered(Case::new("a half-open flow is judged anew as well"))
             .apply(&without)
             .outer(c.c("A", 1001, 5001), PolicyRevoked),

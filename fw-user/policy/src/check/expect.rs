@@ -27,7 +27,9 @@ pub(super) fn read(
         Value::Empty => Vec::new(),
         Value::List(items) => {
             let mut lines = LineCounter::default();
-            let read = items.iter().filter_map(|item| expectation(item, zones, rules, &mut lines, findings));
+            let read = items
+                .iter()
+                .filter_map(|item| expectation(item, zones, rules, &mut lines, findings));
             read.collect()
         }
         _ => {

@@ -1,0 +1,156 @@
+//! A scene with the data plane in it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, ensure};
+use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side};
+use fw_policy::Environment;
+use fw_tests::lab::{Host, Options, Scene};
+use fw_user::dataplane::{self, DataPlane, PortPlan};
+
+/// Long enough for what must happen, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(10);
+/// Long enough to believe that something does not happen.
+pub const SHORTLY: Duration = Duration::from_millis(150);
+
+/// Default deny, with a few flows each way.
+pub const POLICY: &str = r#"
+version: 1
+zones:
+  client: { addresses: [10.9.0.1, "fd00:9::1"] }
+  server: { addresses: [10.9.0.2, "fd00:9::2"] }
+  tenant: { addresses: [10.9.0.0/24, "fd00:9::/64"], vlan: 101 }
+link: { allow: [arp, nd, lldp, lacp], dhcp: client }
+rules:
+  - { name: telnet, deny: [tcp/23], from: client, to: server }
+  - { name: web,    allow: [http, iperf3, ping, tcp/82, udp/5300-5399], from: client, to: server }
+  - { name: out,    allow: [tcp/8081], from: server, to: client }
+  - { name: tagged, allow: [udp/5300], from: tenant, to: tenant }
+  - { name: admin,  allow: [ssh, ping], from: client, to: self }
+  - { name: update, allow: [https], from: self, to: client }
+"#;
+
+/// Where the firewall stands, with the engine of each of its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// On the server's own NIC.
+    Host(Engine),
+    /// On a machine between: the client's side, the server's side.
+    Inline(Engine, Engine),
+}
+
+/// Client and server with the data plane on their way, in this process; everything ends with the handle.
+pub struct Guarded {
+    pub scene: Scene,
+    stand: Stand,
+    plane: DataPlane,
+}
+
+impl Guarded {
+    pub fn new(stand: Stand, options: Options, policy: &str) -> Result<Self> {
+        let scene = match stand {
+            Stand::Host(_) => Scene::direct(options)?,
+            Stand::Inline(..) => Scene::inline(options)?,
+        };
+        let mut plane = DataPlane::open(dataplane::Options::default())?;
+        let (policy, _) = fw_policy::check(policy, "netns.yaml").map_err(|findings| anyhow!("{findings}"))?;
+        let guard = scene.guard();
+        let environment = Environment {
+            own_addresses: vec![guard.v4.into(), guard.v6.into()],
+            roles: Vec::new(),
+            generation: plane.tables().next_generation(),
+        };
+        plane
+            .tables()
+            .apply(&fw_policy::compile(&policy, &environment)?.lines)?;
+        match stand {
+            Stand::Host(engine) => attach(&mut plane, guard, ("eth0", None), engine, Side::Outer)?,
+            Stand::Inline(outer, inner) => {
+                attach(&mut plane, guard, ("up0", Some("down0")), outer, Side::Outer)?;
+                attach(&mut plane, guard, ("down0", Some("up0")), inner, Side::Inner)?;
+            }
+        }
+        Ok(Self { scene, stand, plane })
+    }
+
+    /// True if a packet socket of the server sees only what passed. At TC ingress it stands before the firewall.
+    pub fn taps_see_passed_only(&self) -> bool {
+        self.stand != Stand::Host(Engine::Tc)
+    }
+
+    pub fn plane(&self) -> &DataPlane {
+        &self.plane
+    }
+
+    pub fn client(&self, ipv6: bool) -> IpAddr {
+        self.scene.client.address(ipv6)
+    }
+
+    pub fn server(&self, ipv6: bool) -> IpAddr {
+        self.scene.server.address(ipv6)
+    }
+
+    /// Packets that ended with this reason so far.
+    pub fn packets(&self, reason: Reason) -> Result<u64> {
+        let counters = self.plane.tables().counters()?;
+        Ok(counters
+            .iter()
+            .find(|(number, _)| *number == reason as u8)
+            .map_or(0, |(_, count)| count.packets))
+    }
+
+    /// Does something that must make packets end with this reason.
+    pub fn counts<T>(&self, reason: Reason, action: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = self.packets(reason)?;
+        let result = action()?;
+        let after = self.packets(reason)?;
+        ensure!(after > before, "no packet was counted as {}", reason.name());
+        Ok(result)
+    }
+
+    /// What was counted, for a failure's message.
+    pub fn counted(&self) -> String {
+        let Ok(counters) = self.plane.tables().counters() else {
+            return "the counters cannot be read".to_owned();
+        };
+        let named: BTreeMap<&str, u64> = counters
+            .iter()
+            .filter(|(_, count)| count.packets > 0)
+            .filter_map(|(number, count)| Some((Reason::from_number(*number)?.name(), count.packets)))
+            .collect();
+        format!("{named:?}")
+    }
+}
+
+fn attach(
+    plane: &mut DataPlane,
+    guard: &Host,
+    (name, peer): (&str, Option<&str>),
+    engine: Engine,
+    side: Side,
+) -> Result<()> {
+    let ifindex = guard.namespace.ifindex(name)?;
+    let peer_ifindex = peer
+        .map(|peer| guard.namespace.ifindex(peer))
+        .transpose()?
+        .unwrap_or(0);
+    plane.tables().set_port(&PortConfig {
+        ifindex,
+        peer_ifindex,
+        mode: if peer.is_some() { Mode::Inline } else { Mode::Host } as u8,
+        engine: engine as u8,
+        link: LinkKind::Ethernet as u8,
+        side: side as u8,
+        ..PortConfig::default()
+    })?;
+    let plan = PortPlan {
+        name: name.to_owned(),
+        ifindex,
+        engine,
+        egress: true,
+    };
+    guard.namespace.enter(|| plane.attach(&plan))??;
+    Ok(())
+}
