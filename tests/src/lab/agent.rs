@@ -152,12 +152,28 @@ impl Agent {
     /// # Errors
     /// If it cannot be started or takes too long.
     pub fn ask(&self, arguments: &[&str]) -> Result<Finished> {
+        Process::start(self.question(arguments), None)?.wait(ANSWER)
+    }
+
+    /// The same from an SSH session, as `SSH_CONNECTION` tells it.
+    ///
+    /// # Errors
+    /// As [`Agent::ask`].
+    pub fn ask_from(&self, session: &str, arguments: &[&str]) -> Result<Finished> {
+        let mut command = self.question(arguments);
+        command.env("SSH_CONNECTION", session);
+        Process::start(command, None)?.wait(ANSWER)
+    }
+
+    /// Without the session of whoever runs the tests: it is not in the agent's namespace.
+    fn question(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command
             .args(arguments)
             .env("DPUFW_SOCKET", self.socket())
-            .env("DPUFW_PIN_DIR", self.pins.path());
-        Process::start(command, None)?.wait(ANSWER)
+            .env("DPUFW_PIN_DIR", self.pins.path())
+            .env_remove("SSH_CONNECTION");
+        command
     }
 
     /// What `dpufw status` says.
