@@ -12,7 +12,8 @@
 //! pairs         u32 by src_row * columns + dst_col: pair class
 //! protos        u32 by IP protocol: PROTO_DIRECT | service class, or the line of a [u16; 65536] by selector
 //!               (destination port; ICMP: type << 8 | code): service class
-//! decisions     u32 by pair class * service classes + service class: Decision
+//! pages         u32 by pair class * pages of a pair + service class / 16: line of the page
+//! page          one line: Decision by service class % 16; equal pages are one
 //! rules         RuleRecord, 4 a line, by rule number; number 0 is the default
 //! ```
 //!
@@ -73,10 +74,10 @@ pub struct SetHeader {
     pub pair_columns: u32,
     /// Line of the protocol table.
     pub protos: u32,
-    /// Line of the decision table.
-    pub decisions: u32,
-    /// Service classes: the decision table's columns.
-    pub service_classes: u32,
+    /// Line of the table of decision pages.
+    pub decision_pages: u32,
+    /// Pages of a pair class: service classes / 16, rounded up.
+    pub pages_per_pair: u32,
     /// Line of rule record 0.
     pub rules: u32,
     /// [`LinkFlags`].
@@ -112,8 +113,8 @@ impl SetHeader {
             self.pairs,
             self.pair_columns,
             self.protos,
-            self.decisions,
-            self.service_classes,
+            self.decision_pages,
+            self.pages_per_pair,
             self.rules,
             self.link,
         ];
@@ -141,8 +142,8 @@ impl SetHeader {
             pairs: a.w[9],
             pair_columns: a.w[10],
             protos: a.w[11],
-            decisions: a.w[12],
-            service_classes: a.w[13],
+            decision_pages: a.w[12],
+            pages_per_pair: a.w[13],
             rules: a.w[14],
             link: a.w[15],
             ra_roles: b.w[0],

@@ -205,11 +205,11 @@ fn lookup<'a, L: Lines<'a>>(
         .wrapping_add(out.dst.dst_col);
     let pair = word(lines, header.w[9], cell)?;
     let service = service_class(lines, header.w[11], proto, selector)?;
-    let decision = Decision(word(
-        lines,
-        header.w[12],
-        pair.wrapping_mul(header.w[13]).wrapping_add(service),
-    )?);
+    let pages = pair
+        .wrapping_mul(header.w[13])
+        .wrapping_add(service / LINE_WORDS as u32);
+    let page = lines.line(word(lines, header.w[12], pages)?)?;
+    let decision = Decision(page.w[service as usize % LINE_WORDS]);
     out.decision = decision.0;
     out.rule_id = record(lines, header.w[14], decision.rule())?.src_row;
     Some(decision)

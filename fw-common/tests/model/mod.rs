@@ -348,6 +348,7 @@ fn tiny_set(generation: u32, allowed: &[u8]) -> Vec<Line> {
         ],
         &mut lines,
     );
+    let pages = table(&[decisions], &mut lines);
     let rules = table(&[0, 0, 0, 0, 77, 0, 0, 0], &mut lines);
     let header = SetHeader {
         magic: SET_MAGIC,
@@ -360,8 +361,8 @@ fn tiny_set(generation: u32, allowed: &[u8]) -> Vec<Line> {
         pairs,
         pair_columns: 1,
         protos,
-        decisions,
-        service_classes: 2,
+        decision_pages: pages,
+        pages_per_pair: 1,
         rules,
         link: LinkFlags::ARP | LinkFlags::ND,
         class_count: 2,

@@ -107,7 +107,7 @@ impl Bench<'_> {
             arrived <= judged && (judged - arrived) as f64 <= judged as f64 * LOSS,
             "dpufw forwarded {judged} packets and {arrived} arrived"
         );
-        let missed = floor.count(Counter::Miss)?;
+        let missed: u64 = floor.count(Counter::Miss)?.iter().sum();
         ensure!(missed == 0, "the floor's look-up missed {missed} packets");
         let hot = self.hot(&floor, &plane, &frames[0], Program::Redirect)?;
         let case = format!("{}, {flows} flows", traffic.name());
@@ -133,7 +133,7 @@ impl Bench<'_> {
         let rates = Rates::measure(&stand, &mut contenders, self.settings, &self.name)?;
         only(&before[0], &few, Reason::DenyDefault)?;
         only(&before[1], &many, Reason::DenyDefault)?;
-        let sunk = floor.count(Counter::Sink)?;
+        let sunk: u64 = floor.count(Counter::Sink)?.iter().sum();
         ensure!(sunk == 0, "{sunk} packets that should have been dropped reached the sink");
         let hot_few = self.hot(&floor, &few, &frames[0], Program::Drop)?;
         let hot_many = self.hot(&floor, &many, &frames[0], Program::Drop)?;

@@ -4,8 +4,10 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side, StateWord};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use aya::maps::{Map, MapData, MapInfo, PerCpuArray};
+use aya::programs::loaded_programs;
+use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side, StateWord, map_names};
 use fw_policy::Environment;
 use fw_user::dataplane::{DataPlane, EventReader, FlowKey, FlowSizes, FlowTable, Hook, Options, TestContext};
 
@@ -25,10 +27,10 @@ pub struct Pair {
 }
 
 /// A loaded data plane that guards the pair as soon as its program is put there.
-#[derive(Debug)]
 pub struct Plane {
     data_plane: DataPlane,
     program: OwnedFd,
+    counters: PerCpuArray<MapData, [u64; 2]>,
     events: EventReader,
     pair: Pair,
 }
@@ -53,9 +55,9 @@ impl Plane {
         tables.apply(&fw_policy::compile(&policy, &environment)?.lines)?;
         let sizes = data_plane.program_sizes()?;
         let xdp = sizes.iter().find(|size| size.hook == Hook::XdpIn).context("no XDP program is loaded")?;
-        let program = program_by_id(xdp.id)?;
+        let (program, counters) = (program_by_id(xdp.id)?, counters(xdp.id)?);
         let events = data_plane.events()?;
-        Ok(Self { data_plane, program, events, pair })
+        Ok(Self { data_plane, program, counters, events, pair })
     }
 
     /// The program that a port runs.
@@ -104,12 +106,12 @@ impl Plane {
         Ok(counters.into_iter().map(|(number, count)| (name(number), count.packets)).collect())
     }
 
-    /// Packets with this reason.
+    /// Packets with this reason, by CPU.
     ///
     /// # Errors
-    /// If the kernel refuses a read.
-    pub fn count(&self, reason: Reason) -> Result<u64> {
-        Ok(self.by_reason()?.into_iter().find(|(name, _)| *name == reason.name()).map_or(0, |(_, packets)| packets))
+    /// If the kernel refuses the read.
+    pub fn count(&self, reason: Reason) -> Result<Vec<u64>> {
+        Ok(self.counters.get(&(reason as u32), 0)?.iter().map(|[packets, _bytes]| *packets).collect())
     }
 
     /// Takes events out of the ring, as an agent would, so that it does not fill up.
@@ -125,6 +127,23 @@ impl Plane {
         let context = TestContext { repeat, ..TestContext::on(self.pair.outer) };
         Ok(self.data_plane.test_run(Hook::XdpIn, frame, &context)?.duration)
     }
+}
+
+/// The counters of the program with this id: `Tables::counters` reads all of them, which is too slow while packets flow.
+fn counters(program: u32) -> Result<PerCpuArray<MapData, [u64; 2]>> {
+    for info in loaded_programs() {
+        let info = info?;
+        if info.id() != program {
+            continue;
+        }
+        for id in info.map_ids()?.unwrap_or_default() {
+            let map = MapInfo::from_id(id)?;
+            if map.name_as_str() == Some(map_names::COUNTERS) {
+                return Ok(PerCpuArray::try_from(Map::PerCpuArray(MapData::from_id(id)?))?);
+            }
+        }
+    }
+    bail!("program {program} has no map {}", map_names::COUNTERS)
 }
 
 fn port(ifindex: u32, peer_ifindex: u32, side: Side) -> PortConfig {

@@ -35,12 +35,14 @@ impl Rates {
     /// See [`Stand::slice`].
     pub fn measure(stand: &Stand<'_>, contenders: &mut [Contender<'_>], settings: &Settings, name: &str) -> Result<Self> {
         let (mut rates, mut packets) = (vec![Vec::new(); contenders.len()], vec![0; contenders.len()]);
+        let mut last = vec![None; contenders.len()];
         for round in 0..=settings.rounds {
             for (number, contender) in contenders.iter_mut().enumerate() {
-                let slice = stand.slice(contender, settings.slice)?;
+                let slice = stand.slice(contender, settings.slice, last[number])?;
+                last[number] = Some(slice.rate);
                 packets[number] += slice.packets;
                 if round > 0 {
-                    rates[number].push(slice.rate());
+                    rates[number].push(slice.rate);
                 }
             }
             if round % 10 == 0 || round == settings.rounds {

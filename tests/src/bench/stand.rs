@@ -1,7 +1,7 @@
 //! The test stand: generator, firewall and sink in namespaces of their own, joined by veth pairs with two queues.
 
 use std::fmt;
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,8 +14,10 @@ use super::link::XdpLink;
 use super::plane::{Pair, Plane};
 use crate::lab::{End, Namespace, Veth};
 
-/// Packets that a generator sends between two looks at the clock: some milliseconds.
-const CHUNK: u32 = 16_384;
+/// How often the counter is read while packets flow.
+const WATCH: Duration = Duration::from_millis(2);
+/// Packets per second and CPU that a contender is thought to process before it was measured.
+const GUESS: f64 = 2e6;
 /// How long counters must stand still before they are read, and how often that is tried.
 const STILL: Duration = Duration::from_micros(300);
 const TRIES: u32 = 1000;
@@ -63,26 +65,53 @@ impl Wires {
         Ok([sink, own])
     }
 
-    /// Sends frames from `cpus` pinned threads for this long. Returns the time until the last one stopped.
-    fn blast(&self, floor: &Floor, cpus: u32, length: Duration) -> Result<Duration> {
-        let barrier = Barrier::new(cpus as usize);
+    /// Sends `packets` frames from each of `cpus` pinned threads, and watches a counter by CPU. Returns the count's growth
+    /// from when all of them were at work until one had finished, and the time between.
+    fn blast(
+        &self,
+        floor: &Floor,
+        cpus: u32,
+        packets: u32,
+        watched: impl Fn() -> Result<Vec<u64>>,
+    ) -> Result<(u64, Duration)> {
+        let finished = AtomicBool::new(false);
         let one = |cpu: u32| {
-            pin(cpu)?;
-            barrier.wait();
-            let start = Instant::now();
-            while start.elapsed() < length {
-                floor.generate(self.generator_if, CHUNK)?;
-            }
-            Ok(start.elapsed())
+            let sent = pin(cpu).and_then(|()| floor.generate(self.generator_if, packets));
+            finished.store(true, Ordering::Relaxed);
+            sent
         };
-        let times: Vec<Result<Duration>> = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let (one, generator) = (&one, &self.generator);
-            let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || generator.enter(move || one(cpu))?)).collect();
-            threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a generator panicked"))?).collect()
-        });
-        let times = times.into_iter().collect::<Result<Vec<_>>>()?;
-        times.into_iter().max().context("no generator ran")
+            let threads: Vec<_> =
+                (0..cpus).map(|cpu| scope.spawn(move || generator.enter(move || one(cpu))?)).collect();
+            let window = window(&finished, cpus as usize, watched);
+            for thread in threads {
+                thread.join().map_err(|_| anyhow!("a generator panicked"))??;
+            }
+            window
+        })
     }
+}
+
+/// Watches a counter by CPU until one of the first `cpus` has finished.
+fn window(finished: &AtomicBool, cpus: usize, watched: impl Fn() -> Result<Vec<u64>>) -> Result<(u64, Duration)> {
+    let sum = |counts: &[u64]| counts.iter().sum::<u64>();
+    let idle = watched()?;
+    let (mut first, mut last) = (None, None);
+    while !finished.load(Ordering::Relaxed) {
+        let (now, counts) = (Instant::now(), watched()?);
+        if finished.load(Ordering::Relaxed) {
+            break;
+        }
+        if first.is_some() {
+            last = Some((now, sum(&counts)));
+        } else if counts.iter().zip(&idle).take(cpus).all(|(now, idle)| now > idle) {
+            first = Some((now, sum(&counts)));
+        }
+        std::thread::sleep(WATCH);
+    }
+    let (Some((start, from)), Some((end, to))) = (first, last) else { return Ok((0, Duration::ZERO)) };
+    Ok((to - from, end - start))
 }
 
 /// Binds the calling thread to a CPU.
@@ -102,7 +131,6 @@ pub enum Fate {
 }
 
 /// Who processes the packets.
-#[derive(Debug)]
 pub enum Contender<'a> {
     /// dpufw.
     Dpufw(&'a mut Plane),
@@ -125,18 +153,10 @@ impl fmt::Display for Contender<'_> {
 /// What a contender did in one go.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
-    /// Packets that it processed.
+    /// All packets that it processed.
     pub packets: u64,
-    /// How long the generators ran.
-    pub time: Duration,
-}
-
-impl Slice {
-    /// Packets per second.
-    #[must_use]
-    pub fn rate(self) -> f64 {
-        self.packets as f64 / self.time.as_secs_f64()
-    }
+    /// Packets per second while all generators were at work.
+    pub rate: f64,
 }
 
 /// Everything that one case needs, in place; lives in the firewall's namespace.
@@ -161,37 +181,45 @@ impl<'a> Stand<'a> {
         Ok(Self { wires, floor, fate, cpus, port, _sinks: sinks })
     }
 
-    /// Lets a contender process packets for this long.
+    /// Lets a contender process packets for about this long, given the rate of its last slice.
     ///
     /// # Errors
     /// If the kernel refuses, or no packet was processed.
-    pub fn slice(&self, contender: &mut Contender<'_>, length: Duration) -> Result<Slice> {
+    pub fn slice(&self, contender: &mut Contender<'_>, length: Duration, last: Option<f64>) -> Result<Slice> {
         self.port.update(match contender {
             Contender::Dpufw(plane) => plane.program(),
             Contender::Lookup => self.floor.program(Program::Lookup)?,
             Contender::Bare => self.floor.program(bare(self.fate))?,
         })?;
         let before = self.processed(contender)?;
-        let time = self.wires.blast(self.floor, self.cpus, length)?;
+        let each = last.map_or(GUESS, |rate| rate / f64::from(self.cpus)) * length.as_secs_f64();
+        let watched = || self.by_cpu(contender);
+        let (grown, time) = self.wires.blast(self.floor, self.cpus, each as u32, watched)?;
         let packets = self.settled(contender)? - before;
         if let Contender::Dpufw(plane) = contender {
             plane.drain();
         }
         ensure!(packets > 0, "{contender} processed no packet{}", self.instead(contender)?);
-        Ok(Slice { packets, time })
+        ensure!(grown > 0, "{contender} was too fast to be watched: make the slices longer");
+        Ok(Slice { packets, rate: grown as f64 / time.as_secs_f64() })
     }
 
     /// What else may have become of the packets, for a message.
     fn instead(&self, contender: &Contender<'_>) -> Result<String> {
         match contender {
             Contender::Dpufw(plane) => Ok(format!("; packets by reason: {:?}", plane.by_reason()?)),
-            Contender::Lookup => Ok(format!("; look-ups missed: {}", self.floor.count(Counter::Miss)?)),
+            Contender::Lookup => Ok(format!("; look-ups missed, by CPU: {:?}", self.floor.count(Counter::Miss)?)),
             Contender::Bare => Ok(String::new()),
         }
     }
 
     /// Packets that a contender has processed so far.
     fn processed(&self, contender: &Contender<'_>) -> Result<u64> {
+        Ok(self.by_cpu(contender)?.iter().sum())
+    }
+
+    /// The same by CPU.
+    fn by_cpu(&self, contender: &Contender<'_>) -> Result<Vec<u64>> {
         match (self.fate, contender) {
             (Fate::Forwarded, _) => self.floor.count(Counter::Sink),
             (Fate::Dropped, Contender::Dpufw(plane)) => plane.count(Reason::DenyDefault),

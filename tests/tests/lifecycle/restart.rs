@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fw_tests::lab::{Agent, Process, TcpService};
@@ -214,6 +213,5 @@ fn flow_of(agent: &Agent, talk: &Talk) -> Result<FlowInfo> {
 }
 
 fn picked_up(site: &Site) -> Result<u64> {
-    std::thread::sleep(Duration::from_millis(50));
     site.metric("dpufw_packets_total{reason=\"picked_up\",verdict=\"pass\"}")
 }

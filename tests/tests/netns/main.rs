@@ -10,11 +10,11 @@ mod guarded;
 mod offload;
 mod own;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use fw_common::abi::Engine::{Tc, Xdp};
 use fw_tests::lab::Options;
 
-use guarded::{Guarded, POLICY, Stand};
+use guarded::{Guarded, POLICY, SOON, Stand};
 
 /// One thing that must work, or must not; the last argument says whether by IPv6.
 type Scenario = fn(&Guarded, bool) -> Result<()>;
@@ -85,6 +85,7 @@ fn run(stand: Stand) -> Result<()> {
         ..Options::default()
     };
     let guarded = Guarded::new(stand, options, POLICY)?;
+    check_segmentation(&guarded, stand)?;
     let mut failed = Vec::new();
     for (name, scenario) in SCENARIOS {
         for ipv6 in [false, true] {
@@ -99,6 +100,28 @@ fn run(stand: Stand) -> Result<()> {
             "{stand:?}: {} scenarios failed:\n{}",
             failed.len(),
             failed.join("\n")
+        );
+    }
+    Ok(())
+}
+
+/// An end that the firewall lets use its offloads does: its kernel makes super-packets, which TC sees whole. (A peer with
+/// an XDP program takes TSO from a veth end.)
+fn check_segmentation(guarded: &Guarded, stand: Stand) -> Result<()> {
+    let scene = &guarded.scene;
+    let ends = match stand {
+        Stand::Host(_) => vec![&scene.server],
+        Stand::Inline(Tc, Tc) => vec![&scene.client, &scene.server],
+        Stand::Inline(Tc, Xdp) => vec![&scene.client],
+        Stand::Inline(Xdp, Tc) => vec![&scene.server],
+        Stand::Inline(Xdp, Xdp) => vec![],
+    };
+    for end in ends {
+        let features = end.namespace.check(&["ethtool", "-k", "eth0"], SOON)?;
+        ensure!(
+            features.contains("\ntcp-segmentation-offload: on"),
+            "TSO is off in {}",
+            end.namespace.name()
         );
     }
     Ok(())

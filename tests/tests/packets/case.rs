@@ -28,6 +28,8 @@ pub enum Step {
     },
     /// Time passes, in ns.
     Wait(u64),
+    /// Running TCP connections are adopted for as many ns from now on.
+    PickUp(u64),
     /// Another policy is applied.
     Policy(String),
     /// As many flows must be in the main and in the half-open tables.
@@ -96,6 +98,12 @@ impl Case {
 
     pub fn wait_ns(mut self, ns: u64) -> Self {
         self.steps.push(Step::Wait(ns));
+        self
+    }
+
+    /// Opens the window in which running TCP connections are adopted.
+    pub fn pick_up(mut self, seconds: u64) -> Self {
+        self.steps.push(Step::PickUp(seconds * SECOND));
         self
     }
 

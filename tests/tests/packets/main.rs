@@ -23,6 +23,11 @@ fn tcp() -> Result<()> {
 }
 
 #[test]
+fn connections_that_were_running() -> Result<()> {
+    run(tcp::running)
+}
+
+#[test]
 fn changes_of_policy() -> Result<()> {
     run(tcp::policies)
 }

@@ -116,6 +116,7 @@ impl Rig {
     /// Runs a case from an empty flow table on. The inner result is the number of packets, or what went differently.
     pub fn run(&mut self, case: &Case) -> Result<Result<usize, String>> {
         self.forget_flows()?;
+        self.plane.tables().set_pickup_until(0);
         // A change of policy waits for the kernel's grace periods.
         if self.in_force != case.policy {
             self.apply(case.policy)?;
@@ -124,6 +125,7 @@ impl Rig {
         for (number, step) in case.steps.iter().enumerate() {
             match step {
                 Step::Wait(ns) => self.clock += ns,
+                Step::PickUp(ns) => self.plane.tables().set_pickup_until(self.clock + ns),
                 Step::Policy(text) => self.apply(text)?,
                 Step::Flows { main, half_open } => {
                     let found = (self.count(FlowTable::Main)?, self.count(FlowTable::HalfOpen)?);

@@ -1,8 +1,8 @@
 //! TCP: the life of a connection, and what does not belong to it.
 
 use fw_common::abi::Reason::{
-    BadTcp, DenyDefault, DenyRule, Established, PolicyRevoked, RstInvalid, Rule, TcpBadAck, TcpInvalid,
-    TcpNoFlow, WrongSide,
+    BadTcp, DenyDefault, DenyRule, Established, PickedUp, PolicyRevoked, RstInvalid, Rule, TcpBadAck,
+    TcpInvalid, TcpNoFlow, WrongSide,
 };
 use fw_tests::packet::Packet;
 
@@ -263,5 +263,42 @@ pub fn policies(net: &Net) -> Vec<Case> {
             .apply(crate::case::POLICY)
             .outer(c.c("A", 1001, 5001), Established)
             .flows(1, 0),
+    ]
+}
+
+/// Connections that were running before a data plane without state.
+pub fn running(net: &Net) -> Vec<Case> {
+    let c = net.connection(80);
+    let case = |name: &str| Case::new(name).pick_up(60);
+    let denied = net.connection(23);
+    vec![
+        case("a running connection, its opener's segment first")
+            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
+            .inner(c.s("A", 9000, 7001).payload(b"y"), Established)
+            .outer(c.c("A", 7001, 9001), Established)
+            .flows(1, 0),
+        case("a running connection, the answering side's segment first")
+            .inner(c.s("A", 9000, 7000).payload(b"y"), PickedUp)
+            .outer(c.c("A", 7000, 9001), Established)
+            .inner(c.s("A", 9001, 7000), Established)
+            .flows(1, 0),
+        case("an adopted connection ends as any other")
+            .outer(c.c("PA", 7000, 9000).payload(b"x"), PickedUp)
+            .inner(c.s("R", 9000, 0), Established)
+            .wait(11)
+            .apply(crate::case::POLICY)
+            .outer(denied.c("A", 1, 1), DenyRule),
+        case("the window closes")
+            .wait(61)
+            .outer(c.c("A", 7000, 9000), TcpNoFlow),
+        case("what a rule denies is not adopted")
+            .outer(denied.c("A", 7000, 9000), DenyRule)
+            .inner(denied.s("A", 9000, 7000), DenyDefault),
+        case("what no rule allows is not adopted").outer(net.connection(81).c("A", 7000, 9000), DenyDefault),
+        case("only segments of a running connection are adopted")
+            .outer(c.c("SA", 1, 1), TcpNoFlow)
+            .outer(c.c("FA", 1, 1), TcpNoFlow)
+            .outer(c.c("R", 1, 1), TcpNoFlow)
+            .outer(c.c("RA", 1, 1), TcpNoFlow),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fw_common::abi::{Action, Decision};
+use fw_common::abi::{Action, Decision, LINE_WORDS, Line};
 
 use super::CompileError;
 use super::classes::{Bits, Classes};
@@ -127,11 +127,12 @@ impl Axes {
 /// Where the tables lie.
 pub(super) struct Decided {
     pub(super) pairs: u32,
-    pub(super) decisions: u32,
+    pub(super) pages: u32,
+    pub(super) pages_per_pair: u32,
     pub(super) pair_count: usize,
 }
 
-/// Writes the pair table and the decisions, which end the set.
+/// Writes the pair table, the pages of decisions, and the table of pages, which ends the set.
 pub(super) fn build(
     policy: &Policy,
     axes: &Axes,
@@ -140,7 +141,6 @@ pub(super) fn build(
 ) -> Result<Decided, CompileError> {
     let cells = axes.rows.len() as u64 * axes.columns.len() as u64;
     let pairs = lines.reserve_words(Section::Pairs, cells)?;
-    let decisions = lines.len();
     let (edges_from, columns_to) = axes.incidence();
     let mut table = Table::new(&policy.rules, services);
     let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
@@ -169,9 +169,12 @@ pub(super) fn build(
             cell += 1;
         }
     }
+    let pages = lines.reserve_words(Section::Decisions, table.pages.len() as u64)?;
+    lines.set_words(pages, 0, &table.pages);
     Ok(Decided {
         pairs,
-        decisions,
+        pages,
+        pages_per_pair: table.row.len().div_ceil(LINE_WORDS) as u32,
         pair_count: table.numbers.len(),
     })
 }
@@ -188,6 +191,10 @@ struct Table<'p> {
     /// Service classes that no rule has decided yet.
     open: Bits,
     row: Vec<u32>,
+    /// By pair class and page: the page's line.
+    pages: Vec<u32>,
+    /// The lines of the pages written so far.
+    written: HashMap<[u32; LINE_WORDS], u32>,
 }
 
 impl<'p> Table<'p> {
@@ -199,6 +206,8 @@ impl<'p> Table<'p> {
             matching: Bits::new(rules.len()),
             open: Bits::new(services.count),
             row: vec![0; services.count],
+            pages: Vec::new(),
+            written: HashMap::new(),
         }
     }
 
@@ -215,7 +224,16 @@ impl<'p> Table<'p> {
             return Ok(*number);
         }
         let number = self.numbers.len() as u32;
-        lines.append(Section::Decisions, &self.row)?;
+        for page in self.row.chunks(LINE_WORDS) {
+            let mut w = [Decision::new(Action::Deny, 0).0; LINE_WORDS];
+            w[..page.len()].copy_from_slice(page);
+            let line = match self.written.get(&w) {
+                Some(line) => *line,
+                None => lines.push(Section::Decisions, Line { w })?,
+            };
+            self.written.insert(w, line);
+            self.pages.push(line);
+        }
         self.numbers.insert(deciding, number);
         Ok(number)
     }

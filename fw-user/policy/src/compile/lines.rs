@@ -54,7 +54,7 @@ impl Section {
             Self::Classes | Self::Pairs => "Zones that overlap in many ways cost space: merge some",
             Self::Protocols | Self::Rules => "Use fewer rules or protocols",
             Self::Decisions => {
-                "Each pair of zones that has rules of its own times each port that rules tell apart costs 4 bytes: \
+                "Each pair of zones that has rules of its own times each 16 ports that rules tell apart costs 4 bytes: \
                  join ports to ranges, or give rules lists of zones"
             }
         }
@@ -68,8 +68,6 @@ pub(super) struct Lines {
     limit: u64,
     /// Lines of each section, in the order of [`Section::ALL`].
     used: [u64; Section::ALL.len()],
-    /// Words in use at the end of the stream, see [`Self::append`].
-    appended: usize,
 }
 
 impl Lines {
@@ -79,7 +77,6 @@ impl Lines {
             set: Vec::new(),
             limit: limit / LINE_BYTES as u64,
             used: [0; Section::ALL.len()],
-            appended: 0,
         }
     }
 
@@ -112,27 +109,6 @@ impl Lines {
         let at = self.reserve(section, 1)?;
         self.set[at as usize] = line;
         Ok(at)
-    }
-
-    /// Adds words to the table that ends the set. No other call may add lines between two of these.
-    pub(super) fn append(&mut self, section: Section, words: &[u32]) -> Result<(), CompileError> {
-        let start = self.set.len() * LINE_WORDS - self.free();
-        let missing = (words.len() as u64).saturating_sub(self.free() as u64);
-        self.reserve_words(section, missing)?;
-        for (index, word) in words.iter().enumerate() {
-            let at = start + index;
-            self.set[at / LINE_WORDS].w[at % LINE_WORDS] = *word;
-        }
-        self.appended = (start + words.len()) % LINE_WORDS;
-        Ok(())
-    }
-
-    /// Words of the last line that [`Self::append`] has not used.
-    const fn free(&self) -> usize {
-        match self.appended {
-            0 => 0,
-            used => LINE_WORDS - used,
-        }
     }
 
     /// Sets a word of a line.
