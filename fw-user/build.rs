@@ -74,5 +74,8 @@ fn check_elf(path: &Path) -> Result<(), String> {
     if bytes.starts_with(b"\x7fELF") && machine == Some(EM_BPF) {
         return Ok(());
     }
-    Err(format!("{} is not a BPF object: run `cargo xtask build`", path.display()))
+    Err(format!(
+        "{} is not a BPF object: run `cargo xtask build`",
+        path.display()
+    ))
 }

@@ -12,6 +12,9 @@ const FLOOR: &str = "6.1.";
 /// The XDP program and TC's two directions, each as the agent, `explain` and the tests load it.
 const LOADS: usize = 9;
 
+/// What xtask puts before the guest's lines.
+const GUEST: &str = "guest| ";
+
 /// One machine at a time: two emulators on two cores only take longer, and the first one downloads the kernel.
 static MACHINE: Mutex<()> = Mutex::new(());
 
@@ -20,7 +23,7 @@ fn every_program_loads_on_the_oldest_kernel() -> Result<()> {
     let report = boot(&["--smoke"])?;
     let counts: Vec<&str> = report
         .lines()
-        .map(str::trim)
+        .filter_map(|line| line.strip_prefix(GUEST))
         .filter(|line| line.starts_with("kernel ") && line.ends_with(" verified instructions"))
         .collect();
     for line in &counts {
@@ -44,6 +47,7 @@ fn packets_are_judged_alike_on_the_oldest_kernel() -> Result<()> {
     let report = boot(&["--test", "packets", "--", "changes_of_policy"])?;
     let passed = report
         .lines()
+        .filter_map(|line| line.strip_prefix(GUEST))
         .find(|line| line.starts_with("test result: ok. 1 passed;"));
     ensure!(passed.is_some(), "the guest did not run the one test:\n{report}");
     Ok(())

@@ -56,7 +56,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
     let to = peer_side(s);
     if !decision.allows() {
         return if running {
-            pick_up_reply::<F, T>(t, s, lines, realm, to)
+            pick_up_reply::<F, T>(t, s, lines, realm, (to, decision))
         } else {
             denied(decision)
         };
@@ -114,9 +114,10 @@ fn pick_up_reply<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     s: &mut Scratch,
     lines: T::Lines,
     realm: u32,
-    to: Side,
+    (to, own): (Side, Decision),
 ) -> Outcome {
     let (src, dst) = F::addresses(s);
+    let own_rule = s.class.rule_id;
     match classify(lines, realm, (dst, src), (Proto::TCP, s.meta.sport), &mut s.class) {
         Ok(decision) if decision.allows() => {
             let from = Side::from_bits(u32::from(s.meta.side));
@@ -128,7 +129,13 @@ fn pick_up_reply<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
             pick_up(s, true);
             create::<F, T>(t, s, to, Reason::PickedUp)
         }
-        Ok(decision) => denied(decision),
+        // Neither way: it is denied by what was said of its own direction, and reported so.
+        Ok(_) => {
+            core::mem::swap(&mut s.class.src, &mut s.class.dst);
+            s.class.decision = own.0;
+            s.class.rule_id = own_rule;
+            denied(own)
+        }
         Err(reason) => Outcome::drop(reason),
     }
 }

@@ -97,12 +97,7 @@ impl Signals {
 
 /// The line that says the firewall stands, for people and scripts, and the same for systemd.
 async fn ready(agent: &Agent) {
-    let generation = agent
-        .policy
-        .lock()
-        .await
-        .as_ref()
-        .map_or(0, |policy| policy.generation);
+    let generation = agent.tables.control().generation;
     let ports: Vec<_> = lock(&agent.ports)
         .iter()
         .map(|port| format!("{}@{}", port.spec.name, port.engine.name()))

@@ -36,7 +36,7 @@ impl Agent {
             .map_err(|error| format!("interfaces cannot be listed: {error:#}"));
         self.faults.note(Part::Coverage, outcome);
         let links = links.unwrap_or_default();
-        let policy = policy_status(self.policy.lock().await.as_ref());
+        let policy = policy_status(self.policy.lock().await.as_ref(), self.tables.control().generation);
         tokio::task::block_in_place(|| self.status_of(&links, policy))
     }
 
@@ -185,9 +185,14 @@ impl Agent {
     }
 }
 
-fn policy_status(in_force: Option<&InForce>) -> PolicyStatus {
+/// `generation` is the kernel's, which may enforce a policy whose text this agent could not find.
+fn policy_status(in_force: Option<&InForce>, generation: u32) -> PolicyStatus {
     let Some(current) = in_force else {
-        return PolicyStatus::default();
+        return PolicyStatus {
+            name: "unknown".to_owned(),
+            generation,
+            ..PolicyStatus::default()
+        };
     };
     let age = jiff::Timestamp::now()
         .duration_since(current.applied)

@@ -39,7 +39,8 @@ pub struct Started {
 
 /// The policy to start with.
 struct Chosen {
-    policy: Policy,
+    /// `None`: nobody knows the text of what the kernel enforces.
+    policy: Option<Policy>,
     /// Why it is not the one in the policy file.
     fault: Option<String>,
 }
@@ -65,13 +66,7 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         None
     });
     let chosen = choose(&config, &own, previous.as_ref(), force)?;
-    faults.note(
-        Part::Policy,
-        chosen
-            .as_ref()
-            .and_then(|chosen| chosen.fault.clone())
-            .map_or(Ok(()), Err),
-    );
+    faults.note(Part::Policy, chosen.fault.map_or(Ok(()), Err));
     let flow_log = open_flow_log(&config, &faults);
     let names = open_names(&config, &faults);
 
@@ -99,7 +94,7 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         stop: CancellationToken::new(),
         config,
     };
-    match tokio::task::block_in_place(|| agent.bring_up(chosen, own, previous.as_ref(), &links)) {
+    match tokio::task::block_in_place(|| agent.bring_up(chosen.policy, own, previous.as_ref(), &links)) {
         Ok(in_force) => *agent.policy.lock().await = in_force,
         Err(failure) => return Err(agent.give_up(failure)),
     }
@@ -113,13 +108,13 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
 impl Agent {
     fn bring_up(
         &self,
-        chosen: Option<Chosen>,
+        chosen: Option<Policy>,
         own: BTreeSet<IpAddr>,
         previous: Option<&LastGood>,
         links: &[LinkFacts],
     ) -> Result<Option<InForce>, Failure> {
         let in_force = chosen
-            .map(|chosen| self.apply_first(chosen.policy, own, previous))
+            .map(|policy| self.apply_first(policy, own, previous))
             .transpose()?;
         self.save(in_force.as_ref());
         if !self.took_over {
@@ -182,19 +177,22 @@ fn options(config: &AgentConfig) -> Options {
 }
 
 /// The policy file's, if it is good and does not lock the caller out. If it is broken: the last good one, where a data
-/// plane still enforces it; `None` if that one cannot be had either (the tables in the kernel stay as they are).
+/// plane still enforces it; no policy if that one cannot be had either (the tables in the kernel stay as they are).
 fn choose(
     config: &AgentConfig,
     own: &BTreeSet<IpAddr>,
     previous: Option<&LastGood>,
     force: bool,
-) -> Result<Option<Chosen>, Failure> {
+) -> Result<Chosen, Failure> {
     let failure = match read_policy(config, own, force) {
         Ok((policy, warnings)) => {
             for warning in texts(&warnings) {
                 eprintln!("{warning}\n");
             }
-            return Ok(Some(Chosen { policy, fault: None }));
+            return Ok(Chosen {
+                policy: Some(policy),
+                fault: None,
+            });
         }
         Err(failure) => failure,
     };
@@ -203,15 +201,20 @@ fn choose(
         return Err(failure);
     }
     let fault = format!("the last good policy goes on being enforced: {failure}");
-    let Some(previous) = previous else {
-        tracing::error!("{fault}\nits text is not known any more; the tables in the kernel stay as they are");
-        return Ok(None);
-    };
-    let (policy, _) = policy::check(&previous.name, &previous.text)?;
-    Ok(Some(Chosen {
-        policy,
-        fault: Some(fault),
-    }))
+    let known = previous.and_then(|previous| policy::check(&previous.name, &previous.text).ok());
+    Ok(match known {
+        Some((policy, _)) => Chosen {
+            policy: Some(policy),
+            fault: Some(fault),
+        },
+        None => Chosen {
+            policy: None,
+            fault: Some(format!(
+                "{fault}\nIts text is not known any more, so the tables in the kernel stay as they are, also if this \
+                 machine's addresses change; apply a policy"
+            )),
+        },
+    })
 }
 
 fn read_policy(

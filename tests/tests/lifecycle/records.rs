@@ -62,11 +62,13 @@ fn counts(metrics: &[String]) -> Result<Counts> {
 
 /// The reasons add up to the drops and to what passed.
 fn agree(status: &Status, metrics: &Counts) -> Result<()> {
-    let of = |verdict: &str| metrics.iter().filter(move |((of, _), _)| of == verdict).map(|(_, packets)| packets);
-    ensure!(of("pass").sum::<u64>() == status.passed_packets, "{metrics:?}, {} passed", status.passed_packets);
+    let of = |verdict: &str| -> Vec<u64> {
+        metrics.iter().filter(|((of, _), _)| of == verdict).map(|(_, packets)| *packets).collect()
+    };
+    ensure!(of("pass").iter().sum::<u64>() == status.passed_packets, "{metrics:?}, {} passed", status.passed_packets);
     let drops: Counts =
         status.drops.iter().map(|drop| (("drop".to_owned(), drop.reason.clone()), drop.packets)).collect();
-    ensure!(of("drop").count() == drops.len() && drops.iter().all(|(key, packets)| metrics.get(key) == Some(packets)));
+    ensure!(of("drop").len() == drops.len() && drops.iter().all(|(key, packets)| metrics.get(key) == Some(packets)));
     for (verdict, reason, least) in [
         ("pass", "rule", 2),
         ("pass", "established", 6),

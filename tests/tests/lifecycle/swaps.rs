@@ -49,8 +49,8 @@ rules:
 
 /// A kind of packet: its network and its service, by number.
 type Kind = (usize, usize);
-/// What becomes of a new flow's packet: verdict, reason, rule.
-type Answer = (u8, Reason, u32);
+/// What becomes of a new flow's packet: verdict, reason, number of the rule; and the rule's id, which the flow keeps.
+type Answer = (u8, Reason, u32, u32);
 type Answers = BTreeMap<Kind, Answer>;
 
 fn kinds() -> impl Iterator<Item = Kind> {
@@ -74,12 +74,14 @@ fn answers(lines: &[Line]) -> Answers {
         let realm = realm_record(lines, 0).ok()?;
         let addresses = (Ip4(u32::from_be_bytes([10, NETS[net], 0, 7])), Ip4(OWN.to_bits()));
         let port = (Proto::UDP, SERVICES[service]);
-        let decision = classify(lines, realm, addresses, port, &mut Classified::default()).ok()?;
-        Some(match (decision.allows(), decision.rule()) {
-            (true, rule) => (Verdict::Pass as u8, Reason::Rule, rule),
-            (false, 0) => (Verdict::Drop as u8, Reason::DenyDefault, 0),
-            (false, rule) => (Verdict::Drop as u8, Reason::DenyRule, rule),
-        })
+        let mut found = Classified::default();
+        let decision = classify(lines, realm, addresses, port, &mut found).ok()?;
+        let (verdict, reason) = match (decision.allows(), decision.rule()) {
+            (true, _) => (Verdict::Pass, Reason::Rule),
+            (false, 0) => (Verdict::Drop, Reason::DenyDefault),
+            (false, _) => (Verdict::Drop, Reason::DenyRule),
+        };
+        Some((verdict as u8, reason, decision.rule(), found.rule_id))
     };
     kinds().filter_map(|kind| Some((kind, answer(kind)?))).collect()
 }
@@ -91,30 +93,33 @@ fn is_told(mixed: &Answers, [a, b]: [&Answers; 2]) -> bool {
 
 /// Takes some tables from one set and the rest from the other, in every way, and checks that the packets of this test tell
 /// each such mixture from both. Returns how many there are.
-fn mixtures_are_told(a: &[Line], b: &[Line], told: [&Answers; 2]) -> Result<usize> {
-    let header = |set: &[Line]| SetHeader::from_lines(&set[0], &set[1]);
-    let starts = |header: SetHeader| {
-        let SetHeader { realms, classes, pairs, protos, decisions, .. } = header;
-        [realms, classes, pairs, protos, decisions]
-    };
-    let offsets = starts(header(a));
-    ensure!(offsets == starts(header(b)) && a.len() == b.len(), "the two sets are laid out differently");
-    let table_of = |line: usize| {
-        (0..offsets.len()).filter(|table| offsets[*table] as usize <= line).max_by_key(|table| offsets[*table])
-    };
+fn mixtures_are_told([a, b]: [&[Line]; 2], told: [&Answers; 2]) -> Result<usize> {
+    let tables = tables_of(a);
+    ensure!(tables == tables_of(b) && a.len() == b.len(), "the two sets are laid out differently");
+    let of_line = |line: usize| tables.iter().rposition(|first| *first as usize <= line);
     let mut mixtures = BTreeMap::new();
-    for choice in 0..1_u32 << offsets.len() {
-        let from_a = |line: usize| table_of(line).is_none_or(|table| choice & (1 << table) == 0);
-        let mixed: Vec<Line> = (0..a.len()).map(|line| if from_a(line) { a[line] } else { b[line] }).collect();
-        // The header is not judged by; the generation in it differs.
+    for choice in 0..1_u32 << tables.len() {
+        let from_b = |line: usize| of_line(line).is_some_and(|table| choice & (1 << table) != 0);
+        let mixed: Vec<Line> = (0..a.len()).map(|line| if from_b(line) { b[line] } else { a[line] }).collect();
+        // The header tells the generation, which no look-up asks for.
         if mixed[2..] != a[2..] && mixed[2..] != b[2..] {
             mixtures.insert(format!("{:?}", &mixed[2..]), (choice, mixed));
         }
     }
     for (choice, mixed) in mixtures.values() {
-        ensure!(is_told(&answers(mixed), told), "nobody would notice the mixture {choice:#b}: {:?}", answers(mixed));
+        let answers = answers(mixed);
+        ensure!(is_told(&answers, told), "nobody would notice the mixture {choice:#b}: {answers:?}");
     }
     Ok(mixtures.len())
+}
+
+/// The first lines of the tables of a set, in order.
+fn tables_of(set: &[Line]) -> Vec<u32> {
+    let SetHeader { realms, classes, pairs, protos, decision_pages, rules, .. } =
+        SetHeader::from_lines(&set[0], &set[1]);
+    let mut tables = vec![realms, classes, pairs, protos, decision_pages, rules];
+    tables.sort_unstable();
+    tables
 }
 
 /// What one sender has seen.
@@ -158,8 +163,10 @@ impl Sender<'_> {
         for kind in kinds() {
             let frame = self.fresh(kind);
             let report = self.send(Hook::XdpIn, &frame)?;
-            let answer = Some(&(report.verdict as u8, report.reason, report.rule));
-            let said = self.answers.map(|answers| answers.get(&kind) == answer);
+            let answer = (report.verdict as u8, report.reason, report.rule);
+            let said = self.answers.map(|answers| {
+                answers.get(&kind).is_some_and(|&(verdict, reason, rule, _)| answer == (verdict, reason, rule))
+            });
             ensure!(said != [false; 2], "a third result for {kind:?}: {report:?}");
             if said[0] != said[1] {
                 self.seen.told[usize::from(said[1])] += 1;
@@ -221,7 +228,7 @@ fn swap_under_load() -> Result<()> {
     let policies = policies()?;
     let [a, b] = [compile(&policies[0], 1)?, compile(&policies[1], 2)?];
     let told = [&answers(&a), &answers(&b)];
-    let mixtures = mixtures_are_told(&a, &b, told)?;
+    let mixtures = mixtures_are_told([&a, &b], told)?;
     ensure!(mixtures >= 6, "only {mixtures} mixtures of the two sets exist");
     tables.apply(&a)?;
     let stop = AtomicBool::new(false);

@@ -110,10 +110,9 @@ fn run(stand: Stand) -> Result<()> {
 fn check_segmentation(guarded: &Guarded, stand: Stand) -> Result<()> {
     let scene = &guarded.scene;
     let ends = match stand {
-        Stand::Host(_) => vec![&scene.server],
+        Stand::Host(_) | Stand::Inline(Xdp, Tc) => vec![&scene.server],
         Stand::Inline(Tc, Tc) => vec![&scene.client, &scene.server],
         Stand::Inline(Tc, Xdp) => vec![&scene.client],
-        Stand::Inline(Xdp, Tc) => vec![&scene.server],
         Stand::Inline(Xdp, Xdp) => vec![],
     };
     for end in ends {

@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 use super::guest;
 use super::kernel::Kernel;
 
+/// Stands before each line that the guest printed: its `test result:` is not the host's.
+const GUEST: &str = "guest| ";
+
 /// Boots, prints what the guest's program prints, and returns its exit code. The machine is gone afterwards, whatever
 /// happened.
 pub fn boot(kernel: &Kernel, initramfs: PathBuf, limit: Duration) -> Result<i32> {
@@ -91,7 +94,7 @@ fn follow(lines: &Receiver<String>, limit: Duration) -> Result<i32> {
                 .with_context(|| format!("the guest's exit code is {code:?}"));
         }
         if inside {
-            println!("{line}");
+            println!("{GUEST}{line}");
         } else {
             inside = line.ends_with(guest::BEGIN);
             outside.push(line);
