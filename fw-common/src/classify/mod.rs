@@ -35,8 +35,9 @@ pub trait Address: Copy + PartialEq {
 
 impl Address for Ip4 {
     #[inline(always)]
-    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, _walk: &mut Walk) -> u32 {
-        class4(lines, realm_record, self)
+    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, walk: &mut Walk) -> u32 {
+        class4(lines, realm_record, self, walk);
+        walk.index
     }
 }
 
@@ -59,7 +60,11 @@ pub struct Classified {
     pub decision: u32,
     /// Stable id of the rule; 0 for the default.
     pub rule_id: u32,
-    /// Scratch memory of the IPv6 look-up.
+    /// 1 if the look-up found a decision, 0 if the set is damaged.
+    pub found: u32,
+    /// Always 0.
+    pub pad: u32,
+    /// Scratch memory of the address look-ups.
     pub walk: Walk,
 }
 
@@ -109,9 +114,19 @@ pub fn realm_record<'a, L: Lines<'a>>(lines: L, vlan: u16) -> Result<u32, Reason
     }
 }
 
-/// Class of an IPv4 address: at most five dependent loads (strides 16-4-4-4-4). [`CORRUPT`] if the set is damaged.
+/// Class of an IPv4 address into `walk.index`: at most five dependent loads (strides 16-4-4-4-4). [`CORRUPT`] if the set
+/// is damaged.
+///
+/// The result goes through memory, as that of every stage that is a function of its own: where one way through such a
+/// function returns a constant that its caller compares, the verifier of kernel 6.1 takes the constant for the only
+/// result and removes the code behind the others.
 #[inline(never)]
-pub fn class4<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip4) -> u32 {
+pub fn class4<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip4, walk: &mut Walk) {
+    walk.index = find4(lines, realm_record, addr);
+}
+
+#[inline(always)]
+fn find4<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip4) -> u32 {
     let Some(root) = word(lines, realm_record, 0) else {
         return CORRUPT;
     };
@@ -161,20 +176,17 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     if src_class == CORRUPT || dst_class == CORRUPT {
         return Err(Reason::TableCorrupt);
     }
-    decide(
-        lines,
-        src_class,
-        dst_class,
-        (u32::from(proto) << 16) | u32::from(selector),
-        out,
-    )
+    let service = (u32::from(proto) << 16) | u32::from(selector);
+    decide(lines, src_class, dst_class, service, out);
+    if out.found == 0 {
+        Err(Reason::TableCorrupt)
+    } else {
+        Ok(Decision(out.decision))
+    }
 }
 
-/// From two address classes and a service (protocol << 16 | selector) to the decision. Five arguments: a BPF function
-/// takes no more.
-///
-/// # Errors
-/// As [`classify`].
+/// From two address classes and a service (protocol << 16 | selector) to the decision; `out.found` says whether it was
+/// found. Five arguments: a BPF function takes no more.
 #[inline(never)]
 pub fn decide<'a, L: Lines<'a>>(
     lines: L,
@@ -182,9 +194,9 @@ pub fn decide<'a, L: Lines<'a>>(
     dst_class: u32,
     service: u32,
     out: &mut Classified,
-) -> Result<Decision, Reason> {
+) {
     let (proto, selector) = ((service >> 16) as u8, service as u16);
-    lookup(lines, src_class, dst_class, (proto, selector), out).ok_or(Reason::TableCorrupt)
+    out.found = u32::from(lookup(lines, src_class, dst_class, (proto, selector), out).is_some());
 }
 
 #[inline(always)]

@@ -18,7 +18,7 @@ pub struct Walk {
     pub x: u64,
     /// First line of the level.
     pub base: u32,
-    /// Line in the level, at last the interval.
+    /// Line in the level, then the interval, at last the result.
     pub index: u32,
     /// Line of the tree's description.
     pub tree: u32,
@@ -36,7 +36,8 @@ pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6, w
         tree: realm_record,
         at: 1,
     };
-    let value = search(lines, walk);
+    search(lines, walk);
+    let value = walk.index;
     if value == CORRUPT || value & V6_SUBTREE == 0 {
         return value;
     }
@@ -47,16 +48,22 @@ pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6, w
         tree: value & !V6_SUBTREE,
         at: 0,
     };
-    search(lines, walk)
+    search(lines, walk);
+    walk.index
 }
 
-/// The value of the interval that holds `walk.x`, in the tree whose description begins at word `walk.at` of line
+/// The value of the interval that holds `walk.x`, into `walk.index`, in the tree whose description begins at word `walk.at` of line
 /// `walk.tree`.
 ///
 /// The walk takes at most [`MAX_V6_LEVELS`] steps. The index is clamped to each level's line count, so a key of all
 /// ones, which equals the padding of a level's last line, ends in the last interval.
 #[inline(never)]
-fn search<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) -> u32 {
+fn search<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) {
+    walk.index = descend(lines, walk);
+}
+
+#[inline(always)]
+fn descend<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) -> u32 {
     let Some(head) = lines.line(walk.tree) else {
         return CORRUPT;
     };

@@ -62,7 +62,8 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
             return Outcome::deliver(s, to, Reason::Established);
         }
         if !in_main && next.has(StateWord::CONFIRMED) {
-            return promote::<F, T>(t, s, flow, to);
+            promote::<F, T>(t, s, flow, to);
+            return Outcome::from_word(s.word);
         }
     }
     Outcome::deliver(s, to, Reason::Established)
@@ -183,8 +184,20 @@ fn note_tcp(s: &Scratch, half: &LiveHalf) {
 
 /// Moves a flow to the main map: insert there, then delete here, so that a look-up in this order (main, half-open, main)
 /// always finds it. While an expired entry of the same key waits for the agent, the flow stays where it is.
+///
+/// The outcome goes into `s.word`: see [`crate::classify::class4`].
 #[inline(never)]
 fn promote<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    to: Side,
+) {
+    s.word = to_main::<F, T>(t, s, flow, to).word();
+}
+
+#[inline(always)]
+fn to_main<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     t: T,
     s: &mut Scratch,
     flow: &LiveFlow,

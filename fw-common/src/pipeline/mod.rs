@@ -50,8 +50,8 @@ pub struct Scratch {
     pub kind: u32,
     /// 1 if the opener of the flow that is asked about is the key's `hi` side.
     pub opener_hi: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// [`Outcome`] of the last stage that is a function of its own.
+    pub word: u32,
     /// A flow to be inserted.
     pub fresh: Flow,
     /// An event to be sent.
@@ -112,6 +112,8 @@ impl Scratch {
                 dst: record,
                 decision: 0,
                 rule_id: 0,
+                found: 0,
+                pad: 0,
                 walk: Walk {
                     x: 0,
                     base: 0,
@@ -127,7 +129,7 @@ impl Scratch {
             one_way_left: 0,
             kind: 0,
             opener_hi: 0,
-            pad: 0,
+            word: 0,
             fresh: Flow {
                 half: [half, half],
                 created: 0,
@@ -214,22 +216,23 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
         s.meta.segments = pkt.segments();
         return Outcome::drop(Reason::UnknownPort);
     }
-    let kind = match wire::parse(pkt, s.port.link, s.port.realm, &mut s.meta) {
-        Ok(kind) => kind,
-        Err(reason) => return Outcome::drop(reason),
-    };
+    let parsed = wire::parse(pkt, s.port.link, s.port.realm, &mut s.meta);
+    if parsed & wire::PARSED == 0 {
+        return Outcome::from_word(parsed);
+    }
     s.meta.side = side_of(s);
     s.generation = t.generation();
     if s.generation == 0 {
         return Outcome::drop(Reason::NoPolicy);
     }
-    match kind {
-        Kind::Ipv4 => ip::<V4, P, T>(pkt, t, s),
-        Kind::Ipv6 => ip::<V6, P, T>(pkt, t, s),
-        Kind::Arp | Kind::Lldp | Kind::Slow => {
-            s.kind = kind as u32;
-            Outcome::from_word(t.stage(Stage::Link, s))
-        }
+    let kind = parsed & !wire::PARSED;
+    if kind == Kind::Ipv4 as u32 {
+        ip::<V4, P, T>(pkt, t, s)
+    } else if kind == Kind::Ipv6 as u32 {
+        ip::<V6, P, T>(pkt, t, s)
+    } else {
+        s.kind = kind;
+        Outcome::from_word(t.stage(Stage::Link, s))
     }
 }
 
@@ -256,14 +259,21 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         return Outcome::from_word(t.stage(Stage::Link, s));
     }
     if (proto == Proto::ICMP || proto == Proto::ICMPV6) && wire::icmp_error(proto, selector) {
-        return related::judge::<F, P, T>(pkt, t, s);
+        related::judge::<F, P, T>(pkt, t, s);
+        return Outcome::from_word(s.word);
     }
-    track::<F, T>(t, s)
+    track::<F, T>(t, s);
+    Outcome::from_word(s.word)
 }
 
-/// Conntrack, then policy.
+/// Conntrack, then policy. The outcome goes into `s.word`: see [`crate::classify::class4`].
 #[inline(never)]
-fn track<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Outcome {
+fn track<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) {
+    s.word = flow_or_policy::<F, T>(t, s).word();
+}
+
+#[inline(always)]
+fn flow_or_policy<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Outcome {
     F::make_key(s);
     let now = t.now();
     if let Some((flow, in_main)) = find::<F, T>(t, s, now) {

@@ -4,16 +4,26 @@ use super::{Family, FlowMaps, Outcome, Scratch, Tables, find, open};
 use crate::abi::{FlowFlags, LiveFlow, Reason, Side};
 use crate::wire::{self, Packet};
 
-/// Judges an ICMP error.
+/// Judges an ICMP error. The outcome goes into `s.word`: see [`crate::classify::class4`].
 #[inline(never)]
 pub(super) fn judge<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     pkt: P,
     t: T,
     s: &mut Scratch,
+) {
+    s.word = error::<F, P, T>(pkt, t, s).word();
+}
+
+#[inline(always)]
+fn error<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    pkt: P,
+    t: T,
+    s: &mut Scratch,
 ) -> Outcome {
     let (_, error_to) = F::addresses(s);
-    if let Err(reason) = wire::quoted(pkt, &mut s.meta) {
-        return Outcome::drop(reason);
+    let refused = wire::quoted(pkt, &mut s.meta);
+    if refused != 0 {
+        return Outcome::from_word(refused);
     }
     // An error goes to the sender of what it quotes.
     let (quoted_from, _) = F::addresses(s);

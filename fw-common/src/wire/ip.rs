@@ -99,7 +99,7 @@ fn is_extension(proto: u8) -> bool {
 
 /// Follows at most [`MAX_EXTENSIONS`] extension headers. The window is loaded anew at each header, so that none is too
 /// long for it; it ends at the transport header.
-#[inline(never)]
+#[inline(always)]
 fn extensions<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Reason> {
     let mut seen = 0;
     while seen < MAX_EXTENSIONS {
@@ -161,10 +161,24 @@ fn extension<P: Packet>(pkt: P, m: &mut Meta, position: u32) -> Result<(), Reaso
 /// RFC 792 and RFC 4443 section 3: the quote begins 8 bytes after the ICMP header's start and holds the IP header and
 /// at least 8 bytes more. Extension headers in a quote are not followed.
 ///
-/// # Errors
-/// [`Reason::BadIcmp`] if the quote is too short or of the other family.
+/// Returns 0, or the number of [`Reason::BadIcmp`] if the quote is too short or of the other family.
+#[inline(always)]
+pub fn quoted<P: Packet>(pkt: P, m: &mut Meta) -> u32 {
+    read_quote(pkt, m);
+    m.status
+}
+
+/// The result goes into `m.status`: see [`crate::classify::class4`].
 #[inline(never)]
-pub fn quoted<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Reason> {
+fn read_quote<P: Packet>(pkt: P, m: &mut Meta) {
+    m.status = match quote(pkt, m) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    };
+}
+
+#[inline(always)]
+fn quote<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Reason> {
     m.l4_offset += 8;
     m.l4_len = m.l4_len.saturating_sub(8);
     reload(pkt, m);

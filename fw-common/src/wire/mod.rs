@@ -156,6 +156,8 @@ pub struct Meta {
     pub ack: u32,
     /// TCP payload, bytes.
     pub payload: u32,
+    /// Result of the last parsing function, see [`parse`].
+    pub status: u32,
     /// Source port; the identifier of an ICMP echo request; else 0.
     pub sport: u16,
     /// Destination port; the identifier of an ICMP echo reply; else 0.
@@ -206,6 +208,7 @@ impl Meta {
         seq: 0,
         ack: 0,
         payload: 0,
+        status: 0,
         sport: 0,
         dport: 0,
         selector: 0,
@@ -253,21 +256,33 @@ impl Meta {
     }
 }
 
-/// Parses a frame into `m`; the caller has set `m.egress` and the like.
-///
-/// # Errors
-/// The reason for which the packet must be dropped.
+/// Set in the result of [`parse`] if the packet was parsed; the low bits are the [`Kind`].
+pub const PARSED: u32 = 1 << 16;
+
+/// Parses a frame into `m`; the caller has set `m.egress` and the like. Returns [`PARSED`] and the [`Kind`]'s number, or
+/// the number of the [`Reason`] for which the packet must be dropped.
+#[inline(always)]
+pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) -> u32 {
+    parse_frame(pkt, link, port_realm, m);
+    m.status
+}
+
+/// The result goes into `m.status`: see [`crate::classify::class4`].
 #[inline(never)]
-pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) -> Result<Kind, Reason> {
+fn parse_frame<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) {
     m.reset();
     m.len = pkt.len();
     m.segments = pkt.segments();
     m.wire_bytes = pkt.wire_bytes();
-    if link == LinkKind::Ethernet as u8 {
+    let result = if link == LinkKind::Ethernet as u8 {
         ethernet(pkt, port_realm, m)
     } else {
         raw(pkt, port_realm, m)
-    }
+    };
+    m.status = match result {
+        Ok(kind) => PARSED | kind as u32,
+        Err(reason) => reason as u32,
+    };
 }
 
 /// A port without link header: the family comes from the version nibble.

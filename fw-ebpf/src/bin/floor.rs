@@ -119,10 +119,17 @@ pub fn floor_sink(_ctx: XdpContext) -> u32 {
 /// Sends what belongs to a known flow, drops the rest.
 #[xdp]
 pub fn floor_lookup(ctx: XdpContext) -> u32 {
-    let header = Header { start: ctx.data(), end: ctx.data_end() };
+    let header = Header {
+        start: ctx.data(),
+        end: ctx.data_end(),
+    };
     let flow = match header.half(12) {
-        Some(0x0800) => header.key4().and_then(|key| lookup::<_, Key4, Flow>(&FLOWS4, key)),
-        Some(0x86dd) => header.key6().and_then(|key| lookup::<_, Key6, Flow>(&FLOWS6, key)),
+        Some(0x0800) => header
+            .key4()
+            .and_then(|key| lookup::<_, Key4, Flow>(&FLOWS4, key)),
+        Some(0x86dd) => header
+            .key6()
+            .and_then(|key| lookup::<_, Key6, Flow>(&FLOWS6, key)),
         _ => None,
     };
     let Some(flow) = flow else {
@@ -137,12 +144,20 @@ pub fn floor_lookup(ctx: XdpContext) -> u32 {
 /// Sends the next frame of this CPU's part of the list back out of the interface it "came in" by.
 #[xdp]
 pub fn floor_generate(ctx: XdpContext) -> u32 {
-    let Some(turn) = lookup::<_, u32, Turn>(&TURN, 0) else { return xdp_code::DROP };
+    let Some(turn) = lookup::<_, u32, Turn>(&TURN, 0) else {
+        return xdp_code::DROP;
+    };
     // SAFETY: a per-CPU element of the size of Turn; only this CPU writes it while it generates.
     let turn = unsafe { &mut *turn.as_ptr() };
     let index = turn.first + turn.next;
-    turn.next = if turn.next + 1 < turn.count { turn.next + 1 } else { 0 };
-    let Some(frame) = lookup::<_, u32, Frame>(&FRAMES, index) else { return xdp_code::DROP };
+    turn.next = if turn.next + 1 < turn.count {
+        turn.next + 1
+    } else {
+        0
+    };
+    let Some(frame) = lookup::<_, u32, Frame>(&FRAMES, index) else {
+        return xdp_code::DROP;
+    };
     // SAFETY: the helper reads FRAME_BYTES bytes of the element, which is that long, and checks the packet's length.
     let stored = unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, frame.as_ptr().cast(), FRAME_BYTES) };
     if stored == 0 { xdp_code::TX } else { xdp_code::DROP }
@@ -180,7 +195,12 @@ impl Header {
 
     #[inline(always)]
     fn address6(self, at: usize) -> Option<Ip6> {
-        Some(Ip6([self.word(at)?, self.word(at + 4)?, self.word(at + 8)?, self.word(at + 12)?]))
+        Some(Ip6([
+            self.word(at)?,
+            self.word(at + 4)?,
+            self.word(at + 8)?,
+            self.word(at + 12)?,
+        ]))
     }
 
     /// The key of a TCP or UDP packet in an IPv4 packet without options.
@@ -226,9 +246,20 @@ impl Header {
         } else {
             sport > dport
         };
-        let ((lo, lo_port), (hi, hi_port)) =
-            if from_hi { ((dst, dport), (src, sport)) } else { ((src, sport), (dst, dport)) };
-        Some(Key6 { lo, hi, lo_port, hi_port, realm: 0, proto, pad: 0 })
+        let ((lo, lo_port), (hi, hi_port)) = if from_hi {
+            ((dst, dport), (src, sport))
+        } else {
+            ((src, sport), (dst, dport))
+        };
+        Some(Key6 {
+            lo,
+            hi,
+            lo_port,
+            hi_port,
+            realm: 0,
+            proto,
+            pad: 0,
+        })
     }
 }
 

@@ -42,7 +42,7 @@ pub async fn run(config: AgentConfig, force: bool) -> anyhow::Result<()> {
         tokio::spawn(metrics(Arc::clone(&agent))),
     ]
     .map(AbortOnDropHandle::new);
-    ready(&agent).await;
+    ready(&agent);
     loop {
         tokio::select! {
             wish = signals.next() => match wish {
@@ -96,13 +96,13 @@ impl Signals {
 }
 
 /// The line that says the firewall stands, for people and scripts, and the same for systemd.
-async fn ready(agent: &Agent) {
+fn ready(agent: &Agent) {
     let generation = agent.tables.control().generation;
     let ports: Vec<_> = lock(&agent.ports)
         .iter()
         .map(|port| format!("{}@{}", port.spec.name, port.engine.name()))
         .collect();
-    let how = if agent.took_over { "took over" } else { "ready" };
+    let how = if agent.took_over { "ready, took over" } else { "ready" };
     eprintln!(
         "dpufw: {how}: mode {}, ports {}, generation {generation}, socket {}",
         agent.config.mode.name(),

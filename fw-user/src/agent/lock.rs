@@ -196,7 +196,7 @@ fn held(path: &Path, mut file: File) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{Locks, pin_lock, take};
+    use super::{Refusal, pin_lock, take};
     use crate::exit::{Exit, Failure};
 
     #[test]
@@ -217,14 +217,11 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_disk_is_a_fault_and_no_refusal() {
+    fn a_broken_disk_is_told_from_another_agent() {
         let dir = tempfile::tempdir().unwrap();
-        let pins = dir.path().join("pins");
-        let socket = dir.path().join("sock");
         std::fs::write(dir.path().join("state"), "a file where a directory should be").unwrap();
-        let (_locks, fault) = Locks::take(&pins, &socket, &dir.path().join("state")).unwrap();
-        assert!(fault.unwrap().message.contains("state/lock"));
-        std::fs::remove_file(pin_lock(&pins)).unwrap();
+        let refusal = take(&dir.path().join("state/lock")).unwrap_err();
+        assert!(matches!(refusal, Refusal::Disk(failure) if failure.message.contains("state/lock")));
     }
 
     #[test]

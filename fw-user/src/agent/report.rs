@@ -5,6 +5,7 @@ use std::path::Path;
 
 use fw_common::abi::{ABI_VERSION, Reason, map_names};
 use fw_common::pipeline::FlowStat;
+use fw_policy::model::ZoneKind;
 
 use super::apply::InForce;
 use super::attach;
@@ -36,7 +37,10 @@ impl Agent {
             .map_err(|error| format!("interfaces cannot be listed: {error:#}"));
         self.faults.note(Part::Coverage, outcome);
         let links = links.unwrap_or_default();
-        let policy = policy_status(self.policy.lock().await.as_ref(), self.tables.control().generation);
+        let policy = policy_status(
+            self.policy.lock().await.as_ref(),
+            self.tables.control().generation,
+        );
         tokio::task::block_in_place(|| self.status_of(&links, policy))
     }
 
@@ -189,7 +193,6 @@ impl Agent {
 fn policy_status(in_force: Option<&InForce>, generation: u32) -> PolicyStatus {
     let Some(current) = in_force else {
         return PolicyStatus {
-            name: "unknown".to_owned(),
             generation,
             ..PolicyStatus::default()
         };
@@ -210,7 +213,7 @@ fn policy_status(in_force: Option<&InForce>, generation: u32) -> PolicyStatus {
                 .policy
                 .zones
                 .iter()
-                .filter(|zone| zone.span.end > 0)
+                .filter(|zone| zone.kind == ZoneKind::Named)
                 .count(),
         )
         .unwrap_or(u32::MAX),

@@ -18,7 +18,7 @@ use super::last_good::LastGood;
 use super::links::LinkFacts;
 use super::{AgentConfig, Locks, links, own_addresses, policy};
 use crate::control::Session;
-use crate::dataplane::{DataPlane, EventReader, FlowSizes, Options, coarse_now, detach_all};
+use crate::dataplane::{DataPlane, DataPlaneError, EventReader, FlowSizes, Options, coarse_now, detach_all, list_attached};
 use crate::exit::{Exit, Failure};
 use crate::telemetry::{FlowLog, Names};
 
@@ -53,7 +53,7 @@ struct Chosen {
 /// # Panics
 /// Outside of a multi-threaded tokio runtime.
 pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure> {
-    privileged()?;
+    privileged(&config)?;
     let (locks, fault) = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
     let links = links::list()
         .await
@@ -151,14 +151,13 @@ impl Agent {
     }
 }
 
-/// Root, or an equal. The data plane checks its capabilities by itself; this comes before the first file is touched.
-fn privileged() -> Result<(), Failure> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
+/// Asks for the capabilities before the first file is touched.
+fn privileged(config: &AgentConfig) -> Result<(), Failure> {
+    match list_attached(&config.pins()) {
+        Err(error @ DataPlaneError::NoPrivilege { .. }) => Err(refused(&error)),
+        // Whatever else is wrong is found, and said, where it matters.
+        _ => Ok(()),
     }
-    Err(Failure::no_agent(
-        "the agent loads programs into the kernel: run it as root",
-    ))
 }
 
 fn options(config: &AgentConfig) -> Options {

@@ -87,6 +87,10 @@ fn head(status: &Status) {
         println!("policy: none; everything is dropped");
         return;
     }
+    if policy.applied.is_none() {
+        println!("policy: its text is not known, generation {}", policy.generation);
+        return;
+    }
     println!(
         "policy: {} ({}, {}), generation {}, in force for {}, sha256 {}",
         policy.name,

@@ -16,8 +16,8 @@ use super::{Machine, Settings};
 
 /// Runs of the program for the time with warm caches.
 const HOT_RUNS: u32 = 1_000_000;
-/// Share of the forwarded packets that may be lost between firewall and sink (a full ring) before a result is refused.
-const LOSS: f64 = 0.01;
+/// One of how many forwarded packets may be lost between firewall and sink (a full ring) before a result is refused.
+const LOSS: u64 = 100;
 
 /// A part of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,12 @@ impl Case {
     /// # Errors
     /// If something cannot be set up, or packets went another way than meant.
     pub(super) fn measure(self, wires: &Wires, settings: &Settings, machine: &Machine) -> Result<Vec<Row>> {
-        let bench = Bench { wires, settings, machine, name: self.name() };
+        let bench = Bench {
+            wires,
+            settings,
+            machine,
+            name: self.name(),
+        };
         match self {
             Self::Established(traffic) => bench.established(traffic),
             Self::Deny => bench.deny(),
@@ -76,7 +81,11 @@ fn only(before: &[(&'static str, u64)], plane: &Plane, reason: Reason) -> Result
         .map(|(name, packets)| (name, packets - before.get(name).unwrap_or(&0)))
         .filter(|(_, packets)| *packets > 0)
         .collect();
-    ensure!(since.keys().eq([&reason.name()]), "packets by reason should all be {}: {since:?}", reason.name());
+    ensure!(
+        since.keys().eq([&reason.name()]),
+        "packets by reason should all be {}: {since:?}",
+        reason.name()
+    );
     Ok(since.values().sum())
 }
 
@@ -92,7 +101,9 @@ impl Bench<'_> {
     fn established(&self, traffic: Traffic) -> Result<Vec<Row>> {
         let Settings { flows, cpus, .. } = *self.settings;
         let sizes = FlowSizes::default();
-        let frames = (0..flows).map(|flow| traffic.frame(flow)).collect::<Result<Vec<_>>>()?;
+        let frames = (0..flows)
+            .map(|flow| traffic.frame(flow))
+            .collect::<Result<Vec<_>>>()?;
         let mut floor = self.floor(&frames, &sizes)?;
         let mut plane = Plane::open(self.wires.pair, sizes, &frames::allowing())?;
         for key in plane.prime(traffic, flows)? {
@@ -104,18 +115,34 @@ impl Bench<'_> {
         let rates = Rates::measure(&stand, &mut contenders, self.settings, &self.name)?;
         let (judged, arrived) = (only(&before, &plane, Reason::Established)?, rates.packets(0));
         ensure!(
-            arrived <= judged && (judged - arrived) as f64 <= judged as f64 * LOSS,
+            arrived <= judged && (judged - arrived) * LOSS <= judged,
             "dpufw forwarded {judged} packets and {arrived} arrived"
         );
         let missed: u64 = floor.count(Counter::Miss)?.iter().sum();
         ensure!(missed == 0, "the floor's look-up missed {missed} packets");
         let hot = self.hot(&floor, &plane, &frames[0], Program::Redirect)?;
         let case = format!("{}, {flows} flows", traffic.name());
-        let title = |peer, target| Title { table: "established", case: case.clone(), peer, target };
-        let target = Some(Target { at_least: 0.6, at_most: None });
+        let title = |peer, target| Title {
+            table: "established",
+            case: case.clone(),
+            peer,
+            target,
+        };
+        let target = Some(Target {
+            at_least: 0.6,
+            at_most: None,
+        });
         Ok(vec![
-            self.row(title("XDP redirect with parse and one look-up", target), rates.compare(0, 1), (hot[0], hot[1])),
-            self.row(title("bare XDP redirect", None), rates.compare(0, 2), (hot[0], hot[2])),
+            self.row(
+                title("XDP redirect with parse and one look-up", target),
+                rates.compare(0, 1),
+                (hot[0], hot[1]),
+            ),
+            self.row(
+                title("bare XDP redirect", None),
+                rates.compare(0, 2),
+                (hot[0], hot[2]),
+            ),
         ])
     }
 
@@ -128,24 +155,59 @@ impl Bench<'_> {
         let mut many = Plane::open(self.wires.pair, sizes, &frames::denying(10_000, 100))?;
         let before = [few.by_reason()?, many.by_reason()?];
         let stand = Stand::new(self.wires, &floor, Fate::Dropped, cpus)?;
-        let mut contenders =
-            [Contender::Dpufw(&mut few), Contender::Dpufw(&mut many), Contender::Lookup, Contender::Bare];
+        let mut contenders = [
+            Contender::Dpufw(&mut few),
+            Contender::Dpufw(&mut many),
+            Contender::Lookup,
+            Contender::Bare,
+        ];
         let rates = Rates::measure(&stand, &mut contenders, self.settings, &self.name)?;
         only(&before[0], &few, Reason::DenyDefault)?;
         only(&before[1], &many, Reason::DenyDefault)?;
         let sunk: u64 = floor.count(Counter::Sink)?.iter().sum();
-        ensure!(sunk == 0, "{sunk} packets that should have been dropped reached the sink");
+        ensure!(
+            sunk == 0,
+            "{sunk} packets that should have been dropped reached the sink"
+        );
         let hot_few = self.hot(&floor, &few, &frames[0], Program::Drop)?;
         let hot_many = self.hot(&floor, &many, &frames[0], Program::Drop)?;
-        let title = |case: &str, peer, target| Title { table: "deny", case: format!("{case}, {flows} sources"), peer, target };
-        let near = Some(Target { at_least: 0.7, at_most: Some(1.3) });
+        let title = |case: &str, peer, target| Title {
+            table: "deny",
+            case: format!("{case}, {flows} sources"),
+            peer,
+            target,
+        };
+        let near = Some(Target {
+            at_least: 0.7,
+            at_most: Some(1.3),
+        });
         let (lookup, bare) = ("XDP drop with parse and one look-up", "bare XDP drop");
         Ok(vec![
-            self.row(title("10 rules", lookup, None), rates.compare(0, 2), (hot_few[0], hot_few[1])),
-            self.row(title("10 rules", bare, None), rates.compare(0, 3), (hot_few[0], hot_few[2])),
-            self.row(title("10,000 rules", lookup, None), rates.compare(1, 2), (hot_many[0], hot_many[1])),
-            self.row(title("10,000 rules", bare, None), rates.compare(1, 3), (hot_many[0], hot_many[2])),
-            self.row(title("10,000 rules", "dpufw with 10 rules", near), rates.compare(1, 0), (hot_many[0], hot_few[0])),
+            self.row(
+                title("10 rules", lookup, None),
+                rates.compare(0, 2),
+                (hot_few[0], hot_few[1]),
+            ),
+            self.row(
+                title("10 rules", bare, None),
+                rates.compare(0, 3),
+                (hot_few[0], hot_few[2]),
+            ),
+            self.row(
+                title("10,000 rules", lookup, None),
+                rates.compare(1, 2),
+                (hot_many[0], hot_many[1]),
+            ),
+            self.row(
+                title("10,000 rules", bare, None),
+                rates.compare(1, 3),
+                (hot_many[0], hot_many[2]),
+            ),
+            self.row(
+                title("10,000 rules", "dpufw with 10 rules", near),
+                rates.compare(1, 0),
+                (hot_many[0], hot_few[0]),
+            ),
         ])
     }
 

@@ -38,7 +38,13 @@ pub enum Program {
 }
 
 impl Program {
-    const ALL: [Self; 5] = [Self::Redirect, Self::Drop, Self::Lookup, Self::Generate, Self::Sink];
+    const ALL: [Self; 5] = [
+        Self::Redirect,
+        Self::Drop,
+        Self::Lookup,
+        Self::Generate,
+        Self::Sink,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -81,9 +87,12 @@ impl Floor {
             .load(&object)
             .context("loading the floor's object")?;
         for program in Program::ALL {
-            let xdp = ebpf.program_mut(program.name()).with_context(|| format!("no program {}", program.name()))?;
+            let xdp = ebpf
+                .program_mut(program.name())
+                .with_context(|| format!("no program {}", program.name()))?;
             let xdp: &mut Xdp = xdp.try_into()?;
-            xdp.load().with_context(|| format!("the verifier refuses {}", program.name()))?;
+            xdp.load()
+                .with_context(|| format!("the verifier refuses {}", program.name()))?;
         }
         let mut floor = Self(ebpf);
         let mut list = Array::<_, [u8; FRAME_BYTES]>::try_from(floor.map_mut("FRAMES")?)?;
@@ -94,11 +103,16 @@ impl Floor {
     }
 
     fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
-        self.0.map_mut(name).with_context(|| format!("the floor's object has no map {name}"))
+        self.0
+            .map_mut(name)
+            .with_context(|| format!("the floor's object has no map {name}"))
     }
 
     fn xdp(&self, program: Program) -> Result<&Xdp> {
-        let found = self.0.program(program.name()).with_context(|| format!("no program {}", program.name()))?;
+        let found = self
+            .0
+            .program(program.name())
+            .with_context(|| format!("no program {}", program.name()))?;
         Ok(found.try_into()?)
     }
 
@@ -133,13 +147,19 @@ impl Floor {
         let value = [0_u64; FLOW_WORDS];
         match key {
             FlowKey::V4(key) => {
-                let bytes = key_bytes::<16>([key.lo.0, key.hi.0], [key.lo_port, key.hi_port, key.realm], key.proto)?;
-                HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS4")?)?.insert(bytes, value, 0)?;
+                let bytes = key_bytes::<16>(
+                    [key.lo.0, key.hi.0],
+                    [key.lo_port, key.hi_port, key.realm],
+                    key.proto,
+                )?;
+                HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS4")?)?
+                    .insert(bytes, value, 0)?;
             }
             FlowKey::V6(key) => {
                 let addresses = key.lo.0.into_iter().chain(key.hi.0);
                 let bytes = key_bytes::<40>(addresses, [key.lo_port, key.hi_port, key.realm], key.proto)?;
-                HashMap::<_, [u8; 40], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS6")?)?.insert(bytes, value, 0)?;
+                HashMap::<_, [u8; 40], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS6")?)?
+                    .insert(bytes, value, 0)?;
             }
         }
         Ok(())
@@ -150,7 +170,10 @@ impl Floor {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn count(&self, counter: Counter) -> Result<Vec<u64>> {
-        let map = self.0.map("COUNTS").context("the floor's object has no map COUNTS")?;
+        let map = self
+            .0
+            .map("COUNTS")
+            .context("the floor's object has no map COUNTS")?;
         let counts = PerCpuArray::<_, u64>::try_from(map)?;
         Ok(counts.get(&(counter as u32), 0)?.to_vec())
     }
@@ -169,7 +192,9 @@ impl Floor {
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
         };
-        self.xdp(Program::Generate)?.test_run(options).context("generating packets")?;
+        self.xdp(Program::Generate)?
+            .test_run(options)
+            .context("generating packets")?;
         Ok(())
     }
 
@@ -179,9 +204,17 @@ impl Floor {
     /// If the kernel refuses.
     pub fn time(&self, program: Program, ifindex: u32, frame: &Frame, repeat: u32) -> Result<Duration> {
         let context = xdp_md(ifindex);
-        let options =
-            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat, ..TestRunOptions::new() };
-        Ok(self.xdp(program)?.test_run(options).context("a test run")?.duration)
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        Ok(self
+            .xdp(program)?
+            .test_run(options)
+            .context("a test run")?
+            .duration)
     }
 }
 
@@ -194,7 +227,9 @@ fn key_bytes<const N: usize>(
     let mut bytes: Vec<u8> = addresses.into_iter().flat_map(u32::to_ne_bytes).collect();
     bytes.extend(halves.into_iter().flat_map(u16::to_ne_bytes));
     bytes.extend([proto, 0]);
-    bytes.try_into().map_err(|_| anyhow!("a flow key of another size than {N} bytes"))
+    bytes
+        .try_into()
+        .map_err(|_| anyhow!("a flow key of another size than {N} bytes"))
 }
 
 /// `struct xdp_md`, six words; the second is `data_end`, the fourth `ingress_ifindex`.

@@ -69,7 +69,11 @@ impl Traffic {
             }
             Self::Tcp4 => {
                 let segment = Packet::tcp(client, server);
-                let answer = segment.clone().reversed().flags("SA").numbers(SERVER_ISN, CLIENT_ISN + 1);
+                let answer = segment
+                    .clone()
+                    .reversed()
+                    .flags("SA")
+                    .numbers(SERVER_ISN, CLIENT_ISN + 1);
                 let confirmed = segment.clone().flags("A").numbers(CLIENT_ISN + 1, SERVER_ISN + 1);
                 [segment.flags("S").numbers(CLIENT_ISN, 0), answer, confirmed]
             }
@@ -89,7 +93,11 @@ impl Traffic {
 /// Pads a packet as Ethernet does.
 fn framed(packet: &Packet) -> Result<Frame> {
     let mut frame = packet.build();
-    ensure!(frame.len() <= FRAME_BYTES, "a packet of {} bytes for a frame of {FRAME_BYTES}", frame.len());
+    ensure!(
+        frame.len() <= FRAME_BYTES,
+        "a packet of {} bytes for a frame of {FRAME_BYTES}",
+        frame.len()
+    );
     frame.resize(FRAME_BYTES, 0);
     frame.try_into().map_err(|_| anyhow!("a frame of another size"))
 }
@@ -118,13 +126,17 @@ pub fn denying(rules: u32, zones: u32) -> String {
         let _ = writeln!(text, "{line}");
     };
     for zone in 0..zones {
-        line(format!("  z{zone}: {{ addresses: [10.{zone}.0.0/16, \"fd00:0:{zone:x}::/48\"] }}"));
+        line(format!(
+            "  z{zone}: {{ addresses: [10.{zone}.0.0/16, \"fd00:0:{zone:x}::/48\"] }}"
+        ));
     }
     line("rules:".to_owned());
     for rule in 0..rules {
         let (from, to) = (rule / zones % zones, rule % zones);
         let port = u32::from(FIRST_PORT) + 2 * (rule * 7 % PORTS);
-        line(format!("  - {{ name: r{rule}, allow: [tcp/{port}, udp/{port}], from: z{from}, to: z{to} }}"));
+        line(format!(
+            "  - {{ name: r{rule}, allow: [tcp/{port}, udp/{port}], from: z{from}, to: z{to} }}"
+        ));
     }
     text
 }

@@ -60,5 +60,9 @@ fn own(fd: i32) -> OwnedFd {
 fn bpf(command: i64, attr: [u32; 4]) -> io::Result<i32> {
     // SAFETY: the attribute is live and of the given size, holds no address, and the kernel only reads it.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(&attr)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as i32)
+    }
 }

@@ -28,7 +28,7 @@ pub struct Pair {
 
 /// A loaded data plane that guards the pair as soon as its program is put there.
 pub struct Plane {
-    data_plane: DataPlane,
+    loaded: DataPlane,
     program: OwnedFd,
     counters: PerCpuArray<MapData, [u64; 2]>,
     events: EventReader,
@@ -41,23 +41,41 @@ impl Plane {
     /// # Errors
     /// If the policy does not compile, or the kernel refuses.
     pub fn open(pair: Pair, sizes: FlowSizes, policy: &str) -> Result<Self> {
-        let options = Options { sizes, events_per_window: EVENTS_PER_WINDOW, ..Options::default() };
-        let mut data_plane = DataPlane::open(options)?;
-        let tables = data_plane.tables();
-        for (ifindex, peer, side) in
-            [(pair.outer, pair.inner, Side::Outer), (pair.inner, pair.outer, Side::Inner)]
-        {
+        let options = Options {
+            sizes,
+            events_per_window: EVENTS_PER_WINDOW,
+            ..Options::default()
+        };
+        let mut loaded = DataPlane::open(options)?;
+        let tables = loaded.tables();
+        for (ifindex, peer, side) in [
+            (pair.outer, pair.inner, Side::Outer),
+            (pair.inner, pair.outer, Side::Inner),
+        ] {
             tables.set_port(&port(ifindex, peer, side))?;
         }
-        let (policy, _warnings) = fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
-        let environment =
-            Environment { own_addresses: Vec::new(), roles: Vec::new(), generation: tables.next_generation() };
+        let (policy, _warnings) =
+            fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
+        let environment = Environment {
+            own_addresses: Vec::new(),
+            roles: Vec::new(),
+            generation: tables.next_generation(),
+        };
         tables.apply(&fw_policy::compile(&policy, &environment)?.lines)?;
-        let sizes = data_plane.program_sizes()?;
-        let xdp = sizes.iter().find(|size| size.hook == Hook::XdpIn).context("no XDP program is loaded")?;
+        let sizes = loaded.program_sizes()?;
+        let xdp = sizes
+            .iter()
+            .find(|size| size.hook == Hook::XdpIn)
+            .context("no XDP program is loaded")?;
         let (program, counters) = (program_by_id(xdp.id)?, counters(xdp.id)?);
-        let events = data_plane.events()?;
-        Ok(Self { data_plane, program, counters, events, pair })
+        let events = loaded.events()?;
+        Ok(Self {
+            loaded,
+            program,
+            counters,
+            events,
+            pair,
+        })
     }
 
     /// The program that a port runs.
@@ -76,12 +94,16 @@ impl Plane {
         let _outer = XdpLink::attach(self.program(), self.pair.outer)?;
         for flow in 0..flows {
             let packets = traffic.opening(flow);
-            for (packet, ifindex) in packets.iter().zip([self.pair.outer, self.pair.inner, self.pair.outer]) {
-                self.data_plane.test_run(Hook::XdpIn, &packet.build(), &TestContext::on(ifindex))?;
+            for (packet, ifindex) in packets
+                .iter()
+                .zip([self.pair.outer, self.pair.inner, self.pair.outer])
+            {
+                self.loaded
+                    .test_run(Hook::XdpIn, &packet.build(), &TestContext::on(ifindex))?;
             }
         }
         let mut keys = Vec::new();
-        self.data_plane.tables().for_each_flow(FlowTable::Main, |key, flow| {
+        self.loaded.tables().for_each_flow(FlowTable::Main, |key, flow| {
             if StateWord(flow.state).has(StateWord::CONFIRMED) {
                 keys.push(key);
             }
@@ -101,9 +123,12 @@ impl Plane {
     /// # Errors
     /// If the kernel refuses a read.
     pub fn by_reason(&self) -> Result<Vec<(&'static str, u64)>> {
-        let counters = self.data_plane.tables().counters()?;
+        let counters = self.loaded.tables().counters()?;
         let name = |number| Reason::from_number(number).map_or("unknown", Reason::name);
-        Ok(counters.into_iter().map(|(number, count)| (name(number), count.packets)).collect())
+        Ok(counters
+            .into_iter()
+            .map(|(number, count)| (name(number), count.packets))
+            .collect())
     }
 
     /// Packets with this reason, by CPU.
@@ -111,7 +136,12 @@ impl Plane {
     /// # Errors
     /// If the kernel refuses the read.
     pub fn count(&self, reason: Reason) -> Result<Vec<u64>> {
-        Ok(self.counters.get(&(reason as u32), 0)?.iter().map(|[packets, _bytes]| *packets).collect())
+        Ok(self
+            .counters
+            .get(&(reason as u32), 0)?
+            .iter()
+            .map(|[packets, _bytes]| *packets)
+            .collect())
     }
 
     /// Takes events out of the ring, as an agent would, so that it does not fill up.
@@ -124,8 +154,11 @@ impl Plane {
     /// # Errors
     /// If the kernel refuses.
     pub fn time(&self, frame: &Frame, repeat: u32) -> Result<Duration> {
-        let context = TestContext { repeat, ..TestContext::on(self.pair.outer) };
-        Ok(self.data_plane.test_run(Hook::XdpIn, frame, &context)?.duration)
+        let context = TestContext {
+            repeat,
+            ..TestContext::on(self.pair.outer)
+        };
+        Ok(self.loaded.test_run(Hook::XdpIn, frame, &context)?.duration)
     }
 }
 

@@ -75,7 +75,9 @@ impl Row {
 
     /// The target in words.
     fn judged(&self) -> String {
-        let Some(target) = self.target else { return String::new() };
+        let Some(target) = self.target else {
+            return String::new();
+        };
         let limits = match target.at_most {
             Some(most) => format!("{:.2} to {most:.2}", target.at_least),
             None => format!("at least {:.2}", target.at_least),
@@ -96,7 +98,10 @@ pub fn write_json(rows: &[Row], path: &Path) -> Result<()> {
 /// The rows as a Markdown table with a line about the machine above it.
 #[must_use]
 pub fn markdown(rows: &[Row], machine: &Machine) -> String {
-    let mut text = format!("Kernel {}, {}, commit {}.\n\n", machine.kernel, machine.cpu, machine.commit);
+    let mut text = format!(
+        "Kernel {}, {}, commit {}.\n\n",
+        machine.kernel, machine.cpu, machine.commit
+    );
     text += "| table | case | peer | dpufw, Mpps | peer, Mpps | ratio | spread | ns above peer | hot ns: dpufw, peer | target |\n";
     text += "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n";
     for row in rows {
@@ -126,9 +131,15 @@ mod tests {
 
     #[test]
     fn targets_have_one_or_two_limits() {
-        let least = Target { at_least: 0.6, at_most: None };
+        let least = Target {
+            at_least: 0.6,
+            at_most: None,
+        };
         assert!(least.met(0.6) && least.met(9.0) && !least.met(0.59) && !least.met(f64::NAN));
-        let near = Target { at_least: 0.7, at_most: Some(1.3) };
+        let near = Target {
+            at_least: 0.7,
+            at_most: Some(1.3),
+        };
         assert!(near.met(1.0) && !near.met(1.31) && !near.met(0.69));
     }
 }

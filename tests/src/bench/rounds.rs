@@ -33,7 +33,12 @@ impl Rates {
     ///
     /// # Errors
     /// See [`Stand::slice`].
-    pub fn measure(stand: &Stand<'_>, contenders: &mut [Contender<'_>], settings: &Settings, name: &str) -> Result<Self> {
+    pub fn measure(
+        stand: &Stand<'_>,
+        contenders: &mut [Contender<'_>],
+        settings: &Settings,
+        name: &str,
+    ) -> Result<Self> {
         let (mut rates, mut packets) = (vec![Vec::new(); contenders.len()], vec![0; contenders.len()]);
         let mut last = vec![None; contenders.len()];
         for round in 0..=settings.rounds {
@@ -42,7 +47,7 @@ impl Rates {
                 last[number] = Some(slice.rate);
                 packets[number] += slice.packets;
                 if round > 0 {
-                    rates[number].push(slice.rate);
+                    rates[number].push(f64::from(slice.rate));
                 }
             }
             if round % 10 == 0 || round == settings.rounds {

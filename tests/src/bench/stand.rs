@@ -21,7 +21,7 @@ const GENERATOR_NICE: i32 = -19;
 /// The thread that watches is ahead even of them, where every CPU generates.
 const WATCHER_NICE: i32 = -20;
 /// Packets per second and CPU that a contender is thought to process before it was measured.
-const GUESS: f64 = 2e6;
+const GUESS: u32 = 2_000_000;
 /// How long counters must stand still before they are read, and how often that is tried.
 const STILL: Duration = Duration::from_micros(300);
 const TRIES: u32 = 1000;
@@ -44,13 +44,35 @@ impl Wires {
     /// # Errors
     /// If a command refuses.
     pub fn new() -> Result<Self> {
-        let (generator, firewall, sink) = (Namespace::new("gen")?, Namespace::new("fw")?, Namespace::new("sink")?);
+        let (generator, firewall, sink) = (
+            Namespace::new("gen")?,
+            Namespace::new("fw")?,
+            Namespace::new("sink")?,
+        );
         let mac = |last: u8| [2, 0, 0, 0, 0xbe, last];
-        Veth::create(&End::new(&generator, "g0", mac(1)), &End::new(&firewall, "f0", mac(2)), 1500)?;
-        Veth::create(&End::new(&firewall, "f1", mac(3)), &End::new(&sink, "s0", mac(4)), 1500)?;
-        let pair = Pair { outer: firewall.ifindex("f0")?, inner: firewall.ifindex("f1")? };
+        Veth::create(
+            &End::new(&generator, "g0", mac(1)),
+            &End::new(&firewall, "f0", mac(2)),
+            1500,
+        )?;
+        Veth::create(
+            &End::new(&firewall, "f1", mac(3)),
+            &End::new(&sink, "s0", mac(4)),
+            1500,
+        )?;
+        let pair = Pair {
+            outer: firewall.ifindex("f0")?,
+            inner: firewall.ifindex("f1")?,
+        };
         let (generator_if, sink_if) = (generator.ifindex("g0")?, sink.ifindex("s0")?);
-        Ok(Self { generator, firewall, sink, generator_if, sink_if, pair })
+        Ok(Self {
+            generator,
+            firewall,
+            sink,
+            generator_if,
+            sink_if,
+            pair,
+        })
     }
 
     /// Runs `f` in the firewall's namespace.
@@ -64,8 +86,12 @@ impl Wires {
     /// Puts the sink's program at both ends: a redirect reaches an end only while it has one, and the generator's own
     /// interface takes test runs only then.
     fn sinks(&self, floor: &Floor) -> Result<[XdpLink; 2]> {
-        let sink = self.sink.enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.sink_if))??;
-        let own = self.generator.enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.generator_if))??;
+        let sink = self
+            .sink
+            .enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.sink_if))??;
+        let own = self
+            .generator
+            .enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.generator_if))??;
         Ok([sink, own])
     }
 
@@ -86,8 +112,9 @@ impl Wires {
         };
         std::thread::scope(|scope| {
             let (one, generator) = (&one, &self.generator);
-            let threads: Vec<_> =
-                (0..cpus).map(|cpu| scope.spawn(move || generator.enter(move || one(cpu))?)).collect();
+            let threads: Vec<_> = (0..cpus)
+                .map(|cpu| scope.spawn(move || generator.enter(move || one(cpu))?))
+                .collect();
             let window = window(&finished, cpus as usize, watched);
             for thread in threads {
                 thread.join().map_err(|_| anyhow!("a generator panicked"))??;
@@ -98,7 +125,11 @@ impl Wires {
 }
 
 /// Watches a counter by CPU until one of the first `cpus` has finished.
-fn window(finished: &AtomicBool, cpus: usize, watched: impl Fn() -> Result<Vec<u64>>) -> Result<(u64, Duration)> {
+fn window(
+    finished: &AtomicBool,
+    cpus: usize,
+    watched: impl Fn() -> Result<Vec<u64>>,
+) -> Result<(u64, Duration)> {
     let sum = |counts: &[u64]| counts.iter().sum::<u64>();
     hurry(WATCHER_NICE)?;
     let idle = watched()?;
@@ -115,7 +146,9 @@ fn window(finished: &AtomicBool, cpus: usize, watched: impl Fn() -> Result<Vec<u
         }
         std::thread::sleep(WATCH);
     }
-    let (Some((start, from)), Some((end, to))) = (first, last) else { return Ok((0, Duration::ZERO)) };
+    let (Some((start, from)), Some((end, to))) = (first, last) else {
+        return Ok((0, Duration::ZERO));
+    };
     Ok((to - from, end - start))
 }
 
@@ -123,7 +156,8 @@ fn window(finished: &AtomicBool, cpus: usize, watched: impl Fn() -> Result<Vec<u
 fn pin(cpu: u32) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu as usize)?;
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot bind a thread to CPU {cpu}"))?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("cannot bind a thread to CPU {cpu}"))?;
     hurry(GENERATOR_NICE)
 }
 
@@ -131,7 +165,11 @@ fn pin(cpu: u32) -> Result<()> {
 fn hurry(nice: i32) -> Result<()> {
     // SAFETY: the call takes numbers only; 0 is the calling thread.
     let set = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
-    ensure!(set == 0, "cannot raise a thread's priority: {}", std::io::Error::last_os_error());
+    ensure!(
+        set == 0,
+        "cannot raise a thread's priority: {}",
+        std::io::Error::last_os_error()
+    );
     Ok(())
 }
 
@@ -170,7 +208,7 @@ pub struct Slice {
     /// All packets that it processed.
     pub packets: u64,
     /// Packets per second while all generators were at work.
-    pub rate: f64,
+    pub rate: u32,
 }
 
 /// Everything that one case needs, in place; lives in the firewall's namespace.
@@ -192,37 +230,57 @@ impl<'a> Stand<'a> {
     pub fn new(wires: &'a Wires, floor: &'a Floor, fate: Fate, cpus: u32) -> Result<Self> {
         let sinks = wires.sinks(floor)?;
         let port = XdpLink::attach(floor.program(bare(fate))?, wires.pair.outer)?;
-        Ok(Self { wires, floor, fate, cpus, port, _sinks: sinks })
+        Ok(Self {
+            wires,
+            floor,
+            fate,
+            cpus,
+            port,
+            _sinks: sinks,
+        })
     }
 
     /// Lets a contender process packets for about this long, given the rate of its last slice.
     ///
     /// # Errors
     /// If the kernel refuses, or no packet was processed.
-    pub fn slice(&self, contender: &mut Contender<'_>, length: Duration, last: Option<f64>) -> Result<Slice> {
+    pub fn slice(&self, contender: &mut Contender<'_>, length: Duration, last: Option<u32>) -> Result<Slice> {
         self.port.update(match contender {
             Contender::Dpufw(plane) => plane.program(),
             Contender::Lookup => self.floor.program(Program::Lookup)?,
             Contender::Bare => self.floor.program(bare(self.fate))?,
         })?;
         let before = self.processed(contender)?;
-        let each = last.map_or(GUESS, |rate| rate / f64::from(self.cpus)) * length.as_secs_f64();
+        let each = u128::from(last.map_or(GUESS, |rate| rate / self.cpus)) * length.as_millis() / 1000;
         let watched = || self.by_cpu(contender);
-        let (grown, time) = self.wires.blast(self.floor, self.cpus, each as u32, watched)?;
+        let (grown, time) = self
+            .wires
+            .blast(self.floor, self.cpus, u32::try_from(each)?, watched)?;
         let packets = self.settled(contender)? - before;
         if let Contender::Dpufw(plane) = contender {
             plane.drain();
         }
-        ensure!(packets > 0, "{contender} processed no packet{}", self.instead(contender)?);
-        ensure!(grown > 0, "{contender} was too fast to be watched: make the slices longer");
-        Ok(Slice { packets, rate: grown as f64 / time.as_secs_f64() })
+        ensure!(
+            packets > 0,
+            "{contender} processed no packet{}",
+            self.instead(contender)?
+        );
+        ensure!(
+            grown > 0,
+            "{contender} was too fast to be watched: make the slices longer"
+        );
+        let rate = u32::try_from(u128::from(grown) * 1_000_000_000 / time.as_nanos().max(1))?;
+        Ok(Slice { packets, rate })
     }
 
     /// What else may have become of the packets, for a message.
     fn instead(&self, contender: &Contender<'_>) -> Result<String> {
         match contender {
             Contender::Dpufw(plane) => Ok(format!("; packets by reason: {:?}", plane.by_reason()?)),
-            Contender::Lookup => Ok(format!("; look-ups missed, by CPU: {:?}", self.floor.count(Counter::Miss)?)),
+            Contender::Lookup => Ok(format!(
+                "; look-ups missed, by CPU: {:?}",
+                self.floor.count(Counter::Miss)?
+            )),
             Contender::Bare => Ok(String::new()),
         }
     }
@@ -253,7 +311,9 @@ impl<'a> Stand<'a> {
             }
             last = now;
         }
-        Err(anyhow!("packets still arrive long after the generator has stopped"))
+        Err(anyhow!(
+            "packets still arrive long after the generator has stopped"
+        ))
     }
 }
 
@@ -263,4 +323,3 @@ fn bare(fate: Fate) -> Program {
         Fate::Dropped => Program::Drop,
     }
 }
-

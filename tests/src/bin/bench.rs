@@ -44,9 +44,7 @@ struct Args {
 
 fn case(name: &str) -> Result<Case, String> {
     let found = Case::ALL.into_iter().find(|case| case.name() == name);
-    found.ok_or_else(|| {
-        format!("there is {}", Case::ALL.map(Case::name).join(", "))
-    })
+    found.ok_or_else(|| format!("there is {}", Case::ALL.map(Case::name).join(", ")))
 }
 
 fn main() -> ExitCode {
@@ -69,8 +67,17 @@ fn measure(args: &Args) -> Result<Vec<Row>> {
     let rounds = args.rounds.unwrap_or(if args.quick { 31 } else { 101 });
     ensure!(rounds > 0, "a bench of no rounds has no result");
     let slice = Duration::from_millis(args.slice_ms);
-    let settings = Settings { rounds, slice, cpus: args.cpus, flows: args.flows };
-    let cases = if args.case.is_empty() { &Case::ALL[..] } else { &args.case };
+    let settings = Settings {
+        rounds,
+        slice,
+        cpus: args.cpus,
+        flows: args.flows,
+    };
+    let cases = if args.case.is_empty() {
+        &Case::ALL[..]
+    } else {
+        &args.case
+    };
     let rows = bench::run(cases, &settings)?;
     print!("{}", bench::markdown(&rows, &Machine::here()));
     if let Some(path) = &args.json {

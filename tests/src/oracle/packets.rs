@@ -34,7 +34,7 @@ pub fn question(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Question {
 
 fn attempt(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Option<Question> {
     // Denying rules are fewer; asked for nearly half of the time they get their share.
-    let wanted = if random.u8(..100) < 42 {
+    let wanted = if random.u8(..100) < 38 {
         RuleAction::Deny
     } else {
         RuleAction::Allow
@@ -66,9 +66,9 @@ fn attempt(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Option<Question
 }
 
 fn vlan(random: &mut Rng, from: &Zone, to: &Zone) -> u16 {
-    match random.u8(..25) {
+    match random.u8(..40) {
         0 => *one_of(random, &[0, 101, 102, 103, 4094]),
-        1..13 if to.vlan != 0 => to.vlan,
+        1..20 if to.vlan != 0 => to.vlan,
         _ if from.vlan != 0 => from.vlan,
         _ => to.vlan,
     }
@@ -89,9 +89,9 @@ fn address(random: &mut Rng, policy: &Policy, own: &[IpAddr], zone: &Zone) -> Ip
     }
 }
 
-/// An address at the edge of one of these prefixes: inside six times of seven.
+/// An address at the edge of one of these prefixes: inside nine times of ten.
 fn near(random: &mut Rng, prefixes: &[IpNet]) -> IpAddr {
-    let inside = random.u8(..7) != 0;
+    let inside = random.u8(..10) != 0;
     match one_of(random, prefixes) {
         IpNet::V4(prefix) => {
             let (first, last) = (prefix.network().to_bits(), prefix.broadcast().to_bits());

@@ -1,6 +1,7 @@
 //! What the agent says about the network: metrics, drops, flow records.
 
 use std::collections::BTreeMap;
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -89,6 +90,7 @@ fn every_flow_has_a_record_at_its_end() -> Result<()> {
     let log = site.path("flows.jsonl");
     site.configure("flow_log: flows.jsonl")?;
     let agent = site.agent()?;
+    ask_nobody(&site)?;
     let [mut reset, mut revoked] = [site.talk(80)?, site.talk(5201)?];
     for talk in [&mut reset, &mut revoked] {
         ensure!(talk.works(SOON)?);
@@ -116,6 +118,17 @@ fn every_flow_has_a_record_at_its_end() -> Result<()> {
         ensure!((record.flow.state.as_str(), record.ended) == (state, ended), "{record:?}");
     }
     ensure!(site.metric("dpufw_flow_records_total")? == 2 && agent.status()?.totals.records_lost == 0);
+    // A flow that nobody answered has no record, but it is counted, 30 s after its packet.
+    until("nobody's silence is counted", || Ok(site.metric("dpufw_flows_unanswered_total")? == 1))
+}
+
+/// Sends a datagram to an address that nobody has: the server, whose machine gets it, is silent.
+fn ask_nobody(site: &Site) -> Result<()> {
+    let client = &site.scene.client;
+    let mac = site.scene.server.mac.map(|byte| format!("{byte:02x}")).join(":");
+    client.namespace.ip(&format!("neigh add 10.9.0.9 lladdr {mac} dev eth0"))?;
+    let socket = client.namespace.enter(|| UdpSocket::bind((client.v4, 0)))??;
+    socket.send_to(b"anybody there?", "10.9.0.9:514")?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use fw_tests::lab::{Agent, Finished, Host, Leftover, Options, Scene};
 use fw_user::telemetry::FlowInfo;
 
 /// Long enough for what must happen, on a busy machine.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(30);
 /// Long enough to believe that something does not happen.
 pub const SHORTLY: Duration = Duration::from_millis(200);
 
@@ -25,10 +25,12 @@ version: 1
 zones:
   client: { addresses: [10.9.0.1, "fd00:9::1"] }
   server: { addresses: [10.9.0.2, "fd00:9::2"] }
+  nobody: { addresses: [10.9.0.9] }
 link: { allow: [arp, nd] }
 rules:
   - { name: telnet, deny: [tcp/23], from: client, to: server }
   - { name: web,    allow: [http, iperf3, ping], from: client, to: server }
+  - { name: log,    allow: [syslog], from: client, to: nobody }
   - { name: admin,  allow: [ssh], from: client, to: self }
 "#;
 

@@ -21,7 +21,8 @@ use fw_user::dataplane::{DataPlane, FlowKey, FlowTable, Hook, Options, Report, T
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-const SWAPS: u32 = 200;
+/// Swaps under load.
+const SWAPS: u32 = 150;
 /// Index of `lo`.
 const PORT: u32 = 1;
 /// This machine.
