@@ -102,7 +102,11 @@ fn ready(agent: &Agent) {
         .iter()
         .map(|port| format!("{}@{}", port.spec.name, port.engine.name()))
         .collect();
-    let how = if agent.took_over { "ready, took over" } else { "ready" };
+    let how = if agent.took_over {
+        "ready, took over"
+    } else {
+        "ready"
+    };
     eprintln!(
         "dpufw: {how}: mode {}, ports {}, generation {generation}, socket {}",
         agent.config.mode.name(),

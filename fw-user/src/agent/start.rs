@@ -18,7 +18,9 @@ use super::last_good::LastGood;
 use super::links::LinkFacts;
 use super::{AgentConfig, Locks, links, own_addresses, policy};
 use crate::control::Session;
-use crate::dataplane::{DataPlane, DataPlaneError, EventReader, FlowSizes, Options, coarse_now, detach_all, list_attached};
+use crate::dataplane::{
+    DataPlane, DataPlaneError, EventReader, FlowSizes, Options, coarse_now, detach_all, list_attached,
+};
 use crate::exit::{Exit, Failure};
 use crate::telemetry::{FlowLog, Names};
 

@@ -34,7 +34,7 @@ pub fn question(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Question {
 
 fn attempt(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Option<Question> {
     // Denying rules are fewer; asked for nearly half of the time they get their share.
-    let wanted = if random.u8(..100) < 38 {
+    let wanted = if random.u8(..100) < 42 {
         RuleAction::Deny
     } else {
         RuleAction::Allow

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fw_tests::lab::{Agent, Process, TcpService};
@@ -143,6 +144,76 @@ fn a_second_agent_is_refused_with_the_first_ones_pid() -> Result<()> {
     // Also the lock file of the directory that it was told to use.
     let lock = format!("/run/dpufw/{}-other.lock", pin_dir.trim_matches('/').replace('/', "-"));
     std::fs::remove_file(&lock).with_context(|| format!("there is no {lock}"))
+}
+
+/// Killed at whatever point of its start: a successor of a running data plane changes nothing, a first start leaves
+/// nothing that the next one stumbles over.
+#[test]
+fn a_start_that_is_cut_short_does_no_harm() -> Result<()> {
+    let site = Site::new(Stand::Inline, "cut")?;
+    let mut agent = site.agent()?;
+    let _closed = TcpService::start(&site.scene.server.namespace, site.server(), 81)?;
+    let mut talk = site.talk(80)?;
+    let generation = agent.status()?.policy.generation;
+    agent.kill();
+    for delay in DELAYS {
+        cut_short(&site, &agent, delay)?;
+        ensure!(talk.works(SOON)?, "a takeover cut short after {delay:?} cut a connection");
+        ensure!(!site.reaches(81)?, "a takeover cut short after {delay:?} opened a port");
+    }
+    agent.run()?;
+    let status = agent.status()?;
+    ensure!(status.took_over && status.healthy() && status.policy.generation == generation, "{status:?}");
+    ensure!(picked_up(&site)? == 0, "a known flow was adopted as a strange one");
+
+    expect(&agent.ask(&["detach", "--yes"])?, 0, &[])?;
+    agent.stop()?;
+    for delay in DELAYS {
+        cut_short(&site, &agent, delay)?;
+        ensure!(!site.reaches(81)?, "nothing connects the ports, and the policy denies it");
+    }
+    agent.run()?;
+    let status = agent.status()?;
+    ensure!(status.healthy() && status.policy.generation > 0, "{status:?}");
+    ensure!(talk.works(SOON)?, "a connection is not adopted, although no start before this one was complete");
+    ensure!(site.talk(5201)?.works(SOON)? && !site.reaches(81)?, "the policy is not enforced");
+    Ok(())
+}
+
+/// Times after the start of a process: a whole start takes about a third of a second.
+const DELAYS: [Duration; 10] = {
+    let mut delays = [Duration::ZERO; 10];
+    let mut number = 0;
+    while number < delays.len() {
+        delays[number] = Duration::from_millis(20 + 45 * number as u64);
+        number += 1;
+    }
+    delays
+};
+
+/// Starts another process in the agent's places, and kills it.
+fn cut_short(site: &Site, agent: &Agent, delay: Duration) -> Result<()> {
+    let binary = Agent::binary()?;
+    let (config, socket) = (site.path("agent.yaml"), agent.socket());
+    let state = socket.with_file_name("state");
+    let words = [
+        binary.as_path(),
+        Path::new("run"),
+        Path::new("--config"),
+        &config,
+        Path::new("--socket"),
+        &socket,
+        Path::new("--pin-dir"),
+        agent.pin_dir(),
+        Path::new("--state-dir"),
+        &state,
+        Path::new("--force"),
+    ];
+    let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    let process = site.scene.guard().namespace.spawn(&words)?;
+    std::thread::sleep(delay);
+    drop(process.stop());
+    Ok(())
 }
 
 /// Names of all files below a directory.
