@@ -47,7 +47,7 @@ pub struct HalfOf<A32, A64> {
     pub last_seen: A64,
     /// TCP: the highest sequence number sent plus one (SYN and FIN count as one, RFC 9293 section 3.4).
     pub seq_end: A32,
-    /// TCP: the last acknowledgement number sent; 0 before the first.
+    /// TCP: the last acknowledgement number sent; before the first, the number after the own SYN.
     pub ack: A32,
 }
 

@@ -55,7 +55,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         other_step(t, s, flow, word, reply, now)
     };
     if !t.dry_run() {
-        note(s, flow, reply, now);
+        note(s, flow, word, reply, now);
         // Another CPU may have changed the word meanwhile: then its transition stands, and this packet's is left to the
         // next one. No state is skipped, because every packet is judged by the word it finds.
         if next != word && !t.swap(&flow.state, word.0, next.0) {
@@ -155,9 +155,12 @@ fn one_way_room<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) -> bool {
 
 /// Writes what this packet adds to its direction's half. A forwarded packet that leaves was noted when it came in.
 #[inline(always)]
-fn note(s: &Scratch, flow: &LiveFlow, reply: bool, now: u64) {
+fn note(s: &Scratch, flow: &LiveFlow, word: StateWord, reply: bool, now: u64) {
     let half = if reply { &flow.half[1] } else { &flow.half[0] };
-    half.last_seen.store(now);
+    // What comes after a reset does not keep the entry alive.
+    if word.state() != tcp::State::Close as u32 {
+        half.last_seen.store(now);
+    }
     if s.meta.forwarded != 0 {
         return;
     }
@@ -165,20 +168,25 @@ fn note(s: &Scratch, flow: &LiveFlow, reply: bool, now: u64) {
         .store(half.packets.load() + u64::from(s.meta.segments));
     half.bytes.store(half.bytes.load() + u64::from(s.meta.wire_bytes));
     if s.meta.proto == Proto::TCP && s.meta.tcp_flags & tcp_flag::RST == 0 {
-        note_tcp(s, half);
+        note_tcp(s, half, word);
     }
 }
 
 #[inline(always)]
-fn note_tcp(s: &Scratch, half: &LiveHalf) {
+fn note_tcp(s: &Scratch, half: &LiveHalf, word: StateWord) {
     let segment = segment(s);
     let (end, known) = (segment.end(), half.seq_end.load());
-    // A SYN-ACK sets the number, whatever stood there; later segments only move it forward.
-    if segment.has(tcp_flag::SYN) || tcp::before(known, end) {
+    let syn = segment.has(tcp_flag::SYN);
+    let opening = word.state() <= tcp::State::SynRecv as u32;
+    // While the connection opens, a SYN sets the number, whatever stood there; later segments only move it forward, and
+    // a SYN in the middle of a connection says nothing.
+    if (syn && opening) || (!syn && tcp::before(known, end)) {
         half.seq_end.store(end);
     }
     if segment.has(tcp_flag::ACK) {
         half.ack.store(segment.ack);
+    } else if syn && opening {
+        half.ack.store(segment.seq.wrapping_add(1));
     }
 }
 

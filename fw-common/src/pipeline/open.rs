@@ -213,7 +213,12 @@ fn fill_fresh(s: &mut Scratch, flags: FlowFlags, now: u64) {
     s.fresh.half[0].bytes = u64::from(s.meta.wire_bytes);
     s.fresh.half[0].last_seen = now;
     s.fresh.half[0].seq_end = if tcp { hit::segment(s).end() } else { 0 };
-    s.fresh.half[0].ack = if tcp { s.meta.ack } else { 0 };
+    // Until the opener acknowledges anything, the number after its SYN: what an answer must acknowledge at least.
+    s.fresh.half[0].ack = match (tcp, s.meta.tcp_flags & tcp_flag::ACK != 0) {
+        (false, _) => 0,
+        (true, true) => s.meta.ack,
+        (true, false) => s.meta.seq.wrapping_add(1),
+    };
     s.fresh.created = now;
     s.fresh.state = if tcp {
         tcp::opened().0

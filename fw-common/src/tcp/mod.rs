@@ -10,9 +10,6 @@ use crate::wire::tcp_flag;
 /// How far from the highest sequence number seen a reset may lie without being blind. Resets inside pass, so that the
 /// peer can answer them (RFC 5961 section 3), but end nothing.
 const RESET_SLACK: u32 = 1 << 24;
-/// How much of a SYN's payload (TCP fast open, RFC 7413) a SYN-ACK may leave unacknowledged.
-const SYN_PAYLOAD: u32 = 1500;
-
 /// One segment, as the machine needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
@@ -69,7 +66,7 @@ pub struct Seen {
     pub own_end: u32,
     /// The receiver's highest sequence number plus one; 0 before its first segment.
     pub peer_end: u32,
-    /// The last acknowledgement number that the receiver sent.
+    /// The last acknowledgement number that the receiver sent; until then, the number after its SYN itself.
     pub peer_ack: u32,
     /// True once the receiver has sent.
     pub peer_spoke: bool,
@@ -136,7 +133,7 @@ fn other_step(
     match (state, class, reply) {
         // The answer to a SYN must acknowledge it; the opener's ACK must acknowledge the answer (a spoofed source never
         // sees the number, RFC 9293 section 3.10.7.3).
-        (State::SynSent, Class::SynAck, true) if seen.peer_end.wrapping_sub(segment.ack) > SYN_PAYLOAD => {
+        (State::SynSent, Class::SynAck, true) if !answers_syn(segment, seen) => {
             return Outcome::Drop(Reason::TcpBadAck);
         }
         (State::SynRecv, Class::Ack | Class::Fin, false) if segment.ack != seen.peer_end => {
@@ -150,6 +147,13 @@ fn other_step(
         Step::Reopen => Outcome::Reopen,
         Step::To(next) => Outcome::Pass(moved(word, state, next, reply, class)),
     }
+}
+
+/// True if the segment acknowledges the receiver's SYN, with or without the data that a fast open carries (RFC 7413):
+/// ISS < SEG.ACK <= SND.NXT (RFC 9293 section 3.10.7.3).
+#[inline(always)]
+const fn answers_syn(segment: Segment, seen: Seen) -> bool {
+    segment.ack.wrapping_sub(seen.peer_ack) <= seen.peer_end.wrapping_sub(seen.peer_ack)
 }
 
 /// The word after a transition to `next`.
@@ -180,7 +184,7 @@ fn reset(word: StateWord, state: State, segment: Segment, seen: Seen) -> Outcome
     let exact = if matches!(state, State::SynSent) {
         // The opener may take its SYN back; anyone else must show that he saw it.
         if seen.peer_spoke {
-            segment.has(tcp_flag::ACK) && seen.peer_end.wrapping_sub(segment.ack) <= SYN_PAYLOAD
+            segment.has(tcp_flag::ACK) && answers_syn(segment, seen)
         } else {
             segment.seq == seen.own_end
         }

@@ -25,7 +25,7 @@ impl Walk {
         Self {
             word: opened(),
             end: [isn.wrapping_add(1), 0],
-            ack: [0, 0],
+            ack: [isn.wrapping_add(1), 0],
         }
     }
 
@@ -79,7 +79,7 @@ fn a_connection_opens_works_and_closes() {
 fn the_handshake_must_acknowledge() {
     let mut walk = Walk::open(1000);
     assert_eq!(
-        walk.send(true, segment(SYN | ACK, 7, 90_000)),
+        walk.send(true, segment(SYN | ACK, 7, 1000)),
         Outcome::Drop(Reason::TcpBadAck)
     );
     walk.passes(true, segment(SYN | ACK, 7, 1001), State::SynRecv);
@@ -106,7 +106,7 @@ fn only_an_exact_reset_closes() {
 
     let mut refused = Walk::open(40);
     assert_eq!(
-        refused.send(true, segment(RST | ACK, 0, 90_000)),
+        refused.send(true, segment(RST | ACK, 0, 40)),
         Outcome::Drop(Reason::RstInvalid)
     );
     refused.passes(true, segment(RST | ACK, 0, 41), State::Close);

@@ -119,12 +119,14 @@ impl Agent {
             .map(|policy| self.apply_first(policy, own, previous))
             .transpose()?;
         self.save(in_force.as_ref());
-        if !self.took_over {
-            // The first start, or the first after a reboot: connections run that no table knows, the operator's among them.
-            self.tables
-                .set_pickup_until(coarse_now() + COLD_START.as_nanos() as u64);
-        }
         if let Some(plane) = lock(&self.plane).as_mut() {
+            let attached = plane.attached().map_err(|error| refused(&error))?;
+            if attached.is_empty() {
+                // The first start, the first after a reboot, or one after a start that was cut short: connections run that
+                // no table knows, the operator's among them.
+                self.tables
+                    .set_pickup_until(coarse_now() + COLD_START.as_nanos() as u64);
+            }
             *lock(&self.ports) = attach(plane, &self.config, links)?;
         }
         Ok(in_force)

@@ -19,7 +19,8 @@ pub(super) struct Man {
 impl Man {
     pub(super) fn execute(self, command: clap::Command) -> anyhow::Result<Exit> {
         match self.dir {
-            Some(dir) => clap_mangen::generate_to(command, &dir)
+            Some(dir) => std::fs::create_dir_all(&dir)
+                .and_then(|()| clap_mangen::generate_to(command, &dir))
                 .with_context(|| format!("cannot write manual pages into {}", dir.display()))?,
             None => clap_mangen::Man::new(command).render(&mut std::io::stdout())?,
         }
