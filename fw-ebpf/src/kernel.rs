@@ -17,8 +17,8 @@ use crate::maps::{self, lookup, pointer};
 const ANY: u64 = 0;
 const NOEXIST: u64 = 1;
 /// Errors of `include/uapi/asm-generic/errno-base.h`: E2BIG says that a hash map is full, EEXIST that the key is there.
-const E2BIG: i64 = -7;
-const EEXIST: i64 = -17;
+const E2BIG: i32 = -7;
+const EEXIST: i32 = -17;
 
 /// The kernel around a program. It has no state of its own.
 #[derive(Clone, Copy)]
@@ -55,7 +55,9 @@ fn insert<K>(map: *mut c_void, key: &K, flow: &Flow, flags: u64) -> Insert {
             flags,
         )
     };
-    match code {
+    // Before kernel 6.4 the verifier replaces this helper by a map operation that returns an int: the upper half of the
+    // register is not the sign then.
+    match code as i32 {
         0 => Insert::Done,
         EEXIST => Insert::Exists,
         E2BIG => Insert::Full,

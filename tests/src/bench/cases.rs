@@ -169,11 +169,18 @@ impl Bench<'_> {
             sunk == 0,
             "{sunk} packets that should have been dropped reached the sink"
         );
-        let hot_few = self.hot(&floor, &few, &frames[0], Program::Drop)?;
-        let hot_many = self.hot(&floor, &many, &frames[0], Program::Drop)?;
+        let hot = [
+            self.hot(&floor, &few, &frames[0], Program::Drop)?,
+            self.hot(&floor, &many, &frames[0], Program::Drop)?,
+        ];
+        Ok(self.denied_rows(&rates, hot))
+    }
+
+    /// Contenders 0 and 1 are dpufw with few and with many rules, 2 the floor with a look-up, 3 the bare one.
+    fn denied_rows(&self, rates: &Rates, [few, many]: [[f64; 3]; 2]) -> Vec<Row> {
         let title = |case: &str, peer, target| Title {
             table: "deny",
-            case: format!("{case}, {flows} sources"),
+            case: format!("{case}, {} sources", self.settings.flows),
             peer,
             target,
         };
@@ -182,33 +189,22 @@ impl Bench<'_> {
             at_most: Some(1.3),
         });
         let (lookup, bare) = ("XDP drop with parse and one look-up", "bare XDP drop");
-        Ok(vec![
-            self.row(
-                title("10 rules", lookup, None),
-                rates.compare(0, 2),
-                (hot_few[0], hot_few[1]),
+        let row = |case, peer, target, (own, other), hot| {
+            self.row(title(case, peer, target), rates.compare(own, other), hot)
+        };
+        vec![
+            row("10 rules", lookup, None, (0, 2), (few[0], few[1])),
+            row("10 rules", bare, None, (0, 3), (few[0], few[2])),
+            row("10,000 rules", lookup, None, (1, 2), (many[0], many[1])),
+            row("10,000 rules", bare, None, (1, 3), (many[0], many[2])),
+            row(
+                "10,000 rules",
+                "dpufw with 10 rules",
+                near,
+                (1, 0),
+                (many[0], few[0]),
             ),
-            self.row(
-                title("10 rules", bare, None),
-                rates.compare(0, 3),
-                (hot_few[0], hot_few[2]),
-            ),
-            self.row(
-                title("10,000 rules", lookup, None),
-                rates.compare(1, 2),
-                (hot_many[0], hot_many[1]),
-            ),
-            self.row(
-                title("10,000 rules", bare, None),
-                rates.compare(1, 3),
-                (hot_many[0], hot_many[2]),
-            ),
-            self.row(
-                title("10,000 rules", "dpufw with 10 rules", near),
-                rates.compare(1, 0),
-                (hot_many[0], hot_few[0]),
-            ),
-        ])
+        ]
     }
 
     fn floor(&self, frames: &[Frame], sizes: &FlowSizes) -> Result<Floor> {

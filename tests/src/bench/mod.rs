@@ -15,6 +15,7 @@ mod report;
 mod rounds;
 mod stand;
 mod stats;
+mod watch;
 
 use std::time::Duration;
 

@@ -47,7 +47,7 @@ impl Rates {
                 last[number] = Some(slice.rate);
                 packets[number] += slice.packets;
                 if round > 0 {
-                    rates[number].push(f64::from(slice.rate));
+                    rates[number].push(slice.rate);
                 }
             }
             if round % 10 == 0 || round == settings.rounds {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use fw_common::abi::Reason;
@@ -12,19 +12,18 @@ use nix::unistd::Pid;
 use super::floor::{Counter, Floor, Program};
 use super::link::XdpLink;
 use super::plane::{Pair, Plane};
+use super::watch::{self, hurry};
 use crate::lab::{End, Namespace, Veth};
 
-/// How often the counter is read while packets flow.
-const WATCH: Duration = Duration::from_millis(2);
 /// Nice value of the generators: a busy machine makes every result wander.
 const GENERATOR_NICE: i32 = -19;
-/// The thread that watches is ahead even of them, where every CPU generates.
-const WATCHER_NICE: i32 = -20;
 /// Packets per second and CPU that a contender is thought to process before it was measured.
-const GUESS: u32 = 2_000_000;
+const GUESS: f64 = 5e6;
 /// How long counters must stand still before they are read, and how often that is tried.
 const STILL: Duration = Duration::from_micros(300);
-const TRIES: u32 = 1000;
+const SETTLE_TRIES: u32 = 1000;
+/// How often a slice is repeated, twice as long each time, if it was over too soon to be watched.
+const TRIES: u32 = 4;
 
 /// Namespaces and wires.
 #[derive(Debug)]
@@ -95,15 +94,15 @@ impl Wires {
         Ok([sink, own])
     }
 
-    /// Sends `packets` frames from each of `cpus` pinned threads, and watches a counter by CPU. Returns the count's growth
-    /// from when all of them were at work until one had finished, and the time between.
+    /// Sends `packets` frames from each of `cpus` pinned threads, and watches a counter by CPU meanwhile. Returns its growth
+    /// per second; `None` if that was over too soon to tell.
     fn blast(
         &self,
         floor: &Floor,
         cpus: u32,
         packets: u32,
         watched: impl Fn() -> Result<Vec<u64>>,
-    ) -> Result<(u64, Duration)> {
+    ) -> Result<Option<f64>> {
         let finished = AtomicBool::new(false);
         let one = |cpu: u32| {
             let sent = pin(cpu).and_then(|()| floor.generate(self.generator_if, packets));
@@ -115,41 +114,13 @@ impl Wires {
             let threads: Vec<_> = (0..cpus)
                 .map(|cpu| scope.spawn(move || generator.enter(move || one(cpu))?))
                 .collect();
-            let window = window(&finished, cpus as usize, watched);
+            let rate = watch::rate(&finished, cpus as usize, watched);
             for thread in threads {
                 thread.join().map_err(|_| anyhow!("a generator panicked"))??;
             }
-            window
+            rate
         })
     }
-}
-
-/// Watches a counter by CPU until one of the first `cpus` has finished.
-fn window(
-    finished: &AtomicBool,
-    cpus: usize,
-    watched: impl Fn() -> Result<Vec<u64>>,
-) -> Result<(u64, Duration)> {
-    let sum = |counts: &[u64]| counts.iter().sum::<u64>();
-    hurry(WATCHER_NICE)?;
-    let idle = watched()?;
-    let (mut first, mut last) = (None, None);
-    while !finished.load(Ordering::Relaxed) {
-        let (now, counts) = (Instant::now(), watched()?);
-        if finished.load(Ordering::Relaxed) {
-            break;
-        }
-        if first.is_some() {
-            last = Some((now, sum(&counts)));
-        } else if counts.iter().zip(&idle).take(cpus).all(|(now, idle)| now > idle) {
-            first = Some((now, sum(&counts)));
-        }
-        std::thread::sleep(WATCH);
-    }
-    let (Some((start, from)), Some((end, to))) = (first, last) else {
-        return Ok((0, Duration::ZERO));
-    };
-    Ok((to - from, end - start))
 }
 
 /// Binds the calling thread to a CPU, ahead of what else wants to run there.
@@ -159,18 +130,6 @@ fn pin(cpu: u32) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
         .with_context(|| format!("cannot bind a thread to CPU {cpu}"))?;
     hurry(GENERATOR_NICE)
-}
-
-/// Sets the calling thread's nice value.
-fn hurry(nice: i32) -> Result<()> {
-    // SAFETY: the call takes numbers only; 0 is the calling thread.
-    let set = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
-    ensure!(
-        set == 0,
-        "cannot raise a thread's priority: {}",
-        std::io::Error::last_os_error()
-    );
-    Ok(())
 }
 
 /// What becomes of the packets of a case.
@@ -208,7 +167,7 @@ pub struct Slice {
     /// All packets that it processed.
     pub packets: u64,
     /// Packets per second while all generators were at work.
-    pub rate: u32,
+    pub rate: f64,
 }
 
 /// Everything that one case needs, in place; lives in the firewall's namespace.
@@ -244,18 +203,23 @@ impl<'a> Stand<'a> {
     ///
     /// # Errors
     /// If the kernel refuses, or no packet was processed.
-    pub fn slice(&self, contender: &mut Contender<'_>, length: Duration, last: Option<u32>) -> Result<Slice> {
+    pub fn slice(&self, contender: &mut Contender<'_>, length: Duration, last: Option<f64>) -> Result<Slice> {
         self.port.update(match contender {
             Contender::Dpufw(plane) => plane.program(),
             Contender::Lookup => self.floor.program(Program::Lookup)?,
             Contender::Bare => self.floor.program(bare(self.fate))?,
         })?;
         let before = self.processed(contender)?;
-        let each = u128::from(last.map_or(GUESS, |rate| rate / self.cpus)) * length.as_millis() / 1000;
-        let watched = || self.by_cpu(contender);
-        let (grown, time) = self
-            .wires
-            .blast(self.floor, self.cpus, u32::try_from(each)?, watched)?;
+        let mut each = last.map_or(GUESS, |rate| rate / f64::from(self.cpus)) * length.as_secs_f64();
+        let mut rate = None;
+        for _ in 0..TRIES {
+            let watched = || self.by_cpu(contender);
+            rate = self.wires.blast(self.floor, self.cpus, rounded(each), watched)?;
+            if rate.is_some() {
+                break;
+            }
+            each *= 2.0;
+        }
         let packets = self.settled(contender)? - before;
         if let Contender::Dpufw(plane) = contender {
             plane.drain();
@@ -265,11 +229,8 @@ impl<'a> Stand<'a> {
             "{contender} processed no packet{}",
             self.instead(contender)?
         );
-        ensure!(
-            grown > 0,
-            "{contender} was too fast to be watched: make the slices longer"
-        );
-        let rate = u32::try_from(u128::from(grown) * 1_000_000_000 / time.as_nanos().max(1))?;
+        let rate =
+            rate.with_context(|| format!("{contender} was too fast to be watched: make the slices longer"))?;
         Ok(Slice { packets, rate })
     }
 
@@ -303,7 +264,7 @@ impl<'a> Stand<'a> {
     /// The same once the last packets have left the rings.
     fn settled(&self, contender: &Contender<'_>) -> Result<u64> {
         let mut last = self.processed(contender)?;
-        for _ in 0..TRIES {
+        for _ in 0..SETTLE_TRIES {
             std::thread::sleep(STILL);
             let now = self.processed(contender)?;
             if now == last {
@@ -315,6 +276,15 @@ impl<'a> Stand<'a> {
             "packets still arrive long after the generator has stopped"
         ))
     }
+}
+
+/// A number of packets.
+#[expect(
+    clippy::cast_sign_loss,
+    reason = "a negative number saturates at 0, which sends nothing"
+)]
+fn rounded(packets: f64) -> u32 {
+    packets as u32
 }
 
 fn bare(fate: Fate) -> Program {

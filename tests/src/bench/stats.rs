@@ -23,6 +23,13 @@ impl Summary {
     }
 }
 
+/// The third quartile of a sample that is not empty.
+#[must_use]
+pub fn upper_quartile(mut sample: Vec<f64>) -> f64 {
+    sample.sort_by(f64::total_cmp);
+    quartile(&sample, 3)
+}
+
 /// The first, second or third quartile: linear interpolation between the two nearest values (type 7 of Hyndman and Fan).
 fn quartile(sorted: &[f64], number: usize) -> f64 {
     const PARTS: [f64; 4] = [0.0, 0.25, 0.5, 0.75];

@@ -11,7 +11,10 @@ use crate::site::{Site, Stand, connects, expect, until};
 
 fn line(agent: &Agent, interface: &str) -> Result<Coverage> {
     let coverage = agent.status()?.coverage;
-    coverage.into_iter().find(|line| line.interface == interface).with_context(|| format!("{interface} has no line"))
+    coverage
+        .into_iter()
+        .find(|line| line.interface == interface)
+        .with_context(|| format!("{interface} has no line"))
 }
 
 #[test]
@@ -35,7 +38,10 @@ fn an_uncovered_interface_is_an_alarm_unless_it_is_ignored() -> Result<()> {
     expect(&agent.ask(&["status"])?, 0, &["healthy"])?;
     ensure!(line(&agent, "forgotten")?.cover == Cover::Ignored);
     for port in ["up0", "down0"] {
-        ensure!(matches!(line(&agent, port)?.cover, Cover::Covered | Cover::Partly), "{port} is no port");
+        ensure!(
+            matches!(line(&agent, port)?.cover, Cover::Covered | Cover::Partly),
+            "{port} is no port"
+        );
     }
     Ok(())
 }
@@ -46,15 +52,28 @@ fn an_address_added_at_run_time_is_self() -> Result<()> {
         let site = Site::new(stand, "address")?;
         let agent = site.agent()?;
         let before = agent.status()?.policy;
-        let (machine, interface) = (site.scene.guard(), if stand == Stand::Host { "eth0" } else { "up0" });
+        let (machine, interface) = (
+            site.scene.guard(),
+            if stand == Stand::Host { "eth0" } else { "up0" },
+        );
         for address in ["10.9.0.77", "fd00:9::77"] {
-            let (target, width) = if address.contains(':') { ((address, 22), 64) } else { ((address, 22), 24) };
+            let (target, width) = if address.contains(':') {
+                ((address, 22), 64)
+            } else {
+                ((address, 22), 24)
+            };
             let target = SocketAddr::new(target.0.parse()?, target.1);
-            machine.namespace.ip(&format!("addr add {address}/{width} dev {interface} {}", nodad(address)))?;
+            machine.namespace.ip(&format!(
+                "addr add {address}/{width} dev {interface} {}",
+                nodad(address)
+            ))?;
             let _ssh = TcpService::start(&machine.namespace, target.ip(), 22)?;
             until("the new address is self", || answers(&site.scene.client, target))?;
             let drops = agent.drops(&["-d", address])?;
-            ensure!(drops.iter().all(|drop| drop.rule.as_deref() == Some("default")), "{drops:?}");
+            ensure!(
+                drops.iter().all(|drop| drop.rule.as_deref() == Some("default")),
+                "{drops:?}"
+            );
             // Another port of it is not open, and the drop names the zone.
             let other = SocketAddr::new(target.ip(), 25);
             let _smtp = TcpService::start(&machine.namespace, target.ip(), 25)?;
@@ -66,9 +85,16 @@ fn an_address_added_at_run_time_is_self() -> Result<()> {
         }
         let after = agent.status()?.policy;
         ensure!(after.generation >= before.generation + 2, "{after:?}");
-        ensure!((after.applied, &after.hash) == (before.applied, &before.hash), "no policy was applied: {after:?}");
-        machine.namespace.ip(&format!("addr del 10.9.0.77/24 dev {interface}"))?;
-        until("the old address is self no more", || Ok(agent.status()?.policy.generation > after.generation))?;
+        ensure!(
+            (after.applied, &after.hash) == (before.applied, &before.hash),
+            "no policy was applied: {after:?}"
+        );
+        machine
+            .namespace
+            .ip(&format!("addr del 10.9.0.77/24 dev {interface}"))?;
+        until("the old address is self no more", || {
+            Ok(agent.status()?.policy.generation > after.generation)
+        })?;
     }
     Ok(())
 }

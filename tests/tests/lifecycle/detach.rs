@@ -38,9 +38,15 @@ fn detach_asks_first_and_then_leaves_nothing() -> Result<()> {
     let mut agent = site.agent()?;
     let _closed = TcpService::start(&site.scene.server.namespace, site.server(), 81)?;
     let before = attached(&agent)?;
-    ensure!(before.iter().all(|ids| ids.len() == 2), "in and out of one port: {before:?}");
+    ensure!(
+        before.iter().all(|ids| ids.len() == 2),
+        "in and out of one port: {before:?}"
+    );
     expect(&agent.ask(&["detach"])?, 2, &["eth0", "--yes"])?;
-    ensure!(attached(&agent)? == before && !site.reaches(81)?, "without --yes something has changed");
+    ensure!(
+        attached(&agent)? == before && !site.reaches(81)?,
+        "without --yes something has changed"
+    );
     expect(&agent.ask(&["detach", "--yes"])?, 0, &["eth0"])?;
     agent.stop()?;
     open(&site, &agent, &before)?;
@@ -57,20 +63,37 @@ fn detach_works_without_an_agent() -> Result<()> {
     ensure!(!site.reaches(81)?, "the port opened with the agent's death");
     // From another network namespace an interface's number means something else.
     expect(&agent.ask(&["detach", "--yes"])?, 1, &["namespace"])?;
-    ensure!(attached(&agent)? == before && !site.reaches(81)?, "it was taken down from another namespace");
-    let (binary, pins) = (Agent::binary()?.display().to_string(), agent.pin_dir().display().to_string());
+    ensure!(
+        attached(&agent)? == before && !site.reaches(81)?,
+        "it was taken down from another namespace"
+    );
+    let (binary, pins) = (
+        Agent::binary()?.display().to_string(),
+        agent.pin_dir().display().to_string(),
+    );
     let socket = agent.socket().display().to_string();
     let detach = [binary.as_str(), "detach", "--socket", &socket, "--pin-dir", &pins];
     let namespace = &site.scene.guard().namespace;
     expect(&namespace.run(&detach, SOON)?, 2, &["eth0", "--yes"])?;
-    ensure!(attached(&agent)? == before && !site.reaches(81)?, "without --yes something has changed");
-    expect(&namespace.run(&[&detach[..], &["--yes"]].concat(), SOON)?, 0, &["eth0"])?;
+    ensure!(
+        attached(&agent)? == before && !site.reaches(81)?,
+        "without --yes something has changed"
+    );
+    expect(
+        &namespace.run(&[&detach[..], &["--yes"]].concat(), SOON)?,
+        0,
+        &["eth0"],
+    )?;
     open(&site, &agent, &before)
 }
 
 /// Nothing is left, and everything passes.
 fn open(site: &Site, agent: &Agent, before: &[BTreeSet<u32>; 2]) -> Result<()> {
-    ensure!(!agent.pin_dir().exists(), "pins are left in {}", agent.pin_dir().display());
+    ensure!(
+        !agent.pin_dir().exists(),
+        "pins are left in {}",
+        agent.pin_dir().display()
+    );
     // The kernel frees programs after a grace period.
     until("the programs and links have gone", || gone(before))?;
     ensure!(site.reaches(81)?, "the port is not open");

@@ -59,7 +59,12 @@ impl Site {
         };
         let folder = Leftover::claim(&std::env::temp_dir(), PREFIX, &format!("{label}-files"));
         DirBuilder::new().mode(0o700).create(folder.path())?;
-        let site = Self { scene, stand, label: label.to_owned(), folder };
+        let site = Self {
+            scene,
+            stand,
+            label: label.to_owned(),
+            folder,
+        };
         site.policy(POLICY)?;
         site.configure("")?;
         Ok(site)
@@ -68,7 +73,12 @@ impl Site {
     /// Starts `dpufw run --config agent.yaml`, which names `policy.yaml`.
     pub fn agent(&self) -> Result<Agent> {
         let namespace = &self.scene.guard().namespace;
-        Agent::start(namespace, PREFIX, &self.label, &["--config", &self.path("agent.yaml").display().to_string()])
+        Agent::start(
+            namespace,
+            PREFIX,
+            &self.label,
+            &["--config", &self.path("agent.yaml").display().to_string()],
+        )
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -93,7 +103,8 @@ impl Site {
             Stand::Host => "mode: host\nports: [{ name: eth0 }]",
             Stand::Inline => "mode: inline\nports: [{ name: up0, pair: down0 }, { name: down0 }]",
         };
-        self.file("agent.yaml", &format!("policy: policy.yaml\n{place}\n{more}\n")).map(drop)
+        self.file("agent.yaml", &format!("policy: policy.yaml\n{place}\n{more}\n"))
+            .map(drop)
     }
 
     pub fn server(&self) -> IpAddr {
@@ -112,22 +123,40 @@ impl Site {
 
     /// What the agent's metrics say.
     pub fn metrics(&self) -> Result<Vec<String>> {
-        let command = ["curl", "-sS", "--fail", "--max-time", "8", "http://127.0.0.1:9465/metrics"];
+        let command = [
+            "curl",
+            "-sS",
+            "--fail",
+            "--max-time",
+            "8",
+            "http://127.0.0.1:9465/metrics",
+        ];
         let text = self.scene.guard().namespace.check(&command, SOON)?;
-        Ok(text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect())
+        Ok(text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(str::to_owned)
+            .collect())
     }
 
     /// One value of the metrics, 0 if it is not there.
     pub fn metric(&self, name: &str) -> Result<u64> {
         let lines = self.metrics()?;
-        let value = lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(Ok(0), |value| value.parse().with_context(|| format!("{name} is {value}")))
+        let value = lines
+            .iter()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(Ok(0), |value| {
+            value.parse().with_context(|| format!("{name} is {value}"))
+        })
     }
 }
 
 /// True if somebody answered within `patience`.
 pub fn connects(from: &Host, to: SocketAddr, patience: Duration) -> Result<bool> {
-    match from.namespace.enter(|| TcpStream::connect_timeout(&to, patience))? {
+    match from
+        .namespace
+        .enter(|| TcpStream::connect_timeout(&to, patience))?
+    {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
         Err(error) => Err(error).with_context(|| format!("connecting to {to}")),
@@ -142,12 +171,19 @@ pub struct Talk {
 
 impl Talk {
     fn open(client: &Host, server: &Host, port: u16) -> Result<Self> {
-        let listener = server.namespace.enter(|| TcpListener::bind((server.v4, port)))??;
+        let listener = server
+            .namespace
+            .enter(|| TcpListener::bind((server.v4, port)))??;
         let target = SocketAddr::new(server.v4.into(), port);
-        let stream = client.namespace.enter(|| TcpStream::connect_timeout(&target, SOON))??;
+        let stream = client
+            .namespace
+            .enter(|| TcpStream::connect_timeout(&target, SOON))??;
         // Its handshake is complete, so it is in the listener's queue, or about to be.
         let (accepted, _) = listener.accept()?;
-        Ok(Self { client: stream, server: accepted })
+        Ok(Self {
+            client: stream,
+            server: accepted,
+        })
     }
 
     /// The client's port.
@@ -193,14 +229,22 @@ pub fn until(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
 /// The only flow that matches the filter.
 pub fn only_flow(agent: &Agent, filter: &[&str]) -> Result<FlowInfo> {
     let mut flows = agent.flows(filter)?;
-    let flow = flows.pop().with_context(|| format!("no flow matches {filter:?}"))?;
-    ensure!(flows.is_empty(), "more than one flow matches {filter:?}: {flows:?}");
+    let flow = flows
+        .pop()
+        .with_context(|| format!("no flow matches {filter:?}"))?;
+    ensure!(
+        flows.is_empty(),
+        "more than one flow matches {filter:?}: {flows:?}"
+    );
     Ok(flow)
 }
 
 /// Checks the exit code of a command, and that all these words stand in what it printed.
 pub fn expect(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
-    ensure!(finished.code() == Some(code), "exit code {code} was expected: {finished}");
+    ensure!(
+        finished.code() == Some(code),
+        "exit code {code} was expected: {finished}"
+    );
     for word in words {
         ensure!(
             finished.stdout.contains(word) || finished.stderr.contains(word),

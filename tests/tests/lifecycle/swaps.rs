@@ -64,8 +64,11 @@ fn policies() -> Result<[Policy; 2]> {
 }
 
 fn compile(policy: &Policy, generation: u32) -> Result<Vec<Line>> {
-    let environment =
-        Environment { own_addresses: vec![IpAddr::V4(OWN)], roles: Vec::new(), generation };
+    let environment = Environment {
+        own_addresses: vec![IpAddr::V4(OWN)],
+        roles: Vec::new(),
+        generation,
+    };
     Ok(fw_policy::compile(policy, &environment)?.lines)
 }
 
@@ -89,19 +92,28 @@ fn answers(lines: &[Line]) -> Answers {
 
 /// True if some kind of packet would show that these are not the answers of one of the two policies.
 fn is_told(mixed: &Answers, [a, b]: [&Answers; 2]) -> bool {
-    kinds().any(|kind| mixed.get(&kind).is_none_or(|answer| a.get(&kind) != Some(answer) && b.get(&kind) != Some(answer)))
+    kinds().any(|kind| {
+        mixed
+            .get(&kind)
+            .is_none_or(|answer| a.get(&kind) != Some(answer) && b.get(&kind) != Some(answer))
+    })
 }
 
 /// Takes some tables from one set and the rest from the other, in every way, and checks that the packets of this test tell
 /// each such mixture from both. Returns how many there are.
 fn mixtures_are_told([a, b]: [&[Line]; 2], told: [&Answers; 2]) -> Result<usize> {
     let tables = tables_of(a);
-    ensure!(tables == tables_of(b) && a.len() == b.len(), "the two sets are laid out differently");
+    ensure!(
+        tables == tables_of(b) && a.len() == b.len(),
+        "the two sets are laid out differently"
+    );
     let of_line = |line: usize| tables.iter().rposition(|first| *first as usize <= line);
     let mut mixtures = BTreeMap::new();
     for choice in 0..1_u32 << tables.len() {
         let from_b = |line: usize| of_line(line).is_some_and(|table| choice & (1 << table) != 0);
-        let mixed: Vec<Line> = (0..a.len()).map(|line| if from_b(line) { b[line] } else { a[line] }).collect();
+        let mixed: Vec<Line> = (0..a.len())
+            .map(|line| if from_b(line) { b[line] } else { a[line] })
+            .collect();
         // The header tells the generation, which no look-up asks for.
         if mixed[2..] != a[2..] && mixed[2..] != b[2..] {
             mixtures.insert(format!("{:?}", &mixed[2..]), (choice, mixed));
@@ -109,15 +121,25 @@ fn mixtures_are_told([a, b]: [&[Line]; 2], told: [&Answers; 2]) -> Result<usize>
     }
     for (choice, mixed) in mixtures.values() {
         let answers = answers(mixed);
-        ensure!(is_told(&answers, told), "nobody would notice the mixture {choice:#b}: {answers:?}");
+        ensure!(
+            is_told(&answers, told),
+            "nobody would notice the mixture {choice:#b}: {answers:?}"
+        );
     }
     Ok(mixtures.len())
 }
 
 /// The first lines of the tables of a set, in order.
 fn tables_of(set: &[Line]) -> Vec<u32> {
-    let SetHeader { realms, classes, pairs, protos, decision_pages, rules, .. } =
-        SetHeader::from_lines(&set[0], &set[1]);
+    let SetHeader {
+        realms,
+        classes,
+        pairs,
+        protos,
+        decision_pages,
+        rules,
+        ..
+    } = SetHeader::from_lines(&set[0], &set[1]);
     let mut tables = vec![realms, classes, pairs, protos, decision_pages, rules];
     tables.sort_unstable();
     tables
@@ -166,7 +188,9 @@ impl Sender<'_> {
             let report = self.send(Hook::XdpIn, &frame)?;
             let answer = (report.verdict as u8, report.reason, report.rule);
             let said = self.answers.map(|answers| {
-                answers.get(&kind).is_some_and(|&(verdict, reason, rule, _)| answer == (verdict, reason, rule))
+                answers
+                    .get(&kind)
+                    .is_some_and(|&(verdict, reason, rule, _)| answer == (verdict, reason, rule))
             });
             ensure!(said != [false; 2], "a third result for {kind:?}: {report:?}");
             if said[0] != said[1] {
@@ -178,7 +202,10 @@ impl Sender<'_> {
 
     /// A flow that both policies allow, confirmed.
     fn open(&mut self) -> Result<[Vec<u8>; 2]> {
-        let packet = Packet::udp((Ipv4Addr::new(10, NETS[2], 255, 250 + self.number), 7), (OWN, SERVICES[2]));
+        let packet = Packet::udp(
+            (Ipv4Addr::new(10, NETS[2], 255, 250 + self.number), 7),
+            (OWN, SERVICES[2]),
+        );
         let [request, reply] = [packet.build(), packet.reversed().build()];
         let opened = self.send(Hook::XdpIn, &request)?;
         ensure!(opened.reason == Reason::Rule, "{opened:?}");
@@ -216,7 +243,10 @@ fn a_swap_is_atomic_under_load_on_two_cpus() -> Result<()> {
 }
 
 fn swap_under_load() -> Result<()> {
-    let plane = DataPlane::open(Options { report: true, ..Options::default() })?;
+    let plane = DataPlane::open(Options {
+        report: true,
+        ..Options::default()
+    })?;
     let tables = plane.tables();
     tables.set_port(&PortConfig {
         ifindex: PORT,
@@ -235,13 +265,22 @@ fn swap_under_load() -> Result<()> {
     let stop = AtomicBool::new(false);
     let (swapped, seen) = std::thread::scope(|scope| {
         let senders = [0, 1].map(|number| {
-            let sender = Sender { plane: &plane, number, answers: told, seen: Seen::default() };
+            let sender = Sender {
+                plane: &plane,
+                number,
+                answers: told,
+                seen: Seen::default(),
+            };
             let stop = &stop;
             scope.spawn(move || sender.run(stop))
         });
         let swapped = swap(tables, &policies);
         stop.store(true, Ordering::Relaxed);
-        let seen = senders.map(|sender| sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let seen = senders.map(|sender| {
+            sender
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
         (swapped, seen)
     });
     let [first, second] = seen;
@@ -251,7 +290,11 @@ fn swap_under_load() -> Result<()> {
         seen[0].packets + seen[1].packets
     );
     for sender in &seen {
-        ensure!(sender.told.iter().all(|packets| *packets > 100), "one policy hardly judged: {:?}", sender.told);
+        ensure!(
+            sender.told.iter().all(|packets| *packets > 100),
+            "one policy hardly judged: {:?}",
+            sender.told
+        );
     }
     counters_add_up(tables, &seen)?;
     generations_fit(tables, &policies)
@@ -274,9 +317,15 @@ fn counters_add_up(tables: &Tables, seen: &[Seen; 2]) -> Result<()> {
     for (reason, packets) in seen.iter().flat_map(|seen| &seen.reasons) {
         *sent.entry(*reason).or_default() += packets;
     }
-    let counted: BTreeMap<u8, u64> =
-        tables.counters()?.into_iter().map(|(reason, count)| (reason, count.packets)).collect();
-    ensure!(counted == sent, "the counters say {counted:?}, sent were {sent:?}");
+    let counted: BTreeMap<u8, u64> = tables
+        .counters()?
+        .into_iter()
+        .map(|(reason, count)| (reason, count.packets))
+        .collect();
+    ensure!(
+        counted == sent,
+        "the counters say {counted:?}, sent were {sent:?}"
+    );
     Ok(())
 }
 
@@ -290,12 +339,23 @@ fn generations_fit(tables: &Tables, policies: &[Policy; 2]) -> Result<()> {
             let policy = (flow.generation as usize + 1) % 2;
             by_policy[policy] += 1;
             if !ids[policy].contains(&flow.rule) {
-                wrong.push(format!("{key:?}: rule {:#x}, generation {}", flow.rule, flow.generation));
+                wrong.push(format!(
+                    "{key:?}: rule {:#x}, generation {}",
+                    flow.rule, flow.generation
+                ));
             }
             ControlFlow::Continue(())
         })?;
     }
-    ensure!(wrong.is_empty(), "{} flows carry another policy's generation: {:?}", wrong.len(), wrong.first());
-    ensure!(by_policy.iter().all(|flows| *flows > 100), "too few flows: {by_policy:?}");
+    ensure!(
+        wrong.is_empty(),
+        "{} flows carry another policy's generation: {:?}",
+        wrong.len(),
+        wrong.first()
+    );
+    ensure!(
+        by_policy.iter().all(|flows| *flows > 100),
+        "too few flows: {by_policy:?}"
+    );
     Ok(())
 }
