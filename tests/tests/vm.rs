@@ -41,15 +41,16 @@ fn every_program_loads_on_the_oldest_kernel() -> Result<()> {
     Ok(())
 }
 
-/// Loading is not enough: the verifier of 6.1 has removed code that it wrongly took for dead.
+/// Loading is not enough: the verifier of 6.1 has removed code that it wrongly took for dead, and its helpers return ints
+/// where later ones return longs. The tables with the most states run there; all of them take five minutes under emulation.
 #[test]
 fn packets_are_judged_alike_on_the_oldest_kernel() -> Result<()> {
-    let report = boot(&["--test", "packets", "--", "changes_of_policy"])?;
+    let report = boot(&["--test", "packets", "--", "changes_of_policy", "tcp", "limits"])?;
     let passed = report
         .lines()
         .filter_map(|line| line.strip_prefix(GUEST))
-        .find(|line| line.starts_with("test result: ok. 1 passed;"));
-    ensure!(passed.is_some(), "the guest did not run the one test:\n{report}");
+        .find(|line| line.starts_with("test result: ok. 5 passed;"));
+    ensure!(passed.is_some(), "the guest did not pass the five tests:\n{report}");
     Ok(())
 }
 

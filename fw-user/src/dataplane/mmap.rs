@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use fw_common::abi::{Control, LINE_BYTES, LINE_WORDS, Line};
-use memmap2::{Mmap, MmapMut, MmapOptions, MmapRaw};
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions, MmapRaw};
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u32>();
@@ -22,6 +22,8 @@ pub(super) fn fill(map: BorrowedFd<'_>, lines: &[Line]) -> io::Result<()> {
     // SAFETY: the map is new: no program and no other process knows it yet, so nobody else writes to this memory, and it
     // cannot shrink as a file could.
     let mut memory: MmapMut = unsafe { options(lines.len()).map_mut(map.as_raw_fd()) }?;
+    // A child forked now would hold its copy of this mapping until it executes a program, and the map could not be frozen.
+    memory.advise(Advice::DontFork)?;
     let words = lines.iter().flat_map(|line| line.w);
     for (bytes, word) in memory.chunks_exact_mut(WORD).zip(words) {
         bytes.copy_from_slice(&word.to_ne_bytes());

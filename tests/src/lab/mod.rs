@@ -8,18 +8,21 @@
 
 mod agent;
 mod cleanup;
+mod hop;
 mod leftover;
 mod link;
 mod namespace;
 mod process;
 mod serve;
+pub(crate) mod tcx;
 mod topology;
 
 pub use agent::Agent;
 pub use cleanup::remove_all;
+pub use hop::Hop;
 pub use leftover::Leftover;
 pub use link::{End, Veth};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, Sent};
 pub use process::{Finished, Process};
 pub use serve::{TcpService, UdpEcho};
 pub use topology::{Host, Options, Scene};

@@ -11,6 +11,25 @@ use nix::sched::{CloneFlags, setns};
 
 use super::{Finished, Process, cleanup, require_root};
 
+/// What an interface has sent, as its driver counts: a super-packet is one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes, from the Ethernet header on.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+}
+
+impl Sent {
+    /// Bytes of the mean packet since `earlier`; 0 if there was none.
+    #[must_use]
+    pub fn mean_since(self, earlier: Self) -> u64 {
+        (self.bytes - earlier.bytes)
+            .checked_div(self.packets - earlier.packets)
+            .unwrap_or(0)
+    }
+}
+
 /// A network namespace, deleted with everything in it when the handle is dropped.
 #[derive(Debug)]
 pub struct Namespace {
@@ -144,9 +163,33 @@ impl Namespace {
             .with_context(|| format!("{} has no interface {interface}", self.name))
     }
 
+    /// What an interface of the namespace has sent so far.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn sent(&self, interface: &str) -> Result<Sent> {
+        let table = self.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+        sent(&table, interface).with_context(|| format!("{} has no interface {interface}", self.name))
+    }
+
     fn open(&self) -> Result<File> {
         File::open(&self.path).with_context(|| format!("cannot open {}", self.path.display()))
     }
+}
+
+/// The columns of `/proc/net/dev` behind the name: eight of what was received, eight of what was sent; of each, bytes
+/// and packets come first.
+fn sent(table: &str, interface: &str) -> Option<Sent> {
+    let columns = table
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find_map(|(name, columns)| (name.trim() == interface).then_some(columns))?;
+    let mut columns = columns.split_whitespace().skip(8);
+    let mut next = || columns.next()?.parse().ok();
+    Some(Sent {
+        bytes: next()?,
+        packets: next()?,
+    })
 }
 
 impl Drop for Namespace {
@@ -168,4 +211,21 @@ fn run_here(program: &str, arguments: &[&str]) -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sent, sent};
+
+    #[test]
+    fn what_an_interface_has_sent_is_read_from_the_kernels_table() {
+        let table = "Inter-|   Receive  |  Transmit\n face |bytes packets\n   lo:  1 2 0 0 0 0 0 0  3 4 0 0 0 0 0 0\n  eth0: 5 \
+                     6 0 0 0 0 0 0 700 8 0 0 0 0 0 0\n";
+        let start = Sent { bytes: 100, packets: 2 };
+        let end = Sent { bytes: 700, packets: 8 };
+        assert_eq!(sent(table, "eth0"), Some(end));
+        assert_eq!(sent(table, "eth"), None);
+        assert_eq!(end.mean_since(start), 100);
+        assert_eq!(end.mean_since(end), 0);
+    }
 }

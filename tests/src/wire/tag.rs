@@ -1,11 +1,12 @@
 //! VLAN tags that travel beside the frame: put back on receipt, and made on purpose.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::lab::Namespace;
+use crate::lab::tcx::{self, Tcx, Way};
 
 /// Where a tag stands: behind the two Ethernet addresses.
 const TAG_AT: usize = 12;
@@ -91,38 +92,7 @@ fn hidden_tag(message: &libc::msghdr) -> Option<[u8; 4]> {
 /// Dropping the handle detaches it.
 #[derive(Debug)]
 pub struct TagPusher {
-    _link: OwnedFd,
-}
-
-/// `bpf_attr` of `BPF_PROG_LOAD`, up to the field `expected_attach_type` (see `linux/bpf.h`).
-#[repr(C)]
-#[derive(Default)]
-struct LoadAttributes {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buffer: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    ifindex: u32,
-    expected_attach_type: u32,
-}
-
-/// `bpf_attr` of `BPF_LINK_CREATE` for TCX.
-#[repr(C)]
-#[derive(Default)]
-struct LinkAttributes {
-    program: u32,
-    ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-    relative: u32,
-    pad: u32,
-    revision: u64,
+    _program: Tcx,
 }
 
 impl TagPusher {
@@ -131,73 +101,19 @@ impl TagPusher {
     /// # Errors
     /// If the kernel refuses (TCX needs 6.6).
     pub fn attach(namespace: &Namespace, interface: &str, vlan: u16) -> Result<Self> {
-        let index = namespace.ifindex(interface)?;
-        let link = namespace.enter(|| attach(index, vlan))?.with_context(|| {
-            format!(
-                "cannot attach the tagging program to {interface} in {}",
-                namespace.name()
-            )
-        })?;
-        Ok(Self { _link: link })
+        let program = Tcx::attach(namespace, interface, Way::Out, &instructions(vlan))?;
+        Ok(Self { _program: program })
     }
-}
-
-fn attach(ifindex: u32, vlan: u16) -> io::Result<OwnedFd> {
-    const PROG_LOAD: i64 = 5;
-    const LINK_CREATE: i64 = 28;
-    const SCHED_CLS: u32 = 3;
-    const TCX_EGRESS: u32 = 47;
-    let code = instructions(vlan);
-    let load = LoadAttributes {
-        program_type: SCHED_CLS,
-        instruction_count: code.len() as u32,
-        instructions: code.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        expected_attach_type: TCX_EGRESS,
-        ..LoadAttributes::default()
-    };
-    let program = bpf(PROG_LOAD, &load)?;
-    let link = LinkAttributes {
-        program: program.as_raw_fd().cast_unsigned(),
-        ifindex,
-        attach_type: TCX_EGRESS,
-        ..LinkAttributes::default()
-    };
-    bpf(LINK_CREATE, &link)
 }
 
 /// `bpf_skb_vlan_push(skb, htons(ETH_P_8021Q), vlan); return TCX_NEXT`, with `r1` holding the skb on entry.
 fn instructions(vlan: u16) -> [u64; 5] {
-    const MOVE: u8 = 0xb7;
-    const CALL: u8 = 0x85;
-    const EXIT: u8 = 0x95;
     const VLAN_PUSH: i32 = 18;
-    let instruction = |code: u8, register: u8, value: i32| {
-        u64::from(code) | (u64::from(register) << 8) | (u64::from(value.cast_unsigned()) << 32)
-    };
     [
-        instruction(MOVE, 2, i32::from(0x8100_u16.to_be())),
-        instruction(MOVE, 3, i32::from(vlan)),
-        instruction(CALL, 0, VLAN_PUSH),
-        instruction(MOVE, 0, -1),
-        instruction(EXIT, 0, 0),
+        tcx::set(2, i32::from(0x8100_u16.to_be())),
+        tcx::set(3, i32::from(vlan)),
+        tcx::call(VLAN_PUSH),
+        tcx::set(0, -1),
+        tcx::EXIT,
     ]
-}
-
-fn bpf<T>(command: i64, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes live through the call, have the layout that the command expects, and their size is given.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
-    };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
