@@ -44,6 +44,21 @@ pub fn redirect(ifindex: u32) -> i64 {
     unsafe { bpf_redirect(ifindex, 0) }
 }
 
+/// Copies a port word by word: of a plain copy LLVM makes a call of memmove, which copies byte by byte on this target.
+#[inline(always)]
+fn copy_port(from: &PortConfig, into: &mut PortConfig) {
+    let (from, into) = (
+        core::ptr::from_ref(from).cast::<u32>(),
+        core::ptr::from_mut(into).cast::<u32>(),
+    );
+    let mut word = 0;
+    while word < size_of::<PortConfig>() / 4 {
+        // SAFETY: both are a PortConfig, four aligned words long; the verifier checks the source against the map's value.
+        unsafe { into.add(word).write_volatile(from.add(word).read_volatile()) };
+        word += 1;
+    }
+}
+
 #[inline(always)]
 fn insert<K>(map: *mut c_void, key: &K, flow: &Flow, flags: u64) -> Insert {
     // SAFETY: key and value have the sizes of the map's definition; the verifier checks both.
@@ -139,7 +154,7 @@ impl Tables<'_> for Kernel {
                 // SAFETY: the element has the size of PortConfig; the agent replaces it as a whole.
                 let port = unsafe { &*port.as_ptr() };
                 if port.ifindex == ifindex {
-                    *into = *port;
+                    copy_port(port, into);
                     return true;
                 }
             }

@@ -1,11 +1,12 @@
 //! The lab's own tests: without a firewall everything passes, so a later "denied" is the firewall's doing.
 
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use fw_tests::lab::{Options, Scene, TcpService, UdpEcho};
-use fw_tests::packet::Packet;
+use anyhow::{Context, Result, ensure};
+use fw_tests::lab::{Hop, Options, Scene, TcpService, UdpEcho};
+use fw_tests::packet::{Packet, link};
 use fw_tests::wire::{TagPusher, Wire};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -104,5 +105,86 @@ fn a_tag_beside_the_frame_arrives() -> Result<()> {
         to.receive(SOON, |arrived| arrived == tagged)?.is_some(),
         "no tagged frame arrived"
     );
+    Ok(())
+}
+
+/// Mean length of the packets that the client and, if there is one, its hop send while 4 MB go to the server.
+fn means(scene: &Scene) -> Result<(u64, Option<u64>)> {
+    const AMOUNT: usize = 4_000_000;
+    let address = (scene.server.v4, 5000);
+    let listener = scene.server.namespace.enter(|| TcpListener::bind(address))??;
+    let hop = scene.client_hop.as_ref();
+    let wire = || hop.map(|hop| hop.namespace.sent(Hop::WIRE)).transpose();
+    let (before, wire_before) = (scene.client.namespace.sent("eth0")?, wire()?);
+    let mut client = scene.client.namespace.enter(|| TcpStream::connect(address))??;
+    let (mut server, _) = listener.accept()?;
+    for socket in [&client, &server] {
+        socket.set_read_timeout(Some(SOON))?;
+        socket.set_write_timeout(Some(SOON))?;
+    }
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || server.read_exact(&mut vec![0; AMOUNT]));
+        client.write_all(&vec![7; AMOUNT])?;
+        reader.join().expect("the reader does not panic")
+    })?;
+    let mean = scene.client.namespace.sent("eth0")?.mean_since(before);
+    let wire = wire()?.zip(wire_before);
+    Ok((mean, wire.map(|(after, before)| after.mean_since(before))))
+}
+
+/// That an end sends super-packets is seen in its counters, and that it does not too.
+#[test]
+fn a_hop_cuts_super_packets_to_the_size_of_the_wire() -> Result<()> {
+    const LONGEST: u64 = 1514;
+    let plain = means(&Scene::direct(Options::default())?)?.0;
+    ensure!(
+        (1000..=LONGEST).contains(&plain),
+        "{plain} bytes in the mean without TSO"
+    );
+    let (sent, wire) = means(&Scene::direct(Options {
+        client_offloads: true,
+        client_hop: true,
+        ..Options::default()
+    })?)?;
+    ensure!(
+        sent > 2 * LONGEST,
+        "only {sent} bytes in the mean with TSO: no super-packets"
+    );
+    let wire = wire.context("there is a hop")?;
+    ensure!(
+        (1000..=LONGEST).contains(&wire),
+        "{wire} bytes in the mean behind the hop"
+    );
+    println!("bytes in the mean: {plain} without TSO, {sent} with it, {wire} behind the hop");
+    Ok(())
+}
+
+/// All link protocols, LACP too, which no bridge would forward, and frames of every length with their tags.
+#[test]
+fn a_hop_carries_every_frame_as_it_is() -> Result<()> {
+    let scene = Scene::direct(Options {
+        client_hop: true,
+        ..Options::default()
+    })?;
+    let (client, server) = (
+        Wire::open(&scene.client.namespace, "eth0")?,
+        Wire::open(&scene.server.namespace, "eth0")?,
+    );
+    let packet = Packet::udp((scene.client.v4, 7), (scene.server.v4, 9));
+    let frames = [
+        link::lldp(),
+        link::lacp(),
+        link::frame(link::BROADCAST, 0x88b5, &[7; 1]),
+        packet.clone().tags(&[101]).build(),
+        packet.clone().tags(&[101, 102]).build(),
+        packet.payload(&[7; 1472]).build(),
+    ];
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        for frame in &frames {
+            from.send(frame)?;
+            let arrived = to.receive(SOON, |arrived| arrived == frame)?;
+            ensure!(arrived.is_some(), "{frame:02x?} did not arrive as it was sent");
+        }
+    }
     Ok(())
 }

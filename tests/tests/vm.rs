@@ -50,7 +50,10 @@ fn packets_are_judged_alike_on_the_oldest_kernel() -> Result<()> {
         .lines()
         .filter_map(|line| line.strip_prefix(GUEST))
         .find(|line| line.starts_with("test result: ok. 5 passed;"));
-    ensure!(passed.is_some(), "the guest did not pass the five tests:\n{report}");
+    ensure!(
+        passed.is_some(),
+        "the guest did not pass the five tests:\n{report}"
+    );
     Ok(())
 }
 

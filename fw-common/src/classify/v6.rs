@@ -29,27 +29,25 @@ pub struct Walk {
 /// Class of an IPv6 address. [`CORRUPT`] if the set is damaged.
 #[inline(always)]
 pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6, walk: &mut Walk) -> u32 {
-    *walk = Walk {
-        x: addr.high(),
-        base: 0,
-        index: 0,
-        tree: realm_record,
-        at: 1,
-    };
+    begin(walk, addr.high(), realm_record, 1);
     search(lines, walk);
     let value = walk.index;
     if value == CORRUPT || value & V6_SUBTREE == 0 {
         return value;
     }
-    *walk = Walk {
-        x: addr.low(),
-        base: 0,
-        index: 0,
-        tree: value & !V6_SUBTREE,
-        at: 0,
-    };
+    begin(walk, addr.low(), value & !V6_SUBTREE, 0);
     search(lines, walk);
     walk.index
+}
+
+/// Sets a walk at the root of a tree.
+#[inline(always)]
+fn begin(walk: &mut Walk, x: u64, tree: u32, at: u32) {
+    walk.x = x;
+    walk.base = 0;
+    walk.index = 0;
+    walk.tree = tree;
+    walk.at = at;
 }
 
 /// The value of the interval that holds `walk.x`, into `walk.index`, in the tree whose description begins at word `walk.at` of line

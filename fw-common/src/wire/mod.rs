@@ -242,17 +242,19 @@ impl Meta {
     /// Forgets what an earlier packet left in the scratch memory.
     #[inline(always)]
     fn reset(&mut self) {
-        self.family = 0;
-        self.proto = 0;
-        self.tcp_flags = 0;
-        self.sport = 0;
-        self.dport = 0;
-        self.selector = 0;
-        self.ethertype = 0;
-        self.vlan = 0;
-        self.realm = 0;
-        self.src = [0; 4];
-        self.dst = [0; 4];
+        // An opaque zero: of constants LLVM makes a call of memset, which writes byte by byte on this target.
+        let zero = core::hint::black_box(0_u32);
+        self.family = zero as u8;
+        self.proto = zero as u8;
+        self.tcp_flags = zero as u8;
+        self.sport = zero as u16;
+        self.dport = zero as u16;
+        self.selector = zero as u16;
+        self.ethertype = zero as u16;
+        self.vlan = zero as u16;
+        self.realm = zero as u16;
+        self.src = [zero; 4];
+        self.dst = [zero; 4];
     }
 }
 

@@ -52,6 +52,11 @@ impl Hop {
 fn redirect(namespace: &Namespace, from: &str, to: &str) -> Result<Tcx> {
     const REDIRECT: i32 = 23;
     let target = namespace.ifindex(to)?.cast_signed();
-    let code = [tcx::set(1, target), tcx::set(2, 0), tcx::call(REDIRECT), tcx::EXIT];
+    let code = [
+        tcx::set(1, target),
+        tcx::set(2, 0),
+        tcx::call(REDIRECT),
+        tcx::EXIT,
+    ];
     Tcx::attach(namespace, from, Way::In, &code)
 }

@@ -221,8 +221,14 @@ mod tests {
     fn what_an_interface_has_sent_is_read_from_the_kernels_table() {
         let table = "Inter-|   Receive  |  Transmit\n face |bytes packets\n   lo:  1 2 0 0 0 0 0 0  3 4 0 0 0 0 0 0\n  eth0: 5 \
                      6 0 0 0 0 0 0 700 8 0 0 0 0 0 0\n";
-        let start = Sent { bytes: 100, packets: 2 };
-        let end = Sent { bytes: 700, packets: 8 };
+        let start = Sent {
+            bytes: 100,
+            packets: 2,
+        };
+        let end = Sent {
+            bytes: 700,
+            packets: 8,
+        };
         assert_eq!(sent(table, "eth0"), Some(end));
         assert_eq!(sent(table, "eth"), None);
         assert_eq!(end.mean_since(start), 100);

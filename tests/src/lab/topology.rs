@@ -144,6 +144,12 @@ impl Scene {
         if let Some(router) = &scene.dpu {
             router.namespace.sysctl("net/ipv4/ip_forward", "1")?;
             router.namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+            // For a packet that it forwards it asks for the neighbour under its link-local address only.
+            for port in ["up0", "down0"] {
+                router
+                    .namespace
+                    .ip(&format!("addr add fe80::3/64 dev {port} nodad"))?;
+            }
             for (host, v4, v6) in [(&scene.client, router.v4, router.v6), (&scene.server, v4, v6)] {
                 host.namespace.ip(&format!(
                     "route add default via {v4}\n-6 route add default via {v6}"

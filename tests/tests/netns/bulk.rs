@@ -1,16 +1,17 @@
 //! A bulk transfer, with its counters.
 
-use std::ops::ControlFlow;
-
 use anyhow::{Result, ensure};
-use fw_common::abi::{Flow, Proto};
-use fw_user::dataplane::{FlowKey, FlowTable};
+use fw_common::abi::Proto;
+use fw_tests::lab::Hop;
 
 use crate::clients::wait_listening;
 use crate::guarded::{Guarded, SOON};
 
+/// Bytes of the longest frame at an MTU of 1500.
+const LONGEST: u64 = 1514;
+
 /// 20 MB in each direction: what iperf3 says it has transferred must be in the flows' counters, super-packets
-/// counted by their segments.
+/// counted by their segments. The sender does send super-packets, and a hop makes wire-sized frames of them.
 pub fn iperf3(guarded: &Guarded, ipv6: bool) -> Result<()> {
     const AMOUNT: &str = "20M";
     // iperf3 stops counting when the sender is done: what is on its way then is missing from the receiver's sum.
@@ -18,22 +19,25 @@ pub fn iperf3(guarded: &Guarded, ipv6: bool) -> Result<()> {
     let address = guarded.server(ipv6).to_string();
     for reverse in [false, true] {
         let before = transferred(guarded)?;
-        let server = guarded
-            .scene
+        let (scene, way) = (&guarded.scene, usize::from(reverse));
+        let sender = [&scene.client, &scene.server][way];
+        let hop = [&scene.client_hop, &scene.server_hop][way].as_ref();
+        let sent = sender.namespace.sent("eth0")?;
+        let cut = hop.map(|hop| hop.namespace.sent(Hop::WIRE)).transpose()?;
+        let server = scene
             .server
             .namespace
             .spawn(&["iperf3", "-s", "-1", "-B", &address])?;
-        wait_listening(&guarded.scene.server, 5201)?;
+        wait_listening(&scene.server, 5201)?;
         let mut command = vec!["iperf3", "-c", &address, "-n", AMOUNT, "-J"];
         if reverse {
             command.push("-R");
         }
-        let report = guarded.scene.client.namespace.check(&command, SOON)?;
+        let report = scene.client.namespace.check(&command, SOON)?;
         drop(server.stop());
         let received = bytes_received(&report)?;
         ensure!(received > LEAST, "only {received} bytes arrived");
         let after = transferred(guarded)?;
-        let way = usize::from(reverse);
         let (bytes, packets) = (after[way].0 - before[way].0, after[way].1 - before[way].1);
         ensure!(
             bytes >= received,
@@ -45,6 +49,20 @@ pub fn iperf3(guarded: &Guarded, ipv6: bool) -> Result<()> {
             packets >= least,
             "{received} bytes are at least {least} packets, the flows counted {packets}"
         );
+        let mean = sender.namespace.sent("eth0")?.mean_since(sent);
+        ensure!(
+            mean > LONGEST,
+            "{} sends packets of {mean} bytes in the mean: no super-packets",
+            sender.namespace.name()
+        );
+        if let (Some(hop), Some(cut)) = (hop, cut) {
+            let mean = hop.namespace.sent(Hop::WIRE)?.mean_since(cut);
+            ensure!(
+                mean > 0 && mean <= LONGEST,
+                "{} sends frames of {mean} bytes in the mean",
+                hop.namespace.name()
+            );
+        }
     }
     Ok(())
 }
@@ -66,27 +84,11 @@ fn bytes_received(report: &str) -> Result<u64> {
 /// (bytes, packets) of all flows to iperf3's port, sent by the opener and by the other side.
 fn transferred(guarded: &Guarded) -> Result<[(u64, u64); 2]> {
     let mut sums = [(0, 0); 2];
-    for table in [FlowTable::Main, FlowTable::HalfOpen] {
-        guarded
-            .plane()
-            .tables()
-            .for_each_flow(table, |key, flow: &Flow| {
-                if is_iperf3(&key) {
-                    for (sum, half) in sums.iter_mut().zip(&flow.half) {
-                        sum.0 += half.bytes;
-                        sum.1 += half.packets;
-                    }
-                }
-                ControlFlow::Continue(())
-            })?;
+    for (_, flow) in guarded.flows(Proto::TCP, 5201)? {
+        for (sum, half) in sums.iter_mut().zip(&flow.half) {
+            sum.0 += half.bytes;
+            sum.1 += half.packets;
+        }
     }
     Ok(sums)
-}
-
-fn is_iperf3(key: &FlowKey) -> bool {
-    let (proto, ports) = match key {
-        FlowKey::V4(key) => (key.proto, [key.lo_port, key.hi_port]),
-        FlowKey::V6(key) => (key.proto, [key.lo_port, key.hi_port]),
-    };
-    proto == Proto::TCP && ports.contains(&5201)
 }

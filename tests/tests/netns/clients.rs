@@ -2,11 +2,13 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use fw_common::abi::Reason;
+use fw_common::abi::{Flow, Proto, Reason, StateWord};
+use fw_common::tcp::State;
 use fw_tests::lab::{Host, TcpService, UdpEcho};
+use fw_user::dataplane::FlowTable;
 
 use crate::guarded::{Guarded, SHORTLY, SOON};
 
@@ -36,13 +38,40 @@ fn connects(from: &Host, to: IpAddr, port: u16) -> Result<bool> {
     }
 }
 
+/// The connection opens and closes under the firewall's eyes.
 pub fn page(guarded: &Guarded, ipv6: bool) -> Result<()> {
     let _http = TcpService::start(&guarded.scene.server.namespace, guarded.server(ipv6), 80)?;
     guarded.counts(Reason::Established, || {
         guarded.counts(Reason::Rule, || {
             fetch(&guarded.scene.client, guarded.server(ipv6), 80)
         })
-    })
+    })?;
+    closed(guarded, 80)
+}
+
+/// Waits until all connections to a port have come to their regular end: confirmed, with a FIN of either side.
+pub fn closed(guarded: &Guarded, port: u16) -> Result<()> {
+    let over = |(table, flow): &(FlowTable, Flow)| {
+        let word = StateWord(flow.state);
+        *table == FlowTable::Main
+            && word.state() == State::TimeWait as u32
+            && [
+                StateWord::CONFIRMED,
+                StateWord::FIN_ORIGINAL,
+                StateWord::FIN_REPLY,
+            ]
+            .into_iter()
+            .all(|flag| word.has(flag))
+    };
+    let end = Instant::now() + SOON;
+    loop {
+        let flows = guarded.flows(Proto::TCP, port)?;
+        if !flows.is_empty() && flows.iter().all(over) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "not all are in TIME_WAIT: {flows:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 pub fn denied_by_rule(guarded: &Guarded, ipv6: bool) -> Result<()> {
@@ -96,7 +125,7 @@ pub fn denied_ping(guarded: &Guarded, ipv6: bool) -> Result<()> {
     Ok(())
 }
 
-fn udp_socket(host: &Host, ipv6: bool, timeout: Duration) -> Result<UdpSocket> {
+pub fn udp_socket(host: &Host, ipv6: bool, timeout: Duration) -> Result<UdpSocket> {
     let socket = host
         .namespace
         .enter(|| UdpSocket::bind((host.address(ipv6), 0)))??;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side};
+use fw_common::abi::{Engine, Flow, LinkKind, Mode, PortConfig, Reason, Side};
 use fw_policy::Environment;
 use fw_tests::lab::{Host, Options, Scene};
-use fw_user::dataplane::{self, DataPlane, PortPlan};
+use fw_user::dataplane::{self, DataPlane, FlowKey, FlowTable, PortPlan};
 
 /// Long enough for what must happen, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ pub const POLICY: &str = r#"
 version: 1
 zones:
   client: { addresses: [10.9.0.1, "fd00:9::1"] }
-  server: { addresses: [10.9.0.2, "fd00:9::2"] }
+  server: { addresses: [10.9.0.2, "fd00:9::2", 10.9.1.2, "fd00:9:0:1::2"] }
   tenant: { addresses: [10.9.0.0/24, "fd00:9::/64"], vlan: 101 }
 link: { allow: [arp, nd, lldp, lacp], dhcp: client }
 rules:
@@ -39,6 +40,8 @@ pub enum Stand {
     Host(Engine),
     /// On a machine between: the client's side, the server's side.
     Inline(Engine, Engine),
+    /// In host mode on a router between: the client's side, which may be without, and the server's side.
+    Router(Option<Engine>, Engine),
 }
 
 /// Client and server with the data plane on their way, in this process; everything ends with the handle.
@@ -53,12 +56,17 @@ impl Guarded {
         let scene = match stand {
             Stand::Host(_) => Scene::direct(options)?,
             Stand::Inline(..) => Scene::inline(options)?,
+            Stand::Router(..) => Scene::routed(options)?,
         };
         let mut plane = DataPlane::open(dataplane::Options::default())?;
         let (policy, _) = fw_policy::check(policy, "netns.yaml").map_err(|findings| anyhow!("{findings}"))?;
         let guard = scene.guard();
+        let mut own_addresses: Vec<IpAddr> = vec![guard.v4.into(), guard.v6.into()];
+        if matches!(stand, Stand::Router(..)) {
+            own_addresses.extend([IpAddr::from(Scene::ROUTER.0), Scene::ROUTER.1.into()]);
+        }
         let environment = Environment {
-            own_addresses: vec![guard.v4.into(), guard.v6.into()],
+            own_addresses,
             roles: Vec::new(),
             generation: plane.tables().next_generation(),
         };
@@ -71,6 +79,12 @@ impl Guarded {
                 attach(&mut plane, guard, ("up0", Some("down0")), outer, Side::Outer)?;
                 attach(&mut plane, guard, ("down0", Some("up0")), inner, Side::Inner)?;
             }
+            Stand::Router(outer, inner) => {
+                if let Some(outer) = outer {
+                    attach(&mut plane, guard, ("up0", None), outer, Side::Outer)?;
+                }
+                attach(&mut plane, guard, ("down0", None), inner, Side::Outer)?;
+            }
         }
         Ok(Self { scene, stand, plane })
     }
@@ -78,10 +92,6 @@ impl Guarded {
     /// True if a packet socket of the server sees only what passed. At TC ingress it stands before the firewall.
     pub fn taps_see_passed_only(&self) -> bool {
         self.stand != Stand::Host(Engine::Tc)
-    }
-
-    pub fn plane(&self) -> &DataPlane {
-        &self.plane
     }
 
     pub fn client(&self, ipv6: bool) -> IpAddr {
@@ -99,6 +109,24 @@ impl Guarded {
             .iter()
             .find(|(number, _)| *number == reason as u8)
             .map_or(0, |(_, count)| count.packets))
+    }
+
+    /// The flows between any port and this one, each with its table.
+    pub fn flows(&self, proto: u8, port: u16) -> Result<Vec<(FlowTable, Flow)>> {
+        let mut found = Vec::new();
+        for table in [FlowTable::Main, FlowTable::HalfOpen] {
+            self.plane.tables().for_each_flow(table, |key, flow: &Flow| {
+                let (own, ports) = match key {
+                    FlowKey::V4(key) => (key.proto, [key.lo_port, key.hi_port]),
+                    FlowKey::V6(key) => (key.proto, [key.lo_port, key.hi_port]),
+                };
+                if own == proto && ports.contains(&port) {
+                    found.push((table, *flow));
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(found)
     }
 
     /// Does something that must make packets end with this reason.

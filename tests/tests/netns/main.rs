@@ -1,5 +1,5 @@
-//! Real packets through the data plane: on a server's own NIC, and inline before it with each pair of engines, in IPv4
-//! and IPv6.
+//! Real packets through the data plane: on a server's own NIC, inline before it with each pair of engines, and on a router,
+//! in IPv4 and IPv6. Both ends leave segments and checksums to hardware.
 //!
 //! Every stand is one scene of namespaces with one policy; its scenarios run one after another. All that fail are told.
 
@@ -9,6 +9,7 @@ mod frames;
 mod guarded;
 mod offload;
 mod own;
+mod router;
 
 use anyhow::{Result, bail, ensure};
 use fw_common::abi::Engine::{Tc, Xdp};
@@ -77,17 +78,72 @@ fn inline_tc_tc() -> Result<()> {
     run(Stand::Inline(Tc, Tc))
 }
 
+/// The scenarios between two networks: all but those of the link itself.
+const ROUTED: &[(&str, Scenario)] = &[
+    ("counted once, at the way in", router::counted_once),
+    ("a page by HTTP", clients::page),
+    ("a port that a rule denies", clients::denied_by_rule),
+    ("a port that no rule allows", clients::denied_by_default),
+    ("nobody listens on an allowed port", clients::refused_port),
+    ("ping", clients::ping),
+    ("ping in the direction that no rule allows", clients::denied_ping),
+    ("a UDP request and its reply", clients::udp),
+    (
+        "the reply's direction alone opens nothing",
+        clients::reply_direction,
+    ),
+    (
+        "port unreachable reaches the client of a known flow",
+        clients::port_unreachable,
+    ),
+    ("a bulk transfer both ways, counted", bulk::iperf3),
+    ("this machine's own addresses", own::addresses),
+];
+
+#[test]
+fn router_xdp() -> Result<()> {
+    all(Stand::Router(Some(Xdp), Xdp), ROUTED)
+}
+
+#[test]
+fn router_tc() -> Result<()> {
+    all(Stand::Router(Some(Tc), Tc), ROUTED)
+}
+
+/// What came in unseen is judged where it leaves.
+#[test]
+fn router_judges_at_the_way_out() -> Result<()> {
+    all(
+        Stand::Router(None, Xdp),
+        &[
+            ("a port that a rule denies", clients::denied_by_rule),
+            ("a port that no rule allows", clients::denied_by_default),
+        ],
+    )
+}
+
 fn run(stand: Stand) -> Result<()> {
-    // Hardware-like offloads wherever the packets are not redirected by XDP, which would lose the missing checksum.
+    all(stand, SCENARIOS)
+}
+
+fn all(stand: Stand, scenarios: &[(&str, Scenario)]) -> Result<()> {
+    // Where a port with XDP looks at an end, a hop does for the end what a NIC does.
+    let (client_hop, server_hop) = match stand {
+        Stand::Host(engine) => (engine == Xdp, false),
+        Stand::Inline(outer, inner) => (outer == Xdp, inner == Xdp),
+        Stand::Router(outer, inner) => (outer == Some(Xdp), inner == Xdp),
+    };
     let options = Options {
-        client_offloads: !matches!(stand, Stand::Inline(Xdp, _)),
-        server_offloads: !matches!(stand, Stand::Inline(_, Xdp)),
+        client_offloads: true,
+        server_offloads: true,
+        client_hop,
+        server_hop,
         ..Options::default()
     };
     let guarded = Guarded::new(stand, options, POLICY)?;
-    check_segmentation(&guarded, stand)?;
+    check_offloads(&guarded)?;
     let mut failed = Vec::new();
-    for (name, scenario) in SCENARIOS {
+    for (name, scenario) in scenarios {
         for ipv6 in [false, true] {
             if let Err(error) = scenario(&guarded, ipv6) {
                 let family = if ipv6 { "IPv6" } else { "IPv4" };
@@ -105,23 +161,21 @@ fn run(stand: Stand) -> Result<()> {
     Ok(())
 }
 
-/// An end that the firewall lets use its offloads does: its kernel makes super-packets, which TC sees whole. (A peer with
-/// an XDP program takes TSO from a veth end.)
-fn check_segmentation(guarded: &Guarded, stand: Stand) -> Result<()> {
-    let scene = &guarded.scene;
-    let ends = match stand {
-        Stand::Host(_) | Stand::Inline(Xdp, Tc) => vec![&scene.server],
-        Stand::Inline(Tc, Tc) => vec![&scene.client, &scene.server],
-        Stand::Inline(Tc, Xdp) => vec![&scene.client],
-        Stand::Inline(Xdp, Xdp) => vec![],
-    };
-    for end in ends {
+/// Both ends leave segments and checksums to hardware, as hosts do, with the data plane attached: veth would take this
+/// from the peer of a port with XDP.
+fn check_offloads(guarded: &Guarded) -> Result<()> {
+    for end in [&guarded.scene.client, &guarded.scene.server] {
         let features = end.namespace.check(&["ethtool", "-k", "eth0"], SOON)?;
-        ensure!(
-            features.contains("\ntcp-segmentation-offload: on"),
-            "TSO is off in {}",
-            end.namespace.name()
-        );
+        for feature in [
+            "tx-checksumming",
+            "tcp-segmentation-offload",
+            "tx-tcp6-segmentation",
+        ] {
+            let on = features
+                .lines()
+                .any(|line| line.trim() == format!("{feature}: on"));
+            ensure!(on, "{feature} is off in {}: {features}", end.namespace.name());
+        }
     }
     Ok(())
 }

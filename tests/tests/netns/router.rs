@@ -1,0 +1,74 @@
+//! What a router sees twice: where it comes in and where it leaves.
+
+use anyhow::{Result, ensure};
+use fw_common::abi::{Proto, Reason};
+use fw_tests::lab::{TcpService, UdpEcho};
+
+use crate::clients::{closed, fetch, udp_socket};
+use crate::guarded::{Guarded, SOON};
+
+/// Packets so far that opened a flow and that followed one.
+fn passed(guarded: &Guarded) -> Result<[u64; 2]> {
+    Ok([
+        guarded.packets(Reason::Rule)?,
+        guarded.packets(Reason::Established)?,
+    ])
+}
+
+/// (packets, bytes) of all flows to a port.
+fn noted(guarded: &Guarded, proto: u8, port: u16) -> Result<(u64, u64)> {
+    let flows = guarded.flows(proto, port)?;
+    let halves = flows.iter().flat_map(|(_, flow)| flow.half);
+    Ok(halves.fold((0, 0), |sum, half| (sum.0 + half.packets, sum.1 + half.bytes)))
+}
+
+/// A packet that leaves by another covered port is in no counter twice, neither the firewall's nor its flow's, and a
+/// connection comes to its end as if it had been judged once.
+pub fn counted_once(guarded: &Guarded, ipv6: bool) -> Result<()> {
+    datagrams(guarded, ipv6)?;
+    connection(guarded, ipv6)
+}
+
+fn datagrams(guarded: &Guarded, ipv6: bool) -> Result<()> {
+    const REQUESTS: u64 = 10;
+    const PORT: u16 = 5303;
+    let _echo = UdpEcho::start(&guarded.scene.server.namespace, guarded.server(ipv6), PORT)?;
+    let socket = udp_socket(&guarded.scene.client, ipv6, SOON)?;
+    let [opened, followed] = passed(guarded)?;
+    let before = noted(guarded, Proto::UDP, PORT)?;
+    for _ in 0..REQUESTS {
+        socket.send_to(&[7; 100], (guarded.server(ipv6), PORT))?;
+        ensure!(socket.recv(&mut [0; 256])? == 100, "the echo has another length");
+    }
+    let now = passed(guarded)?;
+    let wanted = [opened + 1, followed + 2 * REQUESTS - 1];
+    ensure!(
+        now == wanted,
+        "{REQUESTS} requests and their replies: {now:?} and not {wanted:?} are counted"
+    );
+    let after = noted(guarded, Proto::UDP, PORT)?;
+    let frame = 14 + if ipv6 { 40 } else { 20 } + 8 + 100;
+    let noted = (after.0 - before.0, after.1 - before.1);
+    ensure!(
+        noted == (2 * REQUESTS, 2 * REQUESTS * frame),
+        "{REQUESTS} requests and their replies: the flow has (packets, bytes) {noted:?}"
+    );
+    Ok(())
+}
+
+fn connection(guarded: &Guarded, ipv6: bool) -> Result<()> {
+    const PORT: u16 = 80;
+    let _http = TcpService::start(&guarded.scene.server.namespace, guarded.server(ipv6), PORT)?;
+    let before = (passed(guarded)?, noted(guarded, Proto::TCP, PORT)?);
+    fetch(&guarded.scene.client, guarded.server(ipv6), PORT)?;
+    closed(guarded, PORT)?;
+    let after = (passed(guarded)?, noted(guarded, Proto::TCP, PORT)?);
+    let counted: u64 = after.0.iter().sum::<u64>() - before.0.iter().sum::<u64>();
+    let packets = after.1.0 - before.1.0;
+    // The two handshakes take seven segments at least; a page of one segment needs no more than a dozen.
+    ensure!(
+        counted == packets && (7..=14).contains(&packets),
+        "the flow has {packets} packets, {counted} are counted"
+    );
+    Ok(())
+}
