@@ -4,7 +4,7 @@
 //! * [`packet`]: frames written as a person would describe them, well-formed or broken on purpose;
 //! * [`wire`]: raw frames on an interface, for what no ordinary client sends;
 //! * [`oracle`]: a plain first-match evaluator and the generators of random policies and packets;
-//! * [`bench`]: the packet path beside the least that any program could do.
+//! * [`mod@bench`]: the packet path beside the least that any program could do.
 
 pub mod bench;
 pub mod demo;

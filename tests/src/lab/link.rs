@@ -56,7 +56,8 @@ impl<'a> End<'a> {
 
     /// Leaves transport checksums and TCP segments to hardware that a veth pair does not have: the other end sees
     /// packets of up to 64 KiB without a checksum. Off by default, because a native redirect forgets that the checksum
-    /// is missing and the packets arrive with bad ones. (The kernel allows TSO only together with checksums.)
+    /// is missing and the packets arrive with bad ones; a [`super::Hop`] in between mends that. (The kernel allows TSO only together
+    /// with checksums.)
     #[must_use]
     pub fn offloads(mut self, on: bool) -> Self {
         self.offloads = on;
