@@ -214,6 +214,34 @@ fn packets_to_this_machine_are_passed_up_on_a_paired_port() {
 }
 
 #[test]
+fn what_came_by_another_port_is_counted_once_and_what_came_by_none_of_ours_is_the_machines() {
+    let world = World::new(&[Proto::UDP]);
+    let bytes = udp(A, B, (9, 9));
+    let leaving = |came_by| Frame {
+        egress: true,
+        came_by,
+        ..Frame::new(&bytes, 1)
+    };
+    let counted = || world.counters.borrow().values().sum::<u64>();
+    assert_eq!(world.send(Frame::new(&bytes, 2)).1, Reason::Rule);
+    assert_eq!((world.send(leaving(2)).1, counted()), (Reason::Established, 1));
+    let world = World::new(&[Proto::UDP]);
+    assert_eq!(world.send(leaving(99)).1, Reason::Rule);
+    assert_eq!(
+        world.send(Frame::new(&udp(B, A, (9, 9)), 1)).1,
+        Reason::Established
+    );
+    assert_eq!(world.send(leaving(99)).1, Reason::Established);
+    assert_eq!(
+        (
+            world.counters.borrow().values().sum::<u64>(),
+            world.main4.borrow().len()
+        ),
+        (3, 1)
+    );
+}
+
+#[test]
 fn a_full_table_refuses_new_flows_only() {
     let world = World::new(&[Proto::TCP]);
     handshake(&world);

@@ -112,14 +112,14 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
-    fn forwarded(self) -> bool {
-        false
+    fn came_by(self) -> u32 {
+        0
     }
 }
 
 /// `ETH_P_8021AD` as `__sk_buff::vlan_proto` shows it makes no difference here: one tag is one tag.
 macro_rules! tc_packet {
-    ($name:ident, egress: $egress:literal, |$skb:ident| $forwarded:expr) => {
+    ($name:ident, egress: $egress:literal, |$skb:ident| $came_by:expr) => {
         impl Packet for $name {
             #[inline(always)]
             fn len(self) -> u32 {
@@ -173,16 +173,16 @@ macro_rules! tc_packet {
             }
 
             #[inline(always)]
-            fn forwarded(self) -> bool {
+            fn came_by(self) -> u32 {
                 let $skb = self.0;
-                $forwarded
+                $came_by
             }
         }
     };
 }
 
-tc_packet!(TcIn, egress: false, |_skb| false);
+tc_packet!(TcIn, egress: false, |_skb| 0);
 tc_packet!(TcOut, egress: true, |skb| {
     // SAFETY: a context field that the verifier permits to read.
-    unsafe { (*skb).ingress_ifindex != 0 }
+    unsafe { (*skb).ingress_ifindex }
 });

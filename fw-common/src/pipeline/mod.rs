@@ -1,6 +1,6 @@
 //! The order of steps, generic over [`Packet`] and [`Tables`]: the same code in the kernel, in tests and under a fuzzer.
 //!
-//! [`judge`] is the whole way of a packet; it ends in [`finish`], the one place that counts a verdict and its reason.
+//! [`judge`] is the whole way of a packet; it ends in [`finish()`], the one place that counts a verdict and its reason.
 //! Stages are functions of their own that are never inlined: the verifier of kernel 6.1 counts two to three times the
 //! instructions where everything is one function. Each takes the per-CPU [`Scratch`] and at most three words more.
 
@@ -193,11 +193,14 @@ pub fn run<'a, T: Tables<'a>>(t: T, stage: Stage, s: &mut Scratch) -> u32 {
     }
 }
 
-/// The whole way of a packet: port, parse, link protocols, conntrack, policy. Counts and reports through [`finish`].
+/// The whole way of a packet: port, parse, link protocols, conntrack, policy. Counts and reports through [`finish()`].
 #[inline(always)]
 pub fn judge<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome {
     s.meta.egress = u8::from(pkt.egress());
-    s.meta.forwarded = u8::from(pkt.forwarded());
+    // What came in by another port of ours was judged and counted there; what came by an interface that is not ours counts
+    // as sent by this machine.
+    let came_by = pkt.came_by();
+    s.meta.forwarded = u8::from(came_by != 0 && t.port(came_by, &mut s.port));
     s.meta.ifindex = pkt.ifindex();
     s.class.decision = 0;
     s.class.rule_id = 0;

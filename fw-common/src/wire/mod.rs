@@ -99,8 +99,8 @@ pub trait Packet: Copy {
     /// True at the egress hook.
     fn egress(self) -> bool;
 
-    /// True at the egress hook if the packet came in by an interface, so it was counted there.
-    fn forwarded(self) -> bool;
+    /// At the egress hook the interface that the packet came in by; 0 if this machine made it, or at another hook.
+    fn came_by(self) -> u32;
 }
 
 /// [`Packet::tag`] of an untagged packet.

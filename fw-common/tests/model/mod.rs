@@ -19,7 +19,7 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
     pub ifindex: u32,
     pub egress: bool,
-    pub forwarded: bool,
+    pub came_by: u32,
     pub tag: u32,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Frame<'a> {
             bytes,
             ifindex,
             egress: false,
-            forwarded: false,
+            came_by: 0,
             tag: NO_TAG,
         }
     }
@@ -77,8 +77,8 @@ impl Packet for Frame<'_> {
         self.egress
     }
 
-    fn forwarded(self) -> bool {
-        self.forwarded
+    fn came_by(self) -> u32 {
+        self.came_by
     }
 }
 
