@@ -171,6 +171,12 @@ fn running_connections_are_adopted_only_at_a_cold_start_and_only_if_allowed() {
         world.send(Frame::new(&data, 2)),
         (Verdict::Forward, Reason::Established)
     );
+    assert_eq!(world.main4.borrow().len(), 0, "one side alone proves nothing");
+    let answer = tcp(B, A, (80, 4000), ACK, 2000, 1000);
+    assert_eq!(
+        world.send(Frame::new(&answer, 3)),
+        (Verdict::Forward, Reason::Established)
+    );
     assert_eq!(world.main4.borrow().len(), 1);
     let reset = tcp(B, A, (80, 4000), RST, 2000, 0);
     assert_eq!(
@@ -238,6 +244,46 @@ fn what_came_by_another_port_is_counted_once_and_what_came_by_none_of_ours_is_th
             world.main4.borrow().len()
         ),
         (3, 1)
+    );
+}
+
+#[test]
+fn what_is_no_echo_belongs_to_no_flow_and_own_sources_do_not_come_in() {
+    let icmp = |src, dst, kind: u8| ipv4(src, dst, Proto::ICMP, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+    let world = World::new(&[Proto::ICMP, Proto::UDP]);
+    assert_eq!(world.send(Frame::new(&icmp(A, B, 8), 2)).1, Reason::Rule);
+    assert_eq!(
+        world.send(Frame::new(&icmp(A, B, 5), 2)),
+        (Verdict::Drop, Reason::DenyRedirect)
+    );
+    assert_eq!(
+        world.send(Frame::new(&icmp(A, B, 13), 2)),
+        (Verdict::Drop, Reason::IcmpType)
+    );
+    assert_eq!(
+        world.send(Frame::new(&icmp(B, A, 8), 3)),
+        (Verdict::Drop, Reason::IcmpNoFlow)
+    );
+    assert_eq!(world.send(Frame::new(&icmp(B, A, 0), 3)).1, Reason::Established);
+    assert_eq!(
+        world.send(Frame::new(&icmp(A, B, 8), 3)),
+        (Verdict::Drop, Reason::WrongSide)
+    );
+    let own = udp([192, 0, 2, 1], A, (9, 9));
+    for port in 1..4 {
+        assert_eq!(
+            world.send(Frame::new(&own, port)),
+            (Verdict::Drop, Reason::OwnSource)
+        );
+    }
+    assert_eq!(
+        world
+            .send(Frame {
+                egress: true,
+                ..Frame::new(&own, 1)
+            })
+            .1,
+        Reason::Rule
     );
 }
 

@@ -67,7 +67,10 @@ pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
     }
     match outcome.verdict() {
         Verdict::Drop => tc_code::SHOT,
-        Verdict::Pass => tc_code::NEXT,
+        Verdict::Pass => {
+            packet::clear_mark(skb);
+            tc_code::NEXT
+        }
         Verdict::Forward => {
             packet::mark_judged(skb);
             kernel::redirect(s.port.peer_ifindex) as i32
@@ -79,13 +82,12 @@ pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn dpufw_tc_out(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    // Redirected here by `dpufw_tc_in`, which judged it.
-    if packet::take_judged(skb) {
-        return tc_code::NEXT;
-    }
     let Some(s) = maps::scratch() else {
         return tc_code::SHOT;
     };
+    if packet::take_judged(skb, s) {
+        return tc_code::NEXT;
+    }
     let outcome = judge(TcOut(skb), Kernel, s);
     if maps::reports() {
         return outcome.report(s.class.decision) as i32;

@@ -4,7 +4,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use fw_common::abi::Mode;
+use fw_common::pipeline::{Scratch, Tables};
 use fw_common::wire::{NO_TAG, Packet, WINDOW_BYTES, Window};
+
+use crate::kernel::Kernel;
 
 /// A frame at the XDP hook.
 #[derive(Clone, Copy)]
@@ -16,7 +20,8 @@ pub struct TcIn(pub *mut __sk_buff);
 #[derive(Clone, Copy)]
 pub struct TcOut(pub *mut __sk_buff);
 
-/// `tc_index` of a packet that `dpufw_tc_in` has judged and redirected. Only programs of this machine can set it.
+/// `tc_index` of a packet that `dpufw_tc_in` has judged and redirected. Others on this machine can set it too, so it
+/// counts only on a paired port and for what came in by the pair's other port.
 const JUDGED: u32 = 0xdf3a;
 
 /// Marks a packet as judged before it is redirected to the pair's other port, whose egress hook it will meet.
@@ -26,17 +31,24 @@ pub fn mark_judged(skb: *mut __sk_buff) {
     unsafe { (*skb).tc_index = JUDGED };
 }
 
-/// True if the packet was marked; takes the mark away.
+/// Takes away whatever mark a packet has that is not redirected.
 #[inline(always)]
-pub fn take_judged(skb: *mut __sk_buff) -> bool {
-    // SAFETY: context fields that the verifier permits to read, and tc_index to write.
-    unsafe {
-        if (*skb).tc_index != JUDGED || (*skb).ingress_ifindex == 0 {
-            return false;
-        }
-        (*skb).tc_index = 0;
+pub fn clear_mark(skb: *mut __sk_buff) {
+    // SAFETY: the verifier knows the context pointer and permits writes to tc_index at TC hooks.
+    unsafe { (*skb).tc_index = 0 };
+}
+
+/// True if the packet was marked and redirected by the pair's other port; takes the mark away. Uses the scratch memory's
+/// port, which the way of a packet fills anew.
+#[inline(always)]
+pub fn take_judged(skb: *mut __sk_buff, s: &mut Scratch) -> bool {
+    // SAFETY: context fields that the verifier permits to read.
+    let (mark, came_by, ifindex) = unsafe { ((*skb).tc_index, (*skb).ingress_ifindex, (*skb).ifindex) };
+    if mark != JUDGED || came_by == 0 || !Kernel.port(ifindex, &mut s.port) {
+        return false;
     }
-    true
+    clear_mark(skb);
+    s.port.mode == Mode::Inline as u8 && s.port.peer_ifindex == came_by
 }
 
 /// Fills a window through one of the load-bytes helpers. The helper wants a length that the verifier can bound, and not

@@ -110,6 +110,7 @@ reasons! {
     50 TooManyTags "too_many_tags" drop "More VLAN tags than are followed.",
     51 UnknownRealm "unknown_realm" drop "A VLAN tag that the policy names nowhere.",
     52 WrongFamily "wrong_family" drop "ICMP inside IPv6, or ICMPv6 inside IPv4.",
+    53 OwnSource "own_source" drop "A packet that came in with one of this machine's own addresses as its source.",
     // State.
     60 TcpNoFlow "tcp_no_flow" drop "A TCP segment that belongs to no known flow and does not open one.",
     61 TcpInvalid "tcp_invalid" drop "A TCP segment that cannot occur in its flow's state.",

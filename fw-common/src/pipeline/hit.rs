@@ -2,9 +2,9 @@
 
 use super::open::{self, fresh_copy};
 use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables};
-use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Side, StateWord};
+use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Mode, Proto, Reason, Side, StateWord};
 use crate::tcp::{self, Seen, Segment};
-use crate::wire::tcp_flag;
+use crate::wire::{echo_request, tcp_flag};
 
 /// A flow that nobody answers moves to the main map after this many packets (syslog, RoCE: one-way by nature) ...
 const ONE_WAY_PACKETS: u64 = 8;
@@ -31,8 +31,13 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     } else {
         (flags.opener(), flags.peer())
     };
-    if s.meta.side != from as u8 && s.meta.forwarded == 0 {
+    if s.meta.side != from as u8 && !leaves_a_host(s) {
         return Outcome::drop(Reason::WrongSide);
+    }
+    // With identifier 0 both sides of an echo have the same port: the type tells them apart.
+    let icmp = s.meta.proto == Proto::ICMP || s.meta.proto == Proto::ICMPV6;
+    if icmp && (s.meta.selector == echo_request(s.meta.proto)) == reply {
+        return Outcome::drop(Reason::IcmpNoFlow);
     }
     if flow.generation.load() != s.generation
         && let Err(reason) = open::judge_again::<F, T>(t, s, flow)
@@ -67,6 +72,13 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         }
     }
     Outcome::deliver(s, to, Reason::Established)
+}
+
+/// True for what leaves a machine in mode `host`. Containers, bridges and VLAN devices of the machine stand between its
+/// ports, so what leaves may have come by any of them; only what comes in from the wire can lie about its side.
+#[inline(always)]
+pub(super) fn leaves_a_host(s: &Scratch) -> bool {
+    s.meta.egress != 0 && (s.port.mode == Mode::Host as u8 || s.meta.forwarded != 0)
 }
 
 /// Marks an entry as over, so that it is a miss from now on.
@@ -117,15 +129,15 @@ fn other_step<'a, T: Tables<'a>>(
     if reply {
         return StateWord(word.0 | StateWord::REPLIED);
     }
-    if word.has(StateWord::CONFIRMED) {
-        return word;
-    }
     if word.has(StateWord::REPLIED) {
         return StateWord::new(
             0,
             word.flags() | StateWord::CONFIRMED,
             open::confirmed_timeout_s(s.meta.proto),
         );
+    }
+    if word.has(StateWord::CONFIRMED) {
+        return word;
     }
     let age = now.saturating_sub(flow.created.load());
     if flow.half[0].packets.load() >= ONE_WAY_PACKETS && age >= ONE_WAY_AGE && one_way_room(t, s, now) {

@@ -181,9 +181,19 @@ fn router<L>(section: &Section<L>, s: &Scratch, kind: u8) -> Outcome {
     }
 }
 
+/// True if the destination is a multicast address (224.0.0.0/4, ff00::/8).
+#[inline(always)]
+fn is_multicast(s: &Scratch) -> bool {
+    if s.meta.family == 4 {
+        s.meta.dst[0] >> 28 == 0xe
+    } else {
+        s.meta.dst[0] >> 24 == 0xff
+    }
+}
+
 #[inline(always)]
 fn membership(flags: u32, s: &Scratch) -> Outcome {
-    if flags & LinkFlags::MULTICAST == 0 {
+    if flags & LinkFlags::MULTICAST == 0 || !is_multicast(s) {
         return Outcome::drop(Reason::DenyMulticast);
     }
     pass(s, false, Reason::LinkMulticast)
@@ -202,8 +212,21 @@ pub(super) fn dhcp<'a, L: Lines<'a>>(lines: L, s: &Scratch) -> Option<Outcome> {
         return None;
     }
     let from_network = s.meta.side == Side::Outer as u8;
-    let request = s.meta.sport == client && s.meta.dport == server && !from_network;
-    let answer = s.meta.dport == client && (s.meta.sport == server || s.meta.family == 6) && from_network;
+    // Requests go to everybody (RFC 2131 section 4.1: broadcast; RFC 8415 section 7.1: ff02::1:2); what a client sends to
+    // one server is for the rules. Answers come from the server's port, in IPv6 from any port of a link-local exchange.
+    let to_all = if s.meta.family == 4 {
+        s.meta.dst[0] == u32::MAX
+    } else {
+        is_multicast(s)
+    };
+    let link_local = s.meta.dst[0] >> 22 == 0x3fa;
+    let request = s.meta.sport == client && s.meta.dport == server && !from_network && to_all;
+    let from_server = if s.meta.family == 4 {
+        s.meta.sport == server
+    } else {
+        link_local
+    };
+    let answer = s.meta.dport == client && from_server && from_network;
     if request || answer {
         Some(pass(s, false, Reason::LinkDhcp))
     } else {

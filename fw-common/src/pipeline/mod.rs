@@ -214,6 +214,7 @@ pub fn judge<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Out
 fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome {
     // Parsed before anything can fail, so that the counters and the event know the packet.
     if !t.port(s.meta.ifindex, &mut s.port) {
+        s.meta.reset();
         s.meta.len = pkt.len();
         s.meta.wire_bytes = pkt.wire_bytes();
         s.meta.segments = pkt.segments();
@@ -264,6 +265,10 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     if (proto == Proto::ICMP || proto == Proto::ICMPV6) && wire::icmp_error(proto, selector) {
         related::judge::<F, P, T>(pkt, t, s);
         return Outcome::from_word(s.word);
+    }
+    if (proto == Proto::ICMP || proto == Proto::ICMPV6) && !wire::is_echo(proto, selector) {
+        // No flow is of such a type; its key would be that of an echo with identifier 0.
+        return Outcome::from_word(t.stage(F::OPEN, s));
     }
     track::<F, T>(t, s);
     Outcome::from_word(s.word)

@@ -53,6 +53,9 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
         Ok(decision) => decision,
         Err(reason) => return Outcome::drop(reason),
     };
+    if s.meta.egress == 0 && s.class.src.flags & ClassFlags::OWN != 0 {
+        return Outcome::drop(Reason::OwnSource);
+    }
     let to = peer_side(s);
     if !decision.allows() {
         return if running {
@@ -143,9 +146,7 @@ fn pick_up_reply<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
 /// Makes the fresh flow one that is established, with what this segment tells of both sides' numbers.
 #[inline(always)]
 fn pick_up(s: &mut Scratch, reply: bool) {
-    let flags = StateWord::REPLIED | StateWord::CONFIRMED;
-    let state = tcp::State::Established;
-    s.fresh.state = StateWord::new(state as u32, flags, state.timeout_s()).0;
+    s.fresh.state = tcp::picked_up(reply).0;
     s.fresh.flags |= FlowFlags::PICKED_UP;
     let own = s.fresh.half[0];
     let mut peer = s.fresh.half[1];

@@ -1,6 +1,6 @@
 //! ICMP errors: they pass only for a packet of a live flow that they quote (RFC 5927), from any router on its way.
 
-use super::{Family, FlowMaps, Outcome, Scratch, Tables, find, open};
+use super::{Family, FlowMaps, Outcome, Scratch, Tables, find, hit, open};
 use crate::abi::{FlowFlags, LiveFlow, Reason, Side};
 use crate::wire::{self, Packet};
 
@@ -48,7 +48,7 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
     } else {
         (flags.peer(), flags.opener())
     };
-    if s.meta.side != from as u8 && s.meta.side != Side::Own as u8 && s.meta.forwarded == 0 {
+    if s.meta.side != from as u8 && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(s) {
         return Outcome::drop(Reason::WrongSide);
     }
     if flow.generation.load() != s.generation

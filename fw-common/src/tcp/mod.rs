@@ -104,9 +104,39 @@ pub fn step(word: StateWord, reply: bool, segment: Segment, seen: Seen) -> Outco
     let class = segment.class();
     // The common case by itself: data and acknowledgements of an established flow change nothing.
     if matches!(state, State::Established) && matches!(class, Class::Ack) {
-        return Outcome::Pass(word);
+        return Outcome::Pass(if word.has(StateWord::CONFIRMED) {
+            word
+        } else {
+            confirmed(word, reply, segment, seen)
+        });
     }
     other_step(word, state, class, reply, segment, seen)
+}
+
+/// The word of a connection that was picked up in its middle: one packet of one side shows nothing, so it lives shortly
+/// and stays out of the main map until the other side has acknowledged what that side sent.
+#[must_use]
+pub const fn picked_up(reply: bool) -> StateWord {
+    let flags = if reply { StateWord::REPLIED } else { 0 };
+    StateWord::new(State::Established as u32, flags, State::SynRecv.timeout_s())
+}
+
+/// The word of a picked up connection after another segment.
+#[inline(always)]
+const fn confirmed(word: StateWord, reply: bool, segment: Segment, seen: Seen) -> StateWord {
+    let other_side = word.has(StateWord::REPLIED) != reply;
+    if !other_side || !near(segment.ack, seen.peer_end) {
+        return word;
+    }
+    let flags = word.flags() | StateWord::REPLIED | StateWord::CONFIRMED;
+    StateWord::new(State::Established as u32, flags, State::Established.timeout_s())
+}
+
+/// True if two sequence numbers lie within [`RESET_SLACK`] of each other.
+#[inline(always)]
+const fn near(a: u32, b: u32) -> bool {
+    let distance = a.wrapping_sub(b);
+    distance <= RESET_SLACK || distance.wrapping_neg() <= RESET_SLACK
 }
 
 #[inline(always)]
@@ -198,9 +228,9 @@ fn reset(word: StateWord, state: State, segment: Segment, seen: Seen) -> Outcome
             State::Close.timeout_s(),
         ));
     }
-    let distance = segment.seq.wrapping_sub(seen.own_end);
-    let near = distance <= RESET_SLACK || distance.wrapping_neg() <= RESET_SLACK;
-    if near && !matches!(state, State::SynSent) {
+    // In SYN_SENT the opener may answer a challenge, with the number that it acknowledged; that ends nothing here.
+    let challenged = matches!(state, State::SynSent) && !seen.peer_spoke && segment.seq == seen.peer_ack;
+    if challenged || (near(segment.seq, seen.own_end) && !matches!(state, State::SynSent)) {
         Outcome::Pass(word)
     } else {
         Outcome::Drop(Reason::RstInvalid)

@@ -146,8 +146,12 @@ const IV: u64 = INVALID;
 /// The table: `TABLE[reply][class]`, one nibble a state (columns NONE, SYN_SENT, SYN_RECV, ESTABLISHED, `FIN_WAIT`,
 /// `CLOSE_WAIT`, `LAST_ACK`, TIME_WAIT, CLOSE). A reset has no row.
 ///
+/// As in the kernel's table, a SYN from the answering side in the middle of a connection is invalid: it would open a new
+/// connection the other way round, which no rule was asked about. An ACK in SYN_SENT passes without effect: it is the
+/// challenge to a SYN that reuses the ports of a connection which the other end still has (RFC 5961 section 4).
+///
 /// Differences from the kernel's: a simultaneous open (a SYN from the answering side in SYN_SENT) goes to SYN_RECV, the
-/// kernel's `SYN_SENT2` being no state of ours; a SYN-ACK that nobody can have asked for is invalid in the opener's
+/// kernel's SYN_SENT2 being no state of ours; a SYN-ACK that nobody can have asked for is invalid in the opener's
 /// direction except as the answer in a simultaneous open.
 pub const TABLE: [[u64; 4]; 2] = [
     [
@@ -157,10 +161,10 @@ pub const TABLE: [[u64; 4]; 2] = [
         /* ACK     */ row([IV, IV, ES, ES, CW, CW, TW, TW, CL]),
     ],
     [
-        /* SYN     */ row([IV, SR, IG, IG, IG, IG, IG, RO, RO]),
+        /* SYN     */ row([IV, SR, IV, IV, IV, IV, IV, RO, RO]),
         /* SYN-ACK */ row([IV, SR, SR, IG, IG, IG, IG, IG, IV]),
         /* FIN     */ row([IV, IV, FW, FW, LA, LA, LA, TW, CL]),
-        /* ACK     */ row([IV, IV, IG, ES, CW, CW, TW, TW, CL]),
+        /* ACK     */ row([IV, IG, IG, ES, CW, CW, TW, TW, CL]),
     ],
 ];
 

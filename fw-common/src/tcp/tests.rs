@@ -114,11 +114,58 @@ fn only_an_exact_reset_closes() {
 
 #[test]
 fn a_syn_in_an_established_flow_changes_nothing() {
-    for reply in [false, true] {
-        let mut walk = Walk::established();
-        let word = walk.word;
-        assert_eq!(walk.send(reply, segment(SYN, 77, 0)), Outcome::Pass(word));
-    }
+    let mut walk = Walk::established();
+    let word = walk.word;
+    assert_eq!(
+        walk.send(false, segment(SYN, 77, 0)),
+        Outcome::Pass(word),
+        "the other end may challenge it"
+    );
+    assert_eq!(
+        walk.send(true, segment(SYN, 77, 0)),
+        Outcome::Drop(Reason::TcpInvalid),
+        "it would open the other way round"
+    );
+    assert_eq!(walk.word, word);
+}
+
+#[test]
+fn a_challenge_to_a_syn_passes_and_so_does_its_answer() {
+    let mut walk = Walk::open(1000);
+    let word = walk.word;
+    assert_eq!(walk.send(true, segment(ACK, 7, 555)), Outcome::Pass(word));
+    assert_eq!(walk.send(false, segment(RST, 555, 0)), Outcome::Pass(word));
+    assert_eq!(
+        walk.send(false, segment(RST, 556, 0)),
+        Outcome::Drop(Reason::RstInvalid)
+    );
+}
+
+#[test]
+fn a_picked_up_connection_is_confirmed_by_the_other_side_only() {
+    let seen = |peer_end| Seen {
+        own_end: 10,
+        peer_end,
+        peer_ack: 10,
+        peer_spoke: true,
+    };
+    let word = super::picked_up(true);
+    assert_eq!(word.timeout_ns(), 60_000_000_000);
+    assert_eq!(
+        step(word, true, segment(ACK, 10, 20), seen(20)),
+        Outcome::Pass(word),
+        "the same side again"
+    );
+    assert_eq!(
+        step(word, false, segment(ACK, 20, 0x7000_0000), seen(10)),
+        Outcome::Pass(word),
+        "a guess"
+    );
+    let Outcome::Pass(confirmed) = step(word, false, segment(ACK, 20, 10), seen(10)) else {
+        panic!("an answer")
+    };
+    assert!(confirmed.has(StateWord::CONFIRMED | StateWord::REPLIED));
+    assert_eq!(confirmed.timeout_ns(), 432_000_000_000_000);
 }
 
 #[test]

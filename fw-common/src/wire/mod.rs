@@ -8,7 +8,7 @@ mod ip;
 mod transport;
 
 pub use ip::quoted;
-pub use transport::{echo_request, icmp_error, icmpv6_is_link, tcp_flags_valid};
+pub use transport::{echo_request, icmp_error, icmpv6_is_link, is_echo, tcp_flags_valid};
 
 use crate::abi::{LinkKind, Reason};
 
@@ -241,7 +241,7 @@ impl Meta {
 
     /// Forgets what an earlier packet left in the scratch memory.
     #[inline(always)]
-    fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         // An opaque zero: of constants LLVM makes a call of memset, which writes byte by byte on this target.
         let zero = core::hint::black_box(0_u32);
         self.family = zero as u8;

@@ -143,6 +143,18 @@ pub const fn echo_request(proto: u8) -> u16 {
     }
 }
 
+/// True if this ICMP or ICMPv6 selector is an echo request or reply.
+#[inline(always)]
+#[must_use]
+pub const fn is_echo(proto: u8, selector: u16) -> bool {
+    let kind = (selector >> 8) as u8;
+    if proto == Proto::ICMP {
+        matches!(kind, icmp::ECHO_REQUEST | icmp::ECHO_REPLY)
+    } else {
+        matches!(kind, icmp6::ECHO_REQUEST | icmp6::ECHO_REPLY)
+    }
+}
+
 /// True if this ICMP or ICMPv6 selector is an error that quotes a packet. Source quench is obsolete (RFC 6633) and is
 /// not one.
 #[inline(always)]

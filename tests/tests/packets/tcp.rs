@@ -57,8 +57,13 @@ fn opening(net: &Net, c: &Connection) -> Vec<Case> {
             .flows(0, 1),
         c.syn(case("data from the opener before the answer"))
             .outer(c.c("A", 1001, 1).payload(b"x"), TcpInvalid),
-        c.syn(case("an ACK instead of a SYN-ACK"))
-            .inner(c.s("A", 5000, 1001), TcpInvalid),
+        c.syn(case("a challenge to a SYN (RFC 5961 section 4), and its answer"))
+            .inner(c.s("A", 5000, 777), Established)
+            .outer(c.c("R", 777, 0), Established)
+            .outer(c.c("S", 1000, 0), Established)
+            .inner(c.s("SA", 5000, 1001), Established),
+        c.established(case("a SYN from the answering side opens nothing"))
+            .inner(c.s("S", 9000, 0), TcpInvalid),
         c.syn(case("a SYN-ACK from the opener"))
             .outer(c.c("SA", 1000, 1), TcpInvalid),
         c.established(case(
@@ -152,7 +157,6 @@ fn strangers(net: &Net, c: &Connection) -> Vec<Case> {
     }
     cases.push(
         c.established(Case::new("a packet of the flow that comes from the wrong side"))
-            .inner(c.c("A", 1001, 5001), WrongSide)
             .outer(c.s("A", 5001, 1001), WrongSide),
     );
     let other = Connection {
