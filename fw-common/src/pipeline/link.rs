@@ -181,7 +181,7 @@ fn router<L>(section: &Section<L>, s: &Scratch, kind: u8) -> Outcome {
     }
 }
 
-/// True if the destination is a multicast address (224.0.0.0/4, ff00::/8).
+/// True if the destination is a multicast address (224.0.0.0/4, `ff00::/8`).
 #[inline(always)]
 fn is_multicast(s: &Scratch) -> bool {
     if s.meta.family == 4 {

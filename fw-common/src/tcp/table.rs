@@ -151,7 +151,7 @@ const IV: u64 = INVALID;
 /// challenge to a SYN that reuses the ports of a connection which the other end still has (RFC 5961 section 4).
 ///
 /// Differences from the kernel's: a simultaneous open (a SYN from the answering side in SYN_SENT) goes to SYN_RECV, the
-/// kernel's SYN_SENT2 being no state of ours; a SYN-ACK that nobody can have asked for is invalid in the opener's
+/// kernel's `SYN_SENT2` being no state of ours; a SYN-ACK that nobody can have asked for is invalid in the opener's
 /// direction except as the answer in a simultaneous open.
 pub const TABLE: [[u64; 4]; 2] = [
     [

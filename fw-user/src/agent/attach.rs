@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fw_common::abi::{self, LinkKind, PortConfig};
 
 use super::AgentConfig;
-use super::ethtool::{VlanOffload, rx_vlan, rx_vlan_off, tx_vlan};
+use super::ethtool::{VlanOffload, rx_vlan, rx_vlan_off, take_all_frames, tx_vlan};
 use super::links::LinkFacts;
 use super::ports::{Engine, Mode, PortSpec};
 use crate::control::PortStatus;
@@ -79,6 +79,14 @@ fn prepare(spec: &PortSpec, links: &[LinkFacts]) -> Result<Port, Failure> {
         engine: spec.engine,
         notes: Vec::new(),
     };
+    if spec.peer.is_some()
+        && let Err(error) = take_all_frames(&spec.name)
+    {
+        let note =
+            format!("it cannot be made promiscuous ({error}): a NIC may withhold the guarded host's frames");
+        tracing::warn!("{}: {note}", spec.name);
+        port.notes.push(note);
+    }
     if rx_vlan_off(&spec.name) == VlanOffload::StuckOn && spec.engine == Engine::Xdp {
         port.engine = Engine::Tc;
         let note = "the driver keeps its rx-vlan offload on, which hides VLAN tags from XDP: tc runs instead";

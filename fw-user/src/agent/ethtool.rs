@@ -1,4 +1,4 @@
-//! Offloads that hide VLAN tags from the packet path.
+//! Settings of an interface that the packet path needs: VLAN offloads that hide tags, and taking in every frame.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -61,14 +61,34 @@ pub fn tx_vlan(interface: &str) -> bool {
     ethtool(interface, GET_FLAGS, 0).is_ok_and(|flags| flags & TX_VLAN != 0)
 }
 
-fn ethtool(interface: &str, cmd: u32, data: u32) -> io::Result<u32> {
+/// Makes a port of a pair take in every frame: the guarded host's are not addressed to it, and a NIC filters by address.
+/// The setting outlives the agent, as the programs do.
+///
+/// # Errors
+/// If the interface is not there, or its flags cannot be set.
+pub fn take_all_frames(interface: &str) -> io::Result<()> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    let mut value = Value { cmd, data };
+    let mut request = request_for(interface)?;
+    // SAFETY: the request lives through the call and its name ends in a zero byte; this command fills the flags.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the command above has written the flags.
+    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_PROMISC as libc::c_short };
+    // SAFETY: as for the first command; this one reads the flags.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A request about an interface, by name.
+fn request_for(interface: &str) -> io::Result<libc::ifreq> {
     // SAFETY: ifreq is plain old data of integers and pointers; all zero is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= request.ifr_name.len() {
@@ -77,6 +97,18 @@ fn ethtool(interface: &str, cmd: u32, data: u32) -> io::Result<u32> {
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from.cast_signed() as libc::c_char;
     }
+    Ok(request)
+}
+
+fn ethtool(interface: &str, cmd: u32, data: u32) -> io::Result<u32> {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let mut value = Value { cmd, data };
+    let mut request = request_for(interface)?;
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     // SAFETY: the request lives through the call, its name ends in a zero byte (checked above), and its data points at
     // an ethtool_value, which is what these two commands read and write.

@@ -2,11 +2,41 @@
 
 use crate::control::Session;
 
+/// What sshd sets in the environment of a session.
+const VARIABLE: &str = "SSH_CONNECTION";
+/// Parents that are asked: a shell in tmux under sudo under sshd is far below.
+const MAX_PARENTS: usize = 32;
+
+/// The parent of a process; `None` at the top.
+fn parent(pid: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .to_owned();
+    (parent != "0").then_some(parent)
+}
+
+/// The session variable in an environment as procfs shows it: entries that end in a zero byte.
+fn variable(environment: &[u8]) -> Option<String> {
+    let mut entries = environment
+        .split(|byte| *byte == 0)
+        .filter_map(|entry| std::str::from_utf8(entry).ok());
+    entries.find_map(|entry| Some(entry.strip_prefix(VARIABLE)?.strip_prefix('=')?.to_owned()))
+}
+
 impl Session {
-    /// The session that this process runs in: `SSH_CONNECTION`, which sshd sets. Of other ways in nothing is known.
+    /// The session that this process runs in: `SSH_CONNECTION`, which sshd sets. Where it is missing, the parents are
+    /// asked, since sudo takes it away from its children; an empty one says that there is no session. Of other ways in
+    /// nothing is known.
     #[must_use]
     pub fn own() -> Option<Self> {
-        Self::parse(&std::env::var("SSH_CONNECTION").ok()?)
+        if let Ok(text) = std::env::var(VARIABLE) {
+            return Self::parse(&text);
+        }
+        let mut parents = std::iter::successors(parent("self"), |pid| parent(pid)).take(MAX_PARENTS);
+        parents.find_map(|pid| Self::parse(&variable(&std::fs::read(format!("/proc/{pid}/environ")).ok()?)?))
     }
 
     /// Reads `client-address client-port server-address server-port`.
@@ -49,6 +79,17 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::Session;
+
+    #[test]
+    fn the_variable_is_found_in_a_parents_environment() {
+        let environment = b"HOME=/root\0SSH_CONNECTION=10.0.0.1 1 10.0.0.2 22\0TERM=xterm\0";
+        assert_eq!(
+            super::variable(environment).as_deref(),
+            Some("10.0.0.1 1 10.0.0.2 22")
+        );
+        assert_eq!(super::variable(b"XSSH_CONNECTION=1\0SSH_CONNECTIONS=2\0"), None);
+        assert!(super::parent("self").is_some_and(|pid| pid.parse::<u32>().is_ok()));
+    }
 
     #[test]
     fn sshs_variable_is_read() {

@@ -12,7 +12,6 @@ use super::faults::Part;
 use super::serve::Service;
 use super::start::{Started, start};
 use super::{AgentConfig, ageing, events, watch};
-use crate::control::Server;
 use crate::dataplane::detach_all;
 use crate::exit::Failure;
 use crate::telemetry::{http, render};
@@ -26,13 +25,12 @@ const PARTING: Duration = Duration::from_millis(200);
 /// If it cannot start, or cannot serve its socket.
 pub async fn run(config: AgentConfig, force: bool) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let Started { agent, events, locks } = start(config, force).await?;
-    let server = Server::bind(&agent.config.socket).map_err(|error| {
-        Failure::no(format!(
-            "cannot listen at {}: {error}",
-            agent.config.socket.display()
-        ))
-    })?;
+    let Started {
+        agent,
+        events,
+        server,
+        locks,
+    } = start(config, force).await?;
     let service = Arc::new(Service(Arc::clone(&agent)));
     let _tasks = [
         tokio::spawn(async move { server.serve(service).await }),

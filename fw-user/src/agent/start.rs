@@ -17,7 +17,7 @@ use super::hub::Hub;
 use super::last_good::LastGood;
 use super::links::LinkFacts;
 use super::{AgentConfig, Locks, links, own_addresses, policy};
-use crate::control::Session;
+use crate::control::{Server, Session};
 use crate::dataplane::{
     DataPlane, DataPlaneError, EventReader, FlowSizes, Options, coarse_now, detach_all, list_attached,
 };
@@ -35,6 +35,8 @@ pub struct Started {
     pub agent: Arc<Agent>,
     /// Denied packets.
     pub events: EventReader,
+    /// The control socket, bound before a program is attached.
+    pub server: Server,
     /// Held as long as the agent lives.
     pub locks: Locks,
 }
@@ -57,6 +59,8 @@ struct Chosen {
 pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure> {
     privileged(&config)?;
     let (locks, fault) = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
+    let server = Server::bind(&config.socket)
+        .map_err(|error| Failure::no(format!("cannot listen at {}: {error}", config.socket.display())))?;
     let links = links::list()
         .await
         .map_err(|error| Failure::no(format!("{error:#}")))?;
@@ -103,6 +107,7 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
     Ok(Started {
         agent: Arc::new(agent),
         events,
+        server,
         locks,
     })
 }

@@ -104,7 +104,7 @@ impl Agent {
             .arg("--state-dir")
             .arg(self.places.path().join("state"));
         // The caller's own session is not in this namespace, so the lock-out guard has nothing to protect here.
-        command.env_remove("SSH_CONNECTION");
+        command.env("SSH_CONNECTION", "");
         let namespace = File::open(&self.namespace)
             .with_context(|| format!("cannot open {}", self.namespace.display()))?;
         let mut process = Process::start(command, Some(namespace))?;
@@ -172,7 +172,7 @@ impl Agent {
             .args(arguments)
             .env("DPUFW_SOCKET", self.socket())
             .env("DPUFW_PIN_DIR", self.pins.path())
-            .env_remove("SSH_CONNECTION");
+            .env("SSH_CONNECTION", "");
         command
     }
 
