@@ -35,6 +35,9 @@ impl Apply {
         let name = self.policy.display().to_string();
         let text = std::fs::read_to_string(&self.policy)
             .map_err(|error| Failure::input(format!("cannot read {name}: {error}")))?;
+        if !self.force {
+            expectations_hold(&text, &name)?;
+        }
         let request = Request::Apply {
             name: name.clone(),
             text,
@@ -54,5 +57,19 @@ impl Apply {
             println!("{name} is in force as generation {}", applied.generation);
         }
         Ok(Exit::Yes)
+    }
+}
+
+/// Refuses a policy that does not do what it says of itself. Whether it is a policy at all the agent says.
+fn expectations_hold(text: &str, name: &str) -> Result<(), Failure> {
+    let Ok((policy, _)) = fw_policy::check(text, name) else {
+        return Ok(());
+    };
+    match fw_policy::run_expectations(&policy, &fw_policy::Environment::sample()) {
+        Ok(tests) if !tests.passed() => Err(Failure::no(format!(
+            "{}\n{name} fails its own expectations and was not applied; --force applies it all the same",
+            tests.diagnostics.render(output::colored(&std::io::stderr()))
+        ))),
+        _ => Ok(()),
     }
 }

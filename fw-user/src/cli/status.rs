@@ -10,7 +10,8 @@ use crate::exit::Exit;
 
 /// Show what runs, what is covered, and what is wrong
 ///
-/// Exits with 1 if something is degraded, or an interface that is up is neither covered nor listed under `ignore`.
+/// Exits with 1 if something is degraded, or an interface that is up (but lo) is not covered and not
+/// listed under `ignore`.
 #[derive(Args)]
 #[command(
     name = "status",

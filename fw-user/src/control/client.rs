@@ -104,7 +104,8 @@ fn refused(socket: &Path, error: &std::io::Error) -> Failure {
     let path = socket.display();
     Failure::no_agent(match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => format!(
-            "no agent listens at {path}; start one with `dpufw run`, or name another socket with --socket"
+            "no agent listens at {path}; start one with `dpufw run`, or name another socket with --socket. What an \
+             earlier agent has pinned goes on being enforced: `dpufw detach` without --yes lists it"
         ),
         std::io::ErrorKind::PermissionDenied => {
             format!("no permission for the agent's socket {path}; run this as root")
