@@ -18,6 +18,9 @@ extern crate std;
 
 pub mod abi;
 pub mod classify;
+pub mod fragment;
+pub mod limit;
 pub mod pipeline;
+pub mod reply;
 pub mod tcp;
 pub mod wire;

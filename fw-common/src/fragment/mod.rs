@@ -1,0 +1,1 @@
+//! Reassembly bookkeeping: which bytes of a fragmented datagram have passed.

@@ -1,0 +1,1 @@
+//! Packets that the firewall itself answers with.
