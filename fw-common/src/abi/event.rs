@@ -6,6 +6,12 @@
 pub enum EventKind {
     /// A packet was dropped.
     Drop = 1,
+    /// A rule with `log: true` matched.
+    Log = 2,
+    /// A rule with `audit: true` would have denied the flow; it was let through.
+    Audit = 3,
+    /// A screen in mode `count` would have dropped the packet.
+    Noted = 4,
 }
 
 /// One event. User space treats every field as hostile input: any number may stand anywhere.
@@ -30,14 +36,16 @@ pub struct Event {
     pub generation: u32,
     /// Bytes of the frame.
     pub len: u32,
+    /// Realm (24 bits).
+    pub realm: u32,
     /// Source port, or the ICMP echo identifier.
     pub sport: u16,
     /// Destination port; for ICMP type << 8 | code.
     pub dport: u16,
-    /// Realm.
-    pub realm: u16,
     /// Ethernet type of the payload (after tags); 0 if it was not reached.
     pub ethertype: u16,
+    /// Errno of the map update that failed (positive); else 0.
+    pub errno: u16,
     /// [`EventKind`] as a number.
     pub kind: u8,
     /// [`crate::abi::Reason`] as a number.
@@ -50,8 +58,10 @@ pub struct Event {
     pub tcp_flags: u8,
     /// 0: the port received the packet; 1: this machine was sending it.
     pub egress: u8,
+    /// VLAN id of the inner tag of two, low 12 bits; else 0.
+    pub inner_vlan: u16,
     /// Always 0.
-    pub pad: u16,
+    pub pad: u32,
 }
 
-const _: () = assert!(size_of::<Event>() == 80);
+const _: () = assert!(size_of::<Event>() == 88);

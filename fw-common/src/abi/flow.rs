@@ -47,8 +47,12 @@ pub struct HalfOf<A32, A64> {
     pub last_seen: A64,
     /// TCP: the highest sequence number sent plus one (SYN and FIN count as one, RFC 9293 section 3.4).
     pub seq_end: A32,
-    /// TCP: the last acknowledgement number sent; before the first, the number after the own SYN.
+    /// TCP: the highest acknowledgement number sent; before the first, the number after the own SYN.
     pub ack: A32,
+    /// TCP: the highest right edge of a window that this side has offered to the other (acknowledgement plus scaled window).
+    pub edge: A32,
+    /// TCP: window scale and the largest window offered; see [`crate::tcp`].
+    pub window: A32,
 }
 
 /// A conntrack entry, generic over the integer type so that the kernel and the host's tests may share it between CPUs
@@ -60,20 +64,29 @@ pub struct HalfOf<A32, A64> {
 pub struct FlowOf<A32, A64> {
     /// `[original, reply]`.
     pub half: [HalfOf<A32, A64>; 2],
-    /// Coarse monotonic time of the first packet, ns.
-    pub created: A64,
     /// [`StateWord`]; changed by compare-and-swap only.
     pub state: A32,
     /// Generation of the policy that allowed the flow last.
     pub generation: A32,
+    /// [`FlowFlags`]; fixed at creation.
+    pub flags: A32,
+    /// Number of the rule in the set of `generation` if each packet is measured by it (limits on packets or bytes, a
+    /// deadline); 0: the flow's packets are free.
+    pub policed: A32,
+    /// Coarse monotonic time of the first packet, ns.
+    pub created: A64,
     /// Stable id of the rule that allowed the flow ([`crate::abi::RuleRecord::id`]).
     pub rule: A32,
     /// Stable id of the source's most specific zone; 0: none.
     pub src_zone: A32,
     /// Stable id of the destination's most specific zone; 0: none.
     pub dst_zone: A32,
-    /// [`FlowFlags`]; fixed at creation.
-    pub flags: A32,
+    /// TCP: the answering side's initial sequence number plus one; 0: not known.
+    pub answer: A32,
+    /// Packets of the answering side that were counted on the half-open entry: written once, by the promotion.
+    pub carried_packets: A32,
+    /// Their bytes.
+    pub carried_bytes: A32,
 }
 
 /// A half that can be copied.
@@ -85,8 +98,8 @@ pub type LiveHalf = HalfOf<Shared<u32>, Shared<u64>>;
 /// A flow in a map: other CPUs write to it; see ARCHITECTURE.md, "two CPUs, one flow".
 pub type LiveFlow = FlowOf<Shared<u32>, Shared<u64>>;
 
-const _: () = assert!(size_of::<Half>() == 32);
-const _: () = assert!(size_of::<Flow>() == 96 && align_of::<Flow>() == 8);
+const _: () = assert!(size_of::<Half>() == 40);
+const _: () = assert!(size_of::<Flow>() == 128 && align_of::<Flow>() == 8);
 const _: () =
     assert!(size_of::<LiveFlow>() == size_of::<Flow>() && align_of::<LiveFlow>() == align_of::<Flow>());
 
@@ -118,7 +131,7 @@ impl Side {
 /// Constant facts of a flow, packed.
 ///
 /// bit 0: the opener is the key's `hi` side; bits 1..2: opener's [`Side`]; bits 3..4: the answering side's [`Side`];
-/// bit 5: the flow was picked up in the middle; bits 16..31: ifindex of the opener's port, low 16 bits.
+/// bit 5: the flow was picked up in the middle; bit 6: one of its ends is a lifeline; bits 16..31: ifindex of the opener's port, low 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowFlags(pub u32);
 
@@ -127,6 +140,8 @@ impl FlowFlags {
     pub const OPENER_HI: u32 = 1;
     /// Set where the flow was adopted in the middle of its life.
     pub const PICKED_UP: u32 = 1 << 5;
+    /// Set where an end of the flow lies in a lifeline zone.
+    pub const LIFELINE: u32 = 1 << 6;
 
     /// Packs the facts of a new flow.
     #[inline(always)]
@@ -224,6 +239,20 @@ impl StateWord {
 }
 
 impl Flow {
+    /// Packets of a direction (0: original, 1: reply).
+    #[must_use]
+    pub fn packets(&self, direction: usize) -> u64 {
+        let carried = if direction == 1 { self.carried_packets } else { 0 };
+        self.half[direction & 1].packets + u64::from(carried)
+    }
+
+    /// Bytes of a direction (0: original, 1: reply).
+    #[must_use]
+    pub fn bytes(&self, direction: usize) -> u64 {
+        let carried = if direction == 1 { self.carried_bytes } else { 0 };
+        self.half[direction & 1].bytes + u64::from(carried)
+    }
+
     /// The later of both halves' last packets, ns.
     #[must_use]
     pub fn last_seen(&self) -> u64 {

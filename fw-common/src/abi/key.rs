@@ -71,7 +71,8 @@ impl Proto {
 /// Key of an IPv4 flow. `(lo, lo_port) <= (hi, hi_port)`, so both directions have the same key.
 ///
 /// For TCP and UDP the ports are the ports. An ICMP echo has its identifier as the asking side's port and 0 as the
-/// answering side's, so that two hosts that ping each other with one identifier have two flows. Other protocols have 0.
+/// answering side's, so that two hosts that ping each other with one identifier have two flows. ESP has the two halves of
+/// its SPI, GRE its folded key (RFC 2890); other protocols have 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key4 {
@@ -83,12 +84,13 @@ pub struct Key4 {
     pub lo_port: u16,
     /// The higher pair's port.
     pub hi_port: u16,
-    /// Realm: the port's realm << 12 | VLAN id (0: untagged). See design, "realm".
+    /// Realm, low 16 bits: the port's realm << 12 | VLAN id (0: untagged); two tags: see
+    /// [`crate::wire::stacked_realm`].
     pub realm: u16,
     /// IP protocol number.
     pub proto: u8,
-    /// Always 0: padding bytes are part of a hash key.
-    pub pad: u8,
+    /// Realm, bits 16..24: not 0 for two tags only.
+    pub realm_high: u8,
 }
 
 /// Key of an IPv6 flow; see [`Key4`].
@@ -103,12 +105,28 @@ pub struct Key6 {
     pub lo_port: u16,
     /// The higher pair's port.
     pub hi_port: u16,
-    /// Realm: the port's realm << 12 | VLAN id (0: untagged).
+    /// Realm, low 16 bits; see [`Key4`].
     pub realm: u16,
     /// IP protocol number (an extension header never stands here).
     pub proto: u8,
-    /// Always 0: padding bytes are part of a hash key.
-    pub pad: u8,
+    /// Realm, bits 16..24.
+    pub realm_high: u8,
+}
+
+impl Key4 {
+    /// All 24 bits of the realm.
+    #[must_use]
+    pub const fn full_realm(&self) -> u32 {
+        self.realm as u32 | ((self.realm_high as u32) << 16)
+    }
+}
+
+impl Key6 {
+    /// All 24 bits of the realm.
+    #[must_use]
+    pub const fn full_realm(&self) -> u32 {
+        self.realm as u32 | ((self.realm_high as u32) << 16)
+    }
 }
 
 const _: () = assert!(size_of::<Key4>() == 16 && align_of::<Key4>() == 4);

@@ -1,24 +1,125 @@
 //! The maps by name, kind and shape: what the loader compares a pinned map with.
 
-use super::{Event, Flow, Key4, Key6, Line, PortConfig};
+use super::{Event, Flow, Key4, Key6, Line, PortConfig, Shared};
 
-/// The word that all packets read first, and the clock of tests.
+/// What all packets read first: written by the agent, through a mapping of the map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
     /// Generation in force; its table set lies in slot `generation & 1`. 0: no policy yet, everything is dropped.
     pub generation: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// [`ControlFlags`].
+    pub flags: u32,
     /// Used instead of the kernel's clocks where the program was loaded with `CLOCK_OVERRIDE`; ns.
     pub clock: u64,
-    /// Coarse monotonic time until which TCP connections that were running before the data plane are adopted, ns; 0: never.
+    /// Coarse monotonic time until which TCP connections that were running before the data plane are adopted, ns; 0:
+    /// never; `u64::MAX`: always.
     pub pickup_until: u64,
     /// Denied packets that may be reported per CPU and coarse window of 2^26 ns (67 ms).
     pub events_per_window: u32,
+    /// Answers (resets, ICMP errors, demands for proof) that may be sent per CPU and coarse window of 2^26 ns.
+    pub replies_per_window: u32,
+    /// Coarse monotonic time when the agent was last seen at work, ns. While it is older than [`HEARTBEAT_NS`], nobody
+    /// ages the tables.
+    pub heartbeat: u64,
+    /// Random key of all hashes that a stranger must not predict; made once, when the maps are created.
+    pub secret: [u64; 2],
     /// Always 0.
-    pub pad2: u32,
+    pub reserved: u64,
 }
+
+/// An agent that was not seen for so long (ns) is dead.
+pub const HEARTBEAT_NS: u64 = 10_000_000_000;
+
+/// Bits of [`Control::flags`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlFlags;
+
+impl ControlFlags {
+    /// TCP windows are not judged (`tcp: { window: loose }`).
+    pub const WINDOW_LOOSE: u32 = 1;
+}
+
+/// How full the main tables are. The packet path adds, the agent subtracts what it has deleted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Entries of the IPv4 table.
+    pub used4: u64,
+    /// Entries of the IPv6 table.
+    pub used6: u64,
+    /// Entries up to which anyone's flow is inserted; above, lifelines only.
+    pub room4: u64,
+    /// The same for IPv6.
+    pub room6: u64,
+    /// Always 0.
+    pub reserved: [u64; 4],
+}
+
+/// Key of what is known of a source.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SourceKey {
+    /// IPv4: the address in word 0; IPv6: the first 64 bits in words 0 and 1 (one site has as many addresses as it likes).
+    pub addr: [u32; 4],
+    /// Realm.
+    pub realm: u32,
+    /// 4 or 6.
+    pub family: u32,
+}
+
+/// What is known of a source that has opened flows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SourceOf<A32, A64> {
+    /// Coarse window (time >> 35: 34 s) that `opened` belongs to.
+    pub window: A32,
+    /// Flows opened in this window and not confirmed.
+    pub opened: A32,
+    /// Confirmed flows: the packet path adds, the agent writes what it has counted.
+    pub flows: A32,
+    /// Always 0.
+    pub pad: A32,
+    /// Coarse time until which the source counts as proved by a SYN proof, ns.
+    pub proved_until: A64,
+    /// Coarse time of the last completed TCP handshake, ns; 0: none.
+    pub completed: A64,
+    /// Theoretical arrival time of the limiter of denied packets (2^-8 ns).
+    pub denied: A64,
+    /// Coarse time until which the source is banned, ns.
+    pub banned_until: A64,
+}
+
+/// A source that can be copied.
+pub type Source = SourceOf<u32, u64>;
+/// A source in the map.
+pub type LiveSource = SourceOf<Shared<u32>, Shared<u64>>;
+
+/// Key of a limit's bucket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LimitKey {
+    /// Stable id of the limit ([`crate::abi::LimitRecord::id`]).
+    pub limit: u32,
+    /// Realm | family << 24 where addresses are part of the key; else 0.
+    pub realm: u32,
+    /// The masked source, or destination; 0 if not part of the key.
+    pub a: [u32; 4],
+    /// The masked destination of a pair.
+    pub b: [u32; 4],
+}
+
+/// Buckets of [`map_names::PRESSURE`]: new flows to a destination, by keyed hash. The last one is for all destinations.
+pub const PRESSURE_SLOTS: u32 = 65_536;
+
+/// Bits of the map of sources that have completed a handshake, by keyed hash, so that a flood of denied packets from
+/// unknown sources costs no look-up. In words of 32 bits.
+pub const SOURCE_WORDS: u32 = 65_536;
+
+/// Slots of the counters: one by reason, and from [`NOTED`] on another by reason.
+pub const COUNTER_SLOTS: u32 = 512;
+/// First counter of packets that would have been dropped.
+pub const NOTED: u32 = 256;
 
 /// Packets and bytes of one reason, one CPU.
 #[repr(C)]
@@ -30,7 +131,10 @@ pub struct Count {
     pub bytes: u64,
 }
 
-const _: () = assert!(size_of::<Control>() == 32 && size_of::<Count>() == 16);
+const _: () = assert!(size_of::<Control>() == 64 && size_of::<Count>() == 16);
+const _: () = assert!(size_of::<Levels>() == 64 && size_of::<SourceKey>() == 24);
+const _: () =
+    assert!(size_of::<Source>() == 48 && size_of::<LiveSource>() == 48 && size_of::<LimitKey>() == 40);
 
 /// Names of the maps, as in the object and in the pin directory.
 pub mod map_names {
@@ -40,7 +144,8 @@ pub mod map_names {
     pub const SETS: &str = "SETS";
     /// [`super::PortConfig`] by slot.
     pub const PORTS: &str = "PORTS";
-    /// [`super::Count`] by reason, per CPU.
+    /// [`super::Count`] by reason, per CPU; from [`super::NOTED`] on: what a screen in mode `count` or a rule with
+    /// `audit: true` would have dropped.
     pub const COUNTERS: &str = "COUNTERS";
     /// [`super::Event`] ring buffer.
     pub const EVENTS: &str = "EVENTS";
@@ -52,6 +157,18 @@ pub mod map_names {
     pub const HALF4: &str = "HALF4";
     /// Half-open IPv6 flows.
     pub const HALF6: &str = "HALF6";
+    /// [`super::Levels`], one element.
+    pub const LEVELS: &str = "LEVELS";
+    /// [`super::Source`] by [`super::SourceKey`].
+    pub const SOURCES: &str = "SOURCES";
+    /// One word of 32 bits by hash: bits of sources that have completed a handshake.
+    pub const SOURCE_BITS: &str = "SOURCE_BITS";
+    /// Theoretical arrival times (2^-8 ns; of flow counts: the count) by [`super::LimitKey`].
+    pub const LIMITS: &str = "LIMITS";
+    /// Theoretical arrival times of new flows by destination.
+    pub const PRESSURE: &str = "PRESSURE";
+    /// [`crate::fragment::Datagram`] by [`crate::fragment::FragmentKey`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU scratch of one packet. Never pinned.
     pub const SCRATCH: &str = "SCRATCH";
     /// Conntrack statistics, per CPU: [`crate::pipeline::FlowStat`] by number.
@@ -129,6 +246,16 @@ pub const MAPS: &[MapDef] = &[
         size_of::<Key6>(),
         size_of::<Flow>(),
     ),
+    def(map_names::LEVELS, MapKind::Array, 4, size_of::<Levels>()),
+    def(
+        map_names::SOURCES,
+        MapKind::LruHash,
+        size_of::<SourceKey>(),
+        size_of::<Source>(),
+    ),
+    def(map_names::SOURCE_BITS, MapKind::Array, 4, 4),
+    def(map_names::LIMITS, MapKind::LruHash, size_of::<LimitKey>(), 8),
+    def(map_names::PRESSURE, MapKind::Array, 4, 8),
 ];
 
-const _: () = assert!(size_of::<Line>() == 64 && size_of::<Event>() == 80);
+const _: () = assert!(size_of::<Line>() == 64 && size_of::<Event>() == 88);

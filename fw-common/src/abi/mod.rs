@@ -16,14 +16,19 @@ mod set;
 pub use event::{Event, EventKind};
 pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, Shared, Side, StateWord};
 pub use key::{Ip4, Ip6, Key4, Key6, Proto};
-pub use maps::{Control, Count, MAPS, MapDef, MapKind, map_names};
+pub use maps::{
+    COUNTER_SLOTS, Control, ControlFlags, Count, HEARTBEAT_NS, Levels, LimitKey, LiveSource, MAPS, MapDef,
+    MapKind, NOTED, PRESSURE_SLOTS, SOURCE_WORDS, Source, SourceKey, SourceOf, map_names,
+};
 pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
 pub use reason::{Action, Reason, Verdict};
 pub use set::{
-    ClassFlags, ClassRecord, Decision, LINE_BYTES, LINE_WORDS, Line, LinkFlags, MAX_V6_LEVELS, PROTO_DIRECT,
-    REALM_NONE, RuleRecord, SET_MAGIC, SetHeader, V4_LEAF, V6_SUBTREE, V6Tree, checksum,
+    ClassFlags, ClassRecord, Decision, Features, LINE_BYTES, LINE_WORDS, LimitKind, LimitPer, LimitRecord,
+    Line, LinkFlags, MAX_LIMITS, MAX_V6_LEVELS, PROTO_DIRECT, PairEntry, ProtectMode, ProtectRecord,
+    REALM_NONE, RuleFlags, RuleRecord, SET_MAGIC, Screen, SetHeader, V4_LEAF, V6_SUBTREE, V6Tree, checksum,
+    threshold,
 };
 
 /// Version of every layout in this module. It is part of the pin path, so programs of one version never meet maps of
 /// another.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

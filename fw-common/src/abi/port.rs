@@ -60,8 +60,10 @@ pub struct PortConfig {
     pub realm: u8,
     /// Number of the port's role, 0..=31, in the agent's list of roles.
     pub role: u8,
+    /// Mode `inline`: the role of the pair's other port; else the port's own.
+    pub peer_role: u8,
     /// Always 0.
-    pub pad: u16,
+    pub pad: u8,
 }
 
 const _: () = assert!(size_of::<PortConfig>() == 16);

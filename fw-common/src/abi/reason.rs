@@ -10,6 +10,8 @@ pub enum Action {
     Deny = 0,
     /// Let it pass and follow the flow.
     Allow = 1,
+    /// Drop it and tell the sender: a TCP reset, or an ICMP error.
+    Reject = 2,
 }
 
 /// What happens to a packet.
@@ -23,6 +25,8 @@ pub enum Verdict {
     Pass = 1,
     /// Sent out of the pair's other port.
     Forward = 2,
+    /// Dropped here, and an answer goes back by the port that it came from.
+    Reply = 3,
 }
 
 macro_rules! reasons {
@@ -79,6 +83,7 @@ reasons! {
     6 PolicyRevoked "policy_revoked" drop "The flow was allowed once; the policy in force denies it, so it was ended.",
     7 NoPolicy "no_policy" drop "No policy has been applied yet; the data plane starts closed.",
     8 PickedUp "picked_up" pass "A connection that was running before the data plane started without state; the policy allows it.",
+    9 Untracked "untracked" pass "A rule with `track: false` allows this packet; no entry is made for it.",
     // Link protocols.
     10 LinkArp "link_arp" pass "ARP, which the policy's link section allows.",
     11 LinkNd "link_nd" pass "IPv6 neighbour discovery, which the policy's link section allows.",
@@ -106,7 +111,7 @@ reasons! {
     46 BadTcp "bad_tcp" drop "A TCP header whose data offset contradicts the packet, or flags that no stack sends together.",
     47 BadUdp "bad_udp" drop "A UDP header whose length contradicts the packet.",
     48 BadIcmp "bad_icmp" drop "An ICMP message that ends inside its header or in the packet it quotes.",
-    49 Fragment "fragment" drop "A fragment; this version does not follow fragments.",
+    49 Fragment "fragment" drop "A fragment that was not followed.",
     50 TooManyTags "too_many_tags" drop "More VLAN tags than are followed.",
     51 UnknownRealm "unknown_realm" drop "A VLAN tag that the policy names nowhere.",
     52 WrongFamily "wrong_family" drop "ICMP inside IPv6, or ICMPv6 inside IPv4.",
@@ -120,12 +125,60 @@ reasons! {
     65 IcmpType "icmp_type" drop "An ICMP message type that is neither echo nor an error.",
     66 WrongSide "wrong_side" drop "A packet of a known flow that came in by the wrong port.",
     67 RstInvalid "rst_invalid" drop "A TCP reset whose sequence number fits neither side of its flow.",
+    68 TcpOutOfWindow "tcp_out_of_window" drop "A TCP segment outside of the window that its receiver has offered, or one that acknowledges what was never sent.",
+    69 IcmpBadQuote "icmp_bad_quote" drop "An ICMP error that quotes a TCP segment which its flow has not sent.",
     // Tables.
     80 TableFull "table_full" drop "The flow table is full.",
     81 TableError "table_error" drop "The kernel refused to insert a flow although the table is not full.",
     82 TableCorrupt "table_corrupt" drop "A policy table pointed outside of itself; the packet is dropped and the agent should be asked for its status.",
     83 UnknownPort "unknown_port" drop "The packet came by an interface that the data plane has no entry for.",
     84 ForwardFailed "forward_failed" drop "The pair's other port refused the packet.",
+    85 TableBusy "table_busy" drop "The kernel refused to insert a flow three times because the table was locked (EBUSY).",
+    86 TableMemory "table_memory" drop "The kernel had no memory for a flow (ENOMEM).",
+    // More of what the policy says.
+    100 RejectRule "reject_rule" drop "A rule of the policy rejects this flow; the sender was told, within the limit of answers.",
+    101 RejectDefault "reject_default" drop "No rule of the policy allows this flow, and the default is to reject; the sender was told, within the limit of answers.",
+    102 Audit "audit" pass "A rule with `audit: true` would deny this flow; it is let through and reported.",
+    103 RuleExpired "rule_expired" drop "The rule that allowed this flow has passed its `until`.",
+    // Limits of rules.
+    110 LimitPackets "limit_packets" drop "Over a rule's limit of packets.",
+    111 LimitBytes "limit_bytes" drop "Over a rule's limit of bytes.",
+    112 LimitNewFlows "limit_new_flows" drop "Over a rule's limit of new flows.",
+    113 LimitFlows "limit_flows" drop "Over a rule's limit of flows at a time.",
+    // Caps of sources.
+    120 CapHalfOpen "cap_half_open" drop "The source has more unconfirmed flows than a source may have.",
+    121 CapFlows "cap_flows" drop "The source has more flows than a source may have.",
+    // Floods and scans.
+    130 SynProof "syn_proof" drop "A SYN during a flood, answered with a demand for proof that its source exists; a real client sends it again within a second.",
+    131 SynProved "syn_proved" drop "The reset that proves a source; it has done its work here.",
+    132 UdpFlood "udp_flood" drop "More new UDP flows to this destination than the policy's protect section allows.",
+    133 IcmpFlood "icmp_flood" drop "More new ICMP flows to this destination than the policy's protect section allows.",
+    134 Scan "scan" drop "The source was denied more often than the policy's protect section allows.",
+    135 Banned "banned" drop "The source is banned for a time because it scanned.",
+    136 SynProofOver "syn_proof_over" drop "A SYN during a flood for which no proof was demanded, because the limit of answers was reached.",
+    // Screens.
+    140 Land "land" drop "A packet from an address to itself (a land attack).",
+    141 TcpNull "tcp_null" drop "A TCP segment without any flag.",
+    142 TcpXmas "tcp_xmas" drop "A TCP segment with FIN, PSH and URG but without ACK.",
+    143 TcpSynFin "tcp_syn_fin" drop "A TCP segment with SYN and FIN.",
+    144 TcpSynRst "tcp_syn_rst" drop "A TCP segment with SYN and RST.",
+    145 TcpFinNoAck "tcp_fin_no_ack" drop "A TCP segment with FIN but without ACK.",
+    146 SourceRoute "source_route" drop "An IPv4 packet that carries a source route.",
+    147 ImpossibleSource "impossible_source" drop "A source address that no host can have.",
+    148 PlaneMismatch "plane_mismatch" drop "An address of a plane that is not bound to this port.",
+    149 TtlZero "ttl_zero" drop "A packet whose time to live, or hop limit, is 0.",
+    150 BadLength "bad_length" drop "A transport header whose length contradicts the packet.",
+    // Fragments.
+    160 FragmentTiny "fragment_tiny" drop "A first fragment that does not hold its transport header, or one that would write into it (RFC 1858).",
+    161 FragmentBad "fragment_bad" drop "A fragment without data, or one before the last whose length is no multiple of 8.",
+    162 FragmentOverrun "fragment_overrun" drop "A fragment that ends behind 65,535 bytes.",
+    163 FragmentOverlap "fragment_overlap" drop "A fragment that overlaps another one of its datagram; the rest of the datagram is dropped (RFC 5722).",
+    164 FragmentRanges "fragment_ranges" drop "A datagram whose fragments come in more than 8 separate ranges.",
+    165 FragmentEarly "fragment_early" drop "A fragment that came before the first one of its datagram.",
+    166 FragmentDenied "fragment_denied" drop "A fragment of a datagram whose first fragment was not allowed.",
+    167 FragmentDuplicate "fragment_duplicate" drop "A fragment whose bytes have passed already.",
+    168 FragmentEarlyPass "fragment_early_pass" pass "A fragment that came before its first one; the policy lets it pass early.",
+    169 FragmentPass "fragment_pass" pass "A later fragment of a datagram whose first fragment was allowed without a flow.",
 }
 
 #[cfg(test)]

@@ -9,12 +9,15 @@
 //! v6 tree       8-ary search over interval starts (u64 keys, 8 a line), level after level; then one u32 per interval:
 //!               a class, or V6_SUBTREE | line of a V6Tree over the address's low half
 //! classes       ClassRecord, 4 a line, by class
-//! pairs         u32 by src_row * columns + dst_col: pair class
+//! pairs         u32 by src_row * columns + dst_col: PairEntry: pair class, and which protocols it allows at all
 //! protos        u32 by IP protocol: PROTO_DIRECT | service class, or the line of a [u16; 65536] by selector
 //!               (destination port; ICMP: type << 8 | code): service class
 //! pages         u32 by pair class * pages of a pair + service class / 16: line of the page
 //! page          one line: Decision by service class % 16; equal pages are one
 //! rules         RuleRecord, 4 a line, by rule number; number 0 is the default
+//! limits        LimitRecord, 2 a line: the four thresholds of the protect section, then those of the rules
+//! protect       ProtectRecord, one line
+//! planes        u32 by plane number, two lines
 //! ```
 //!
 //! All line numbers are counted from the start of the set. Cost of a look-up: fixed by the address formats, not by the
@@ -90,8 +93,22 @@ pub struct SetHeader {
     pub pair_count: u32,
     /// Number of rules, the default not counted.
     pub rule_count: u32,
+    /// Line of limit record 0.
+    pub limits: u32,
+    /// Line of the [`ProtectRecord`].
+    pub protect: u32,
+    /// Line of the plane table: [u32; 32] (two lines) by plane number: bits of the port roles that the plane is bound to; 0:
+    /// bound to none, so any port will do.
+    pub planes: u32,
+    /// [`Features`].
+    pub features: u32,
+    /// Line of the table of stacked tags: [u16; 4096] by outer VLAN id: 0, or n: the line `stack_tables + (n - 1) * 128` is
+    /// a [u16; 4096] by inner VLAN id: number of a realm record, `REALM_NONE`: not named. 0: the policy names none.
+    pub stacks: u32,
+    /// Line of the first table by inner VLAN id.
+    pub stack_tables: u32,
     /// Always 0.
-    pub reserved: [u32; 12],
+    pub reserved: [u32; 6],
 }
 
 const _: () = assert!(size_of::<SetHeader>() == 2 * LINE_BYTES);
@@ -123,6 +140,12 @@ impl SetHeader {
         b[1] = self.class_count;
         b[2] = self.pair_count;
         b[3] = self.rule_count;
+        b[4] = self.limits;
+        b[5] = self.protect;
+        b[6] = self.planes;
+        b[7] = self.features;
+        b[8] = self.stacks;
+        b[9] = self.stack_tables;
         [Line { w: a }, Line { w: b }]
     }
 
@@ -150,7 +173,13 @@ impl SetHeader {
             class_count: b.w[1],
             pair_count: b.w[2],
             rule_count: b.w[3],
-            reserved: [0; 12],
+            limits: b.w[4],
+            protect: b.w[5],
+            planes: b.w[6],
+            features: b.w[7],
+            stacks: b.w[8],
+            stack_tables: b.w[9],
+            reserved: [0; 6],
         }
     }
 }
@@ -219,6 +248,19 @@ impl ClassFlags {
     pub const MULTICAST: u32 = 1 << 1;
     /// A link-local address.
     pub const LINK_LOCAL: u32 = 1 << 2;
+    /// An address of a lifeline zone.
+    pub const LIFELINE: u32 = 1 << 3;
+    /// An address of a zone that is exempt from SYN proofs, flood limits and caps.
+    pub const EXEMPT: u32 = 1 << 4;
+    /// Bits 8..=12: number of the address's plane; 0: none.
+    pub const PLANE_SHIFT: u32 = 8;
+
+    /// The number of the plane in these flags; 0: none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn plane(flags: u32) -> u32 {
+        (flags >> Self::PLANE_SHIFT) & 31
+    }
 }
 
 /// What to do with a packet that opens a flow: bits 0..=1: [`crate::abi::Action`]; bits 2..: rule number (0: default).
@@ -247,15 +289,248 @@ impl Decision {
     }
 }
 
-/// A rule as the packet path needs it.
+/// A rule as the packet path needs it. Record 0 is the default.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RuleRecord {
     /// Stable id, made from the rule's name; 0 is the default.
     pub id: u32,
-    /// Always 0.
-    pub reserved: [u32; 3],
+    /// [`RuleFlags`].
+    pub flags: u32,
+    /// Number of the first limit record << 8 | number of limits (at most [`MAX_LIMITS`]).
+    pub limits: u32,
+    /// Deadline in seconds of boot time (`CLOCK_BOOTTIME`); 0: none.
+    pub until: u32,
 }
+
+/// Limits that one rule can have.
+pub const MAX_LIMITS: u32 = 4;
+
+/// Bits of [`RuleRecord::flags`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleFlags;
+
+impl RuleFlags {
+    /// Matches are reported (`log: true`).
+    pub const LOG: u32 = 1;
+    /// A rule that denies or rejects lets through and reports instead (`audit: true`).
+    pub const AUDIT: u32 = 1 << 1;
+    /// Matches make no entry (`track: false`).
+    pub const UNTRACKED: u32 = 1 << 2;
+    /// Each packet of a flow is measured: a limit on packets or bytes, or a deadline.
+    pub const POLICED: u32 = 1 << 3;
+}
+
+/// Bits of [`SetHeader::features`]: what the packet path may skip because no rule uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features;
+
+impl Features {
+    /// A rule has `track: false`.
+    pub const UNTRACKED: u32 = 1;
+}
+
+/// An entry of the pair table: bits 0..=23 the pair class; bits 24..=27: some rule allows TCP, UDP, ICMP, another protocol
+/// between the two (asked for fragments that come before their first).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairEntry(pub u32);
+
+impl PairEntry {
+    /// Bits of the pair class.
+    pub const CLASS_MASK: u32 = (1 << 24) - 1;
+
+    /// The pair class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn class(self) -> u32 {
+        self.0 & Self::CLASS_MASK
+    }
+
+    /// The bit for a protocol.
+    #[inline(always)]
+    #[must_use]
+    pub const fn proto_bit(proto: u8) -> u32 {
+        match proto {
+            super::Proto::TCP => 1 << 24,
+            super::Proto::UDP => 1 << 25,
+            super::Proto::ICMP | super::Proto::ICMPV6 => 1 << 26,
+            _ => 1 << 27,
+        }
+    }
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LimitKind {
+    /// Packets (segments of a GSO super-packet).
+    Packets = 0,
+    /// Bytes as on the wire.
+    Bytes = 1,
+    /// New flows.
+    NewFlows = 2,
+    /// Flows at a time: `mantissa` is the number, the rest is 0.
+    Flows = 3,
+}
+
+/// What has a bucket of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LimitPer {
+    /// The rule as a whole.
+    Rule = 0,
+    /// Each source, masked.
+    Source = 1,
+    /// Each destination, masked.
+    Destination = 2,
+    /// Each pair of source and destination, both masked.
+    Pair = 3,
+}
+
+/// A rate limit: the words of a [`crate::limit::Rate`] and what it is applied to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitRecord {
+    /// Stable id, made from the rule's name and the limit's position.
+    pub id: u32,
+    /// [`LimitKind`] | [`LimitPer`] << 8 | IPv4 prefix length << 16 | IPv6 prefix length << 24.
+    pub what: u32,
+    /// `Rate::mantissa`.
+    pub mantissa: u32,
+    /// `Rate::shift`.
+    pub shift: u32,
+    /// `Rate::burst`, low word.
+    pub burst_lo: u32,
+    /// `Rate::burst`, high word.
+    pub burst_hi: u32,
+    /// Always 0.
+    pub reserved: [u32; 2],
+}
+
+/// Limit records 0 to 3 are thresholds of the protect section.
+pub mod threshold {
+    /// New TCP flows to a destination above which a SYN proof is demanded.
+    pub const SYN: u32 = 0;
+    /// New UDP flows to a destination.
+    pub const UDP: u32 = 1;
+    /// New ICMP flows to a destination.
+    pub const ICMP: u32 = 2;
+    /// Denied packets of a source.
+    pub const SCAN: u32 = 3;
+    /// Number of thresholds; the limits of rules follow.
+    pub const COUNT: u32 = 4;
+}
+
+/// What a protection does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ProtectMode {
+    /// Nothing.
+    Skip = 0,
+    /// Count, report, let pass.
+    #[default]
+    Count = 1,
+    /// Drop (SYN flood: demand a proof; scan: ban).
+    Drop = 2,
+}
+
+/// The protect section, one line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProtectRecord {
+    /// Bits of the screens ([`Screen`]) that drop.
+    pub screens_drop: u32,
+    /// Bits of the screens that count only.
+    pub screens_count: u32,
+    /// 0: a fragment that comes before its first is dropped (`strict`); 1: it passes (`pass_early`) where some rule allows its
+    /// protocol between the two addresses.
+    pub pass_early: u32,
+    /// Unconfirmed flows that a source may open in 34 s; 0: no cap.
+    pub half_open_cap: u32,
+    /// Confirmed flows that a source may have; 0: no cap.
+    pub flows_cap: u32,
+    /// [`ProtectMode`] by number of the [`threshold`].
+    pub modes: [u32; 4],
+    /// Seconds that a ban lasts.
+    pub ban_s: u32,
+    /// Always 0.
+    pub reserved: [u32; 6],
+}
+
+/// Screens by number of their bit. The first seven are found while parsing ([`crate::wire`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Screen {
+    /// TTL or hop limit 0.
+    TtlZero = 0,
+    /// IPv4 source route.
+    SourceRoute = 1,
+    /// No flag at all.
+    TcpNull = 2,
+    /// FIN, PSH and URG without ACK.
+    TcpXmas = 3,
+    /// SYN and FIN.
+    TcpSynFin = 4,
+    /// SYN and RST.
+    TcpSynRst = 5,
+    /// FIN without ACK.
+    TcpFinNoAck = 6,
+    /// A UDP length that contradicts the packet.
+    BadLength = 7,
+    /// Source and destination are one address.
+    Land = 8,
+    /// A source that no host can have.
+    ImpossibleSource = 9,
+    /// An address of a plane that is not bound to the port.
+    PlaneMismatch = 10,
+}
+
+impl Screen {
+    /// All screens.
+    pub const ALL: [Self; 11] = [
+        Self::TtlZero,
+        Self::SourceRoute,
+        Self::TcpNull,
+        Self::TcpXmas,
+        Self::TcpSynFin,
+        Self::TcpSynRst,
+        Self::TcpFinNoAck,
+        Self::BadLength,
+        Self::Land,
+        Self::ImpossibleSource,
+        Self::PlaneMismatch,
+    ];
+
+    /// The screen's bit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
+    /// The reason of a packet that the screen drops.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reason(self) -> super::Reason {
+        use super::Reason;
+        match self {
+            Self::TtlZero => Reason::TtlZero,
+            Self::SourceRoute => Reason::SourceRoute,
+            Self::TcpNull => Reason::TcpNull,
+            Self::TcpXmas => Reason::TcpXmas,
+            Self::TcpSynFin => Reason::TcpSynFin,
+            Self::TcpSynRst => Reason::TcpSynRst,
+            Self::TcpFinNoAck => Reason::TcpFinNoAck,
+            Self::BadLength => Reason::BadLength,
+            Self::Land => Reason::Land,
+            Self::ImpossibleSource => Reason::ImpossibleSource,
+            Self::PlaneMismatch => Reason::PlaneMismatch,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<LimitRecord>() == 32 && size_of::<ProtectRecord>() == LINE_BYTES);
+const _: () = assert!(size_of::<RuleRecord>() == 16 && size_of::<ClassRecord>() == 16);
 
 /// Bits of [`SetHeader::link`]: which link protocols pass under default deny.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

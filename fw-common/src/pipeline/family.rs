@@ -54,9 +54,9 @@ impl Family for V4 {
         s.key4.hi = Ip4((hi >> 16) as u32);
         s.key4.lo_port = lo as u16;
         s.key4.hi_port = hi as u16;
-        s.key4.realm = m.realm;
+        s.key4.realm = m.realm as u16;
         s.key4.proto = m.proto;
-        s.key4.pad = 0;
+        s.key4.realm_high = (u32::from(m.realm) >> 16) as u8;
     }
 
     #[inline(always)]
@@ -102,9 +102,9 @@ impl Family for V6 {
         s.key6.hi = hi.0;
         s.key6.lo_port = lo.1;
         s.key6.hi_port = hi.1;
-        s.key6.realm = m.realm;
+        s.key6.realm = m.realm as u16;
         s.key6.proto = m.proto;
-        s.key6.pad = 0;
+        s.key6.realm_high = (u32::from(m.realm) >> 16) as u8;
     }
 
     #[inline(always)]

@@ -140,7 +140,7 @@ fn fill(s: &mut Scratch, reason: u8, now: u64) {
         } else {
             m.dport
         },
-        realm: m.realm,
+        realm: u32::from(m.realm),
         ethertype: m.ethertype,
         kind: EventKind::Drop as u8,
         reason,
@@ -148,6 +148,8 @@ fn fill(s: &mut Scratch, reason: u8, now: u64) {
         proto: m.proto,
         tcp_flags: m.tcp_flags,
         egress: m.egress,
+        inner_vlan: 0,
+        errno: 0,
         pad: 0,
     };
 }

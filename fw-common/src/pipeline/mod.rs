@@ -68,6 +68,8 @@ impl Scratch {
             last_seen: 0,
             seq_end: 0,
             ack: 0,
+            edge: 0,
+            window: 0,
         };
         let record = crate::abi::ClassRecord {
             src_row: 0,
@@ -87,6 +89,7 @@ impl Scratch {
                 side: 0,
                 realm: 0,
                 role: 0,
+                peer_role: 0,
                 pad: 0,
             },
             key4: Key4 {
@@ -96,7 +99,7 @@ impl Scratch {
                 hi_port: 0,
                 realm: 0,
                 proto: 0,
-                pad: 0,
+                realm_high: 0,
             },
             key6: Key6 {
                 lo: key6,
@@ -105,7 +108,7 @@ impl Scratch {
                 hi_port: 0,
                 realm: 0,
                 proto: 0,
-                pad: 0,
+                realm_high: 0,
             },
             class: Classified {
                 src: record,
@@ -139,6 +142,10 @@ impl Scratch {
                 src_zone: 0,
                 dst_zone: 0,
                 flags: 0,
+                policed: 0,
+                answer: 0,
+                carried_packets: 0,
+                carried_bytes: 0,
             },
             event: Event {
                 time: 0,
@@ -160,6 +167,8 @@ impl Scratch {
                 proto: 0,
                 tcp_flags: 0,
                 egress: 0,
+                inner_vlan: 0,
+                errno: 0,
                 pad: 0,
             },
         }

@@ -207,6 +207,8 @@ fn fill_fresh(s: &mut Scratch, flags: FlowFlags, now: u64) {
         last_seen: 0,
         seq_end: 0,
         ack: 0,
+        edge: 0,
+        window: 0,
     };
     let tcp = s.meta.proto == Proto::TCP;
     s.fresh.half[1] = empty;
@@ -231,6 +233,10 @@ fn fill_fresh(s: &mut Scratch, flags: FlowFlags, now: u64) {
     s.fresh.src_zone = s.class.src.zone;
     s.fresh.dst_zone = s.class.dst.zone;
     s.fresh.flags = flags.0;
+    s.fresh.policed = 0;
+    s.fresh.answer = 0;
+    s.fresh.carried_packets = 0;
+    s.fresh.carried_bytes = 0;
 }
 
 /// Inserts the fresh flow. An entry that is there already is either over (then it is replaced: an expired entry is never
@@ -261,6 +267,10 @@ pub(super) fn fresh_copy(s: &mut Scratch, flow: &LiveFlow) {
     s.fresh.src_zone = flow.src_zone.load();
     s.fresh.dst_zone = flow.dst_zone.load();
     s.fresh.flags = flow.flags.load();
+    s.fresh.policed = flow.policed.load();
+    s.fresh.answer = flow.answer.load();
+    s.fresh.carried_packets = 0;
+    s.fresh.carried_bytes = 0;
 }
 
 #[inline(always)]
@@ -270,6 +280,8 @@ fn copy_half(into: &mut Half, from: &LiveHalf) {
     into.last_seen = from.last_seen.load();
     into.seq_end = from.seq_end.load();
     into.ack = from.ack.load();
+    into.edge = from.edge.load();
+    into.window = from.window.load();
 }
 
 /// Asks the policy in force about the flow of the key in `s`, in its opener's direction. Returns
