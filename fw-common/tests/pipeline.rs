@@ -162,7 +162,7 @@ fn running_connections_are_adopted_only_at_a_cold_start_and_only_if_allowed() {
         world.send(Frame::new(&data, 2)),
         (Verdict::Drop, Reason::TcpNoFlow)
     );
-    world.pickup_until.set(world.now.get() + SECOND);
+    world.control.pickup_until.store(world.now.get() + SECOND);
     assert_eq!(
         world.send(Frame::new(&data, 2)),
         (Verdict::Forward, Reason::PickedUp)
@@ -198,7 +198,7 @@ fn running_connections_are_adopted_only_at_a_cold_start_and_only_if_allowed() {
         world.send(Frame::new(&tcp(A, B, (4001, 80), RST, 1, 0), 2)),
         (Verdict::Drop, Reason::TcpNoFlow)
     );
-    world.now.set(world.pickup_until.get());
+    world.now.set(world.control.pickup_until.load());
     assert_eq!(
         world.send(Frame::new(&other, 2)),
         (Verdict::Drop, Reason::TcpNoFlow)

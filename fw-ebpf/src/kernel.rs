@@ -2,13 +2,19 @@
 
 use core::ffi::c_void;
 use core::hint::black_box;
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
+use core::ptr::NonNull;
 
 use aya_ebpf::helpers::{
-    bpf_ktime_get_coarse_ns, bpf_map_delete_elem, bpf_map_update_elem, bpf_redirect, bpf_ringbuf_output,
+    bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_delete_elem, bpf_map_update_elem,
+    bpf_redirect, bpf_ringbuf_output,
 };
-use fw_common::abi::{Count, Event, Flow, Key4, Key6, Line, LiveFlow, PortConfig, Shared, port_slot};
-use fw_common::classify::Lines;
+use fw_common::abi::{
+    Count, Event, Flow, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveLevels, LiveSource, PortConfig, Shared,
+    Source, SourceKey, port_slot,
+};
+use fw_common::classify::{Lines, Walk};
+use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
 use fw_common::pipeline::{FlowMaps, FlowStat, Insert, Scratch, Stage, Tables, run};
 
 use crate::maps::{self, lookup, pointer};
@@ -16,9 +22,15 @@ use crate::maps::{self, lookup, pointer};
 /// `BPF_ANY` and `BPF_NOEXIST` of `include/uapi/linux/bpf.h`.
 const ANY: u64 = 0;
 const NOEXIST: u64 = 1;
-/// Errors of `include/uapi/asm-generic/errno-base.h`: E2BIG says that a hash map is full, EEXIST that the key is there.
+/// Errors of `include/uapi/asm-generic/errno-base.h`: E2BIG says that a hash map is full,
+/// EEXIST that the key is there, EBUSY that its bucket is locked.
 const E2BIG: i32 = -7;
+const ENOMEM: i32 = -12;
+const EBUSY: i32 = -16;
 const EEXIST: i32 = -17;
+/// Tries of an insertion into a locked map: on kernels before 6.15 an update returns EBUSY while another CPU, or ageing, holds
+/// the bucket.
+const INSERT_TRIES: u32 = 3;
 
 /// The kernel around a program. It has no state of its own.
 #[derive(Clone, Copy)]
@@ -34,6 +46,14 @@ impl<'a> Lines<'a> for Set {
         // SAFETY: a set is immutable while any packet can see it, and the map outlives the packet (RCU), so a shared
         // reference is sound; the verifier checks that the value has 64 bytes.
         lookup::<u32, Line>(self.0, &number).map(|line| unsafe { &*line.as_ptr() })
+    }
+
+    #[inline(always)]
+    fn class6(self, walk: &mut Walk) {
+        // The walk lies in the scratch memory, which the stage finds by itself, as it does the set: see `stage`.
+        let walk = black_box(walk);
+        dpufw_class6();
+        black_box(walk);
     }
 }
 
@@ -59,25 +79,37 @@ fn copy_port(from: &PortConfig, into: &mut PortConfig) {
     }
 }
 
+/// `bpf_map_update_elem` with the error as an int: before kernel 6.4 the verifier replaces this helper by a map operation
+/// that returns one, so the upper half of the register is not the sign.
 #[inline(always)]
-fn insert<K>(map: *mut c_void, key: &K, flow: &Flow, flags: u64) -> Insert {
+fn update<K, V>(map: *mut c_void, key: &K, value: &V, flags: u64) -> i32 {
     // SAFETY: key and value have the sizes of the map's definition; the verifier checks both.
     let code = unsafe {
         bpf_map_update_elem(
             map,
             core::ptr::from_ref(key).cast(),
-            core::ptr::from_ref(flow).cast(),
+            core::ptr::from_ref(value).cast(),
             flags,
         )
     };
-    // Before kernel 6.4 the verifier replaces this helper by a map operation that returns an int: the upper half of the
-    // register is not the sign then.
-    match code as i32 {
-        0 => Insert::Done,
-        EEXIST => Insert::Exists,
-        E2BIG => Insert::Full,
-        _ => Insert::Failed,
+    code as i32
+}
+
+#[inline(always)]
+fn insert<K>(map: *mut c_void, key: &K, flow: &Flow, flags: u64) -> Insert {
+    let mut tries = 0;
+    while tries < INSERT_TRIES {
+        match update(map, key, flow, flags) {
+            0 => return Insert::Done,
+            EEXIST => return Insert::Exists,
+            E2BIG => return Insert::Full,
+            ENOMEM => return Insert::Memory,
+            EBUSY => Kernel.stat(FlowStat::InsertRetries),
+            _ => return Insert::Failed,
+        }
+        tries += 1;
     }
+    Insert::Busy
 }
 
 #[inline(always)]
@@ -88,9 +120,26 @@ fn flow<'a, K>(map: *mut c_void, key: &K) -> Option<&'a LiveFlow> {
     lookup::<K, LiveFlow>(map, key).map(|flow| unsafe { &*flow.as_ptr() })
 }
 
+/// An element whose words other CPUs write too.
+#[inline(always)]
+fn shared<'a, K, V>(map: *mut c_void, key: &K) -> Option<&'a V> {
+    // SAFETY: V is made of `Shared` words and has the size of the map's value, which the verifier checks; an element lives
+    // as long as the map, or (hash maps) until the program ends (RCU).
+    lookup::<K, V>(map, key).map(|value| unsafe { &*value.as_ptr() })
+}
+
+/// The control words.
+#[inline(always)]
+fn live<'a>(control: NonNull<LiveControl>) -> &'a LiveControl {
+    // SAFETY: the element of an array map lives as long as the map, and has the size of LiveControl.
+    unsafe { &*control.as_ptr() }
+}
+
 macro_rules! flow_maps {
     ($key:ty, $main:ident, $half:ident) => {
         impl<'a> FlowMaps<'a, $key> for Kernel {
+            const V6: bool = size_of::<$key>() == size_of::<Key6>();
+
             #[inline(always)]
             fn main(self, key: &$key) -> Option<&'a LiveFlow> {
                 flow(pointer(&maps::$main), key)
@@ -128,14 +177,14 @@ macro_rules! flow_maps {
 flow_maps!(Key4, FLOWS4, HALF4);
 flow_maps!(Key6, FLOWS6, HALF6);
 
-impl Tables<'_> for Kernel {
+impl<'a> Tables<'a> for Kernel {
     type Lines = Set;
 
     #[inline(always)]
     fn generation(self) -> u32 {
-        // SAFETY: the element has the size of Control; a volatile read, so that it happens once.
+        // SAFETY: the element is a LiveControl; a volatile read, so that it happens once.
         maps::control().map_or(0, |control| unsafe {
-            (&raw const (*control.as_ptr()).generation).read_volatile()
+            live(control).generation.as_ptr().read_volatile()
         })
     }
 
@@ -166,17 +215,41 @@ impl Tables<'_> for Kernel {
     #[inline(always)]
     fn now(self) -> u64 {
         if maps::clock_override() {
-            // SAFETY: the element has the size of Control.
-            return maps::control().map_or(0, |control| unsafe { (*control.as_ptr()).clock });
+            return maps::control().map_or(0, |control| live(control).clock.load());
         }
         // SAFETY: the helper takes nothing.
         unsafe { bpf_ktime_get_coarse_ns() }
     }
 
     #[inline(always)]
-    fn pickup_until(self) -> u64 {
-        // SAFETY: the element has the size of Control.
-        maps::control().map_or(0, |control| unsafe { (*control.as_ptr()).pickup_until })
+    fn precise(self) -> u64 {
+        if maps::clock_override() {
+            return maps::control().map_or(0, |control| live(control).clock.load());
+        }
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn boot_seconds(self) -> u32 {
+        let now = if maps::clock_override() {
+            maps::control().map_or(0, |control| live(control).clock.load())
+        } else {
+            // SAFETY: the helper takes nothing.
+            unsafe { bpf_ktime_get_boot_ns() }
+        };
+        (now / 1_000_000_000) as u32
+    }
+
+    #[inline(always)]
+    fn control(self) -> Option<&'a LiveControl> {
+        maps::control().map(live)
+    }
+
+    #[inline(always)]
+    fn levels(self) -> Option<&'a LiveLevels> {
+        let key = 0_u32;
+        shared(pointer(&maps::LEVELS), &key)
     }
 
     #[inline(always)]
@@ -199,8 +272,79 @@ impl Tables<'_> for Kernel {
     }
 
     #[inline(always)]
-    fn count_number(self, reason: u8, packets: u32, bytes: u32) {
-        if let Some(count) = lookup::<u32, Count>(pointer(&maps::COUNTERS), &u32::from(reason)) {
+    fn swap64(self, cell: &Shared<u64>, old: u64, new: u64) -> bool {
+        // SAFETY: as in `swap`.
+        let (_, done) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                cell.as_ptr(),
+                old,
+                new,
+            )
+        };
+        done
+    }
+
+    #[inline(always)]
+    fn add(self, cell: &Shared<u32>, n: u32) {
+        // SAFETY: as in `swap`.
+        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(cell.as_ptr(), n) };
+    }
+
+    #[inline(always)]
+    fn add64(self, cell: &Shared<u64>, n: u64) -> u64 {
+        // SAFETY: as in `swap`.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), n) }
+    }
+
+    #[inline(always)]
+    fn exchange64(self, cell: &Shared<u64>, new: u64) -> u64 {
+        // SAFETY: as in `swap`.
+        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), new) }
+    }
+
+    #[inline(always)]
+    fn source(self, key: &SourceKey) -> Option<&'a LiveSource> {
+        shared(pointer(&maps::SOURCES), key)
+    }
+
+    #[inline(always)]
+    fn insert_source(self, key: &SourceKey, source: &Source) -> bool {
+        update(pointer(&maps::SOURCES), key, source, NOEXIST) == 0
+    }
+
+    #[inline(always)]
+    fn source_bits(self, word: u32) -> Option<&'a Shared<u32>> {
+        shared(pointer(&maps::SOURCE_BITS), &word)
+    }
+
+    #[inline(always)]
+    fn bucket(self, key: &LimitKey) -> Option<&'a Shared<u64>> {
+        shared(pointer(&maps::LIMITS), key)
+    }
+
+    #[inline(always)]
+    fn insert_bucket(self, key: &LimitKey, value: u64) -> bool {
+        update(pointer(&maps::LIMITS), key, &value, NOEXIST) == 0
+    }
+
+    #[inline(always)]
+    fn pressure(self, slot: u32) -> Option<&'a Shared<u64>> {
+        shared(pointer(&maps::PRESSURE), &slot)
+    }
+
+    #[inline(always)]
+    fn datagram(self, key: &FragmentKey) -> Option<&'a LiveDatagram> {
+        shared(pointer(&maps::FRAGMENTS), key)
+    }
+
+    #[inline(always)]
+    fn insert_datagram(self, key: &FragmentKey, empty: &Datagram) -> bool {
+        update(pointer(&maps::FRAGMENTS), key, empty, NOEXIST) == 0
+    }
+
+    #[inline(always)]
+    fn count_number(self, slot: u32, packets: u32, bytes: u32) {
+        if let Some(count) = lookup::<u32, Count>(pointer(&maps::COUNTERS), &slot) {
             // SAFETY: a per-CPU element of the size of Count; only this CPU writes it (see `maps::scratch`).
             let count = unsafe { &mut *count.as_ptr() };
             count.packets += u64::from(packets);
@@ -214,12 +358,6 @@ impl Tables<'_> for Kernel {
             // SAFETY: a per-CPU element of eight bytes; only this CPU writes it.
             unsafe { *count.as_ptr() += 1 };
         }
-    }
-
-    #[inline(always)]
-    fn events_per_window(self) -> u32 {
-        // SAFETY: the element has the size of Control.
-        maps::control().map_or(0, |control| unsafe { (*control.as_ptr()).events_per_window })
     }
 
     #[inline(always)]
@@ -244,9 +382,22 @@ impl Tables<'_> for Kernel {
         let word = match stage {
             Stage::Open4 => dpufw_open4(),
             Stage::Open6 => dpufw_open6(),
+            Stage::Create4 => dpufw_create4(),
+            Stage::Create6 => dpufw_create6(),
             Stage::Again4 => dpufw_again4(),
             Stage::Again6 => dpufw_again6(),
             Stage::Link => dpufw_link(),
+            Stage::Screens => dpufw_screens(),
+            Stage::Fragment => dpufw_fragment(),
+            Stage::FragmentDone => dpufw_fragdone(),
+            Stage::Admit => dpufw_admit(),
+            Stage::Police => dpufw_police(),
+            Stage::Denied => dpufw_denied(),
+            Stage::Proof => dpufw_proof(),
+            Stage::Reply => dpufw_reply(),
+            Stage::Class6 => dpufw_class6(),
+            Stage::Options => dpufw_options(),
+            Stage::Segment => dpufw_segment(),
         };
         black_box(s);
         word
@@ -269,7 +420,20 @@ macro_rules! stages {
 stages! {
     dpufw_open4 = Open4,
     dpufw_open6 = Open6,
+    dpufw_create4 = Create4,
+    dpufw_create6 = Create6,
     dpufw_again4 = Again4,
     dpufw_again6 = Again6,
     dpufw_link = Link,
+    dpufw_screens = Screens,
+    dpufw_fragment = Fragment,
+    dpufw_fragdone = FragmentDone,
+    dpufw_admit = Admit,
+    dpufw_police = Police,
+    dpufw_denied = Denied,
+    dpufw_proof = Proof,
+    dpufw_reply = Reply,
+    dpufw_class6 = Class6,
+    dpufw_options = Options,
+    dpufw_segment = Segment,
 }

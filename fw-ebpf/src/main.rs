@@ -14,6 +14,7 @@
 mod kernel;
 mod maps;
 mod packet;
+mod respond;
 
 use aya_ebpf::{
     macros::{classifier, xdp},
@@ -51,6 +52,7 @@ pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
         Verdict::Drop => xdp_code::DROP,
         Verdict::Pass => xdp_code::PASS,
         Verdict::Forward => kernel::redirect(s.port.peer_ifindex) as u32,
+        Verdict::Reply => respond::xdp(ctx.ctx, s),
     }
 }
 
@@ -58,6 +60,9 @@ pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
+    if respond::take_replied(skb) {
+        return tc_code::NEXT;
+    }
     let Some(s) = maps::scratch() else {
         return tc_code::SHOT;
     };
@@ -75,6 +80,7 @@ pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
             packet::mark_judged(skb);
             kernel::redirect(s.port.peer_ifindex) as i32
         }
+        Verdict::Reply => respond::tc_in(skb, s),
     }
 }
 
@@ -85,7 +91,7 @@ pub fn dpufw_tc_out(ctx: TcContext) -> i32 {
     let Some(s) = maps::scratch() else {
         return tc_code::SHOT;
     };
-    if packet::take_judged(skb, s) {
+    if respond::take_replied(skb) || packet::take_judged(skb, s) {
         return tc_code::NEXT;
     }
     let outcome = judge(TcOut(skb), Kernel, s);
@@ -95,6 +101,7 @@ pub fn dpufw_tc_out(ctx: TcContext) -> i32 {
     match outcome.verdict() {
         Verdict::Drop => tc_code::SHOT,
         Verdict::Pass | Verdict::Forward => tc_code::NEXT,
+        Verdict::Reply => respond::tc_out(skb, s),
     }
 }
 

@@ -8,7 +8,11 @@ use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_map_lookup_elem;
 use aya_ebpf::macros::btf_map;
-use fw_common::abi::{Control, Count, Event, Flow, Key4, Key6, Line, PORT_SLOTS, PortConfig};
+use fw_common::abi::{
+    COUNTER_SLOTS, Control, Count, Event, Flow, Key4, Key6, Levels, LimitKey, Line, LiveControl, PORT_SLOTS,
+    PRESSURE_SLOTS, PortConfig, SOURCE_WORDS, Source, SourceKey,
+};
+use fw_common::fragment::{Datagram, FragmentKey};
 use fw_common::pipeline::Scratch;
 
 const SET_FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
@@ -24,7 +28,7 @@ pub static SETS: ArrayOfMaps<Array<Line, 1, SET_FLAGS>, 2> = ArrayOfMaps::new();
 pub static PORTS: Array<PortConfig, { PORT_SLOTS as usize }> = Array::new();
 /// Packets and bytes by reason.
 #[btf_map]
-pub static COUNTERS: PerCpuArray<Count, 256> = PerCpuArray::new();
+pub static COUNTERS: PerCpuArray<Count, { COUNTER_SLOTS as usize }> = PerCpuArray::new();
 /// Conntrack statistics.
 #[btf_map]
 pub static FLOW_STATS: PerCpuArray<u64, 16> = PerCpuArray::new();
@@ -43,6 +47,24 @@ pub static HALF4: LruHashMap<Key4, Flow, 65_536> = LruHashMap::new();
 /// Half-open flows, IPv6.
 #[btf_map]
 pub static HALF6: LruHashMap<Key6, Flow, 65_536> = LruHashMap::new();
+/// How full the main maps are. Mapped by the agent, which subtracts what it deletes.
+#[btf_map]
+pub static LEVELS: Array<Levels, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// What is known of sources.
+#[btf_map]
+pub static SOURCES: LruHashMap<SourceKey, Source, 65_536> = LruHashMap::new();
+/// Bits of sources that have completed a handshake.
+#[btf_map]
+pub static SOURCE_BITS: Array<u32, { SOURCE_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Buckets of limits.
+#[btf_map]
+pub static LIMITS: LruHashMap<LimitKey, u64, 65_536> = LruHashMap::new();
+/// Buckets of new flows by destination.
+#[btf_map]
+pub static PRESSURE: Array<u64, { PRESSURE_SLOTS as usize }> = Array::new();
+/// Datagrams whose fragments are passing.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Datagram, 8_192> = LruHashMap::new();
 /// Scratch memory of one packet.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
@@ -103,7 +125,7 @@ pub fn scratch() -> Option<&'static mut Scratch> {
 
 /// The control word.
 #[inline(always)]
-pub fn control() -> Option<NonNull<Control>> {
+pub fn control() -> Option<NonNull<LiveControl>> {
     // On the stack, as in `scratch`.
     let key = 0_u32;
     lookup(pointer(&CONTROL), &key)

@@ -115,12 +115,13 @@ fn compile(policy: &Policy, own: &[IpAddr], plane: &DataPlane) -> Result<Vec<Lin
         own_addresses: own.to_vec(),
         roles: Vec::new(),
         generation: plane.tables().next_generation(),
+        ..Environment::sample()
     };
     Ok(fw_policy::compile(policy, &environment)?.lines)
 }
 
 fn by_tables(lines: &[Line], question: &Question) -> Result<Answer> {
-    let realm = match classify::realm_record(lines, question.vlan) {
+    let realm = match classify::realm_record(lines, (question.vlan, 0)) {
         Ok(realm) => realm,
         Err(Reason::UnknownRealm) => return Ok(Answer::UnknownRealm),
         Err(reason) => anyhow::bail!("the tables are damaged: {}", reason.sentence()),

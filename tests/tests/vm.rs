@@ -57,6 +57,22 @@ fn packets_are_judged_alike_on_the_oldest_kernel() -> Result<()> {
     Ok(())
 }
 
+/// Real traffic through a real agent over a line that loses, doubles and reorders, which this machine's kernel may not have.
+/// All scenarios (`cargo xtask vm --scenario all`) take some minutes.
+#[test]
+fn streams_over_a_bad_line_lose_nothing_to_the_firewall() -> Result<()> {
+    let report = boot(&["--scenario", "smoke"])?;
+    let guest: Vec<&str> = report.lines().filter_map(|line| line.strip_prefix(GUEST)).collect();
+    for line in guest.iter().filter(|line| line.contains("streams of")) {
+        println!("{line}");
+    }
+    let passed = guest
+        .iter()
+        .any(|line| line.starts_with("test result: ok. 1 passed;"));
+    ensure!(passed, "the guest did not pass the scenario:\n{report}");
+    Ok(())
+}
+
 /// Runs `cargo xtask vm` and returns what the guest printed.
 fn boot(args: &[&str]) -> Result<String> {
     // The other test's failure is its own.

@@ -243,14 +243,18 @@ impl Flow {
     #[must_use]
     pub fn packets(&self, direction: usize) -> u64 {
         let carried = if direction == 1 { self.carried_packets } else { 0 };
-        self.half[direction & 1].packets + u64::from(carried)
+        (self.half[direction & 1].packets & !Self::TAKEN).wrapping_add(u64::from(carried))
     }
+
+    /// Set in the counts of a half-open entry's answering half once its flow has moved to the main map: what a packet of the
+    /// other CPU adds afterwards belongs to the new entry.
+    pub const TAKEN: u64 = 1 << 63;
 
     /// Bytes of a direction (0: original, 1: reply).
     #[must_use]
     pub fn bytes(&self, direction: usize) -> u64 {
         let carried = if direction == 1 { self.carried_bytes } else { 0 };
-        self.half[direction & 1].bytes + u64::from(carried)
+        (self.half[direction & 1].bytes & !Self::TAKEN).wrapping_add(u64::from(carried))
     }
 
     /// The later of both halves' last packets, ns.

@@ -1,32 +1,39 @@
 //! The maps by name, kind and shape: what the loader compares a pinned map with.
 
+use crate::fragment::{Datagram, FragmentKey};
+
 use super::{Event, Flow, Key4, Key6, Line, PortConfig, Shared};
 
 /// What all packets read first: written by the agent, through a mapping of the map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Control {
+pub struct ControlOf<A32, A64> {
     /// Generation in force; its table set lies in slot `generation & 1`. 0: no policy yet, everything is dropped.
-    pub generation: u32,
+    pub generation: A32,
     /// [`ControlFlags`].
-    pub flags: u32,
+    pub flags: A32,
     /// Used instead of the kernel's clocks where the program was loaded with `CLOCK_OVERRIDE`; ns.
-    pub clock: u64,
+    pub clock: A64,
     /// Coarse monotonic time until which TCP connections that were running before the data plane are adopted, ns; 0:
     /// never; `u64::MAX`: always.
-    pub pickup_until: u64,
+    pub pickup_until: A64,
     /// Denied packets that may be reported per CPU and coarse window of 2^26 ns (67 ms).
-    pub events_per_window: u32,
+    pub events_per_window: A32,
     /// Answers (resets, ICMP errors, demands for proof) that may be sent per CPU and coarse window of 2^26 ns.
-    pub replies_per_window: u32,
+    pub replies_per_window: A32,
     /// Coarse monotonic time when the agent was last seen at work, ns. While it is older than [`HEARTBEAT_NS`], nobody
     /// ages the tables.
-    pub heartbeat: u64,
+    pub heartbeat: A64,
     /// Random key of all hashes that a stranger must not predict; made once, when the maps are created.
-    pub secret: [u64; 2],
+    pub secret: [A64; 2],
     /// Always 0.
-    pub reserved: u64,
+    pub reserved: A64,
 }
+
+/// The control words as a copy.
+pub type Control = ControlOf<u32, u64>;
+/// The control words in the map.
+pub type LiveControl = ControlOf<Shared<u32>, Shared<u64>>;
 
 /// An agent that was not seen for so long (ns) is dead.
 pub const HEARTBEAT_NS: u64 = 10_000_000_000;
@@ -42,19 +49,20 @@ impl ControlFlags {
 
 /// How full the main tables are. The packet path adds, the agent subtracts what it has deleted.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Levels {
-    /// Entries of the IPv4 table.
-    pub used4: u64,
-    /// Entries of the IPv6 table.
-    pub used6: u64,
-    /// Entries up to which anyone's flow is inserted; above, lifelines only.
-    pub room4: u64,
-    /// The same for IPv6.
-    pub room6: u64,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LevelsOf<A64> {
+    /// Entries of the IPv4 and of the IPv6 table.
+    pub used: [A64; 2],
+    /// Entries up to which anyone's flow is inserted, likewise; above, lifelines only.
+    pub room: [A64; 2],
     /// Always 0.
-    pub reserved: [u64; 4],
+    pub reserved: [A64; 4],
 }
+
+/// Levels that can be copied.
+pub type Levels = LevelsOf<u64>;
+/// Levels in the map.
+pub type LiveLevels = LevelsOf<Shared<u64>>;
 
 /// Key of what is known of a source.
 #[repr(C)]
@@ -131,7 +139,8 @@ pub struct Count {
     pub bytes: u64,
 }
 
-const _: () = assert!(size_of::<Control>() == 64 && size_of::<Count>() == 16);
+const _: () =
+    assert!(size_of::<Control>() == 64 && size_of::<LiveControl>() == 64 && size_of::<Count>() == 16);
 const _: () = assert!(size_of::<Levels>() == 64 && size_of::<SourceKey>() == 24);
 const _: () =
     assert!(size_of::<Source>() == 48 && size_of::<LiveSource>() == 48 && size_of::<LimitKey>() == 40);
@@ -256,6 +265,12 @@ pub const MAPS: &[MapDef] = &[
     def(map_names::SOURCE_BITS, MapKind::Array, 4, 4),
     def(map_names::LIMITS, MapKind::LruHash, size_of::<LimitKey>(), 8),
     def(map_names::PRESSURE, MapKind::Array, 4, 8),
+    def(
+        map_names::FRAGMENTS,
+        MapKind::LruHash,
+        size_of::<FragmentKey>(),
+        size_of::<Datagram>(),
+    ),
 ];
 
 const _: () = assert!(size_of::<Line>() == 64 && size_of::<Event>() == 88);

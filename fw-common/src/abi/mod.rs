@@ -17,8 +17,9 @@ pub use event::{Event, EventKind};
 pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, Shared, Side, StateWord};
 pub use key::{Ip4, Ip6, Key4, Key6, Proto};
 pub use maps::{
-    COUNTER_SLOTS, Control, ControlFlags, Count, HEARTBEAT_NS, Levels, LimitKey, LiveSource, MAPS, MapDef,
-    MapKind, NOTED, PRESSURE_SLOTS, SOURCE_WORDS, Source, SourceKey, SourceOf, map_names,
+    COUNTER_SLOTS, Control, ControlFlags, ControlOf, Count, HEARTBEAT_NS, Levels, LevelsOf, LimitKey,
+    LiveControl, LiveLevels, LiveSource, MAPS, MapDef, MapKind, NOTED, PRESSURE_SLOTS, SOURCE_WORDS, Source,
+    SourceKey, SourceOf, map_names,
 };
 pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
 pub use reason::{Action, Reason, Verdict};

@@ -252,6 +252,8 @@ impl ClassFlags {
     pub const LIFELINE: u32 = 1 << 3;
     /// An address of a zone that is exempt from SYN proofs, flood limits and caps.
     pub const EXEMPT: u32 = 1 << 4;
+    /// An address that no zone holds but `outside` and `any`.
+    pub const OUTSIDE: u32 = 1 << 5;
     /// Bits 8..=12: number of the address's plane; 0: none.
     pub const PLANE_SHIFT: u32 = 8;
 
@@ -279,6 +281,13 @@ impl Decision {
     #[must_use]
     pub const fn allows(self) -> bool {
         self.0 & 3 == crate::abi::Action::Allow as u32
+    }
+
+    /// True if the sender of a denied packet is told.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rejects(self) -> bool {
+        self.0 & 3 == crate::abi::Action::Reject as u32
     }
 
     /// Rule number: 1 for the policy's first rule, 0 for the default.
@@ -338,6 +347,8 @@ pub struct PairEntry(pub u32);
 impl PairEntry {
     /// Bits of the pair class.
     pub const CLASS_MASK: u32 = (1 << 24) - 1;
+    /// All four bits of protocols.
+    pub const ANY: u32 = 0xf << 24;
 
     /// The pair class.
     #[inline(always)]
@@ -508,27 +519,16 @@ impl Screen {
         1 << self as u32
     }
 
-    /// The reason of a packet that the screen drops.
+    /// Number of the [`super::Reason`] of a packet that the screen drops.
     #[inline(always)]
     #[must_use]
-    pub const fn reason(self) -> super::Reason {
-        use super::Reason;
-        match self {
-            Self::TtlZero => Reason::TtlZero,
-            Self::SourceRoute => Reason::SourceRoute,
-            Self::TcpNull => Reason::TcpNull,
-            Self::TcpXmas => Reason::TcpXmas,
-            Self::TcpSynFin => Reason::TcpSynFin,
-            Self::TcpSynRst => Reason::TcpSynRst,
-            Self::TcpFinNoAck => Reason::TcpFinNoAck,
-            Self::BadLength => Reason::BadLength,
-            Self::Land => Reason::Land,
-            Self::ImpossibleSource => Reason::ImpossibleSource,
-            Self::PlaneMismatch => Reason::PlaneMismatch,
-        }
+    pub const fn reason(self) -> u32 {
+        super::Reason::TtlZero as u32 + self as u32
     }
 }
 
+const _: () = assert!(Screen::Land.reason() == super::Reason::Land as u32);
+const _: () = assert!(Screen::PlaneMismatch.reason() == super::Reason::PlaneMismatch as u32);
 const _: () = assert!(size_of::<LimitRecord>() == 32 && size_of::<ProtectRecord>() == LINE_BYTES);
 const _: () = assert!(size_of::<RuleRecord>() == 16 && size_of::<ClassRecord>() == 16);
 

@@ -5,16 +5,24 @@
 
 mod v6;
 
-pub use v6::Walk;
+pub use v6::{Walk, walk6};
 
 use crate::abi::{
-    ClassRecord, Decision, Ip4, Ip6, LINE_WORDS, Line, PROTO_DIRECT, REALM_NONE, Reason, SET_MAGIC, V4_LEAF,
+    ClassRecord, Decision, Ip4, Ip6, LINE_WORDS, Line, PROTO_DIRECT, PairEntry, REALM_NONE, Reason,
+    SET_MAGIC, V4_LEAF,
 };
 
 /// Read access to one table set, for the time of one packet.
 pub trait Lines<'a>: Copy {
     /// The line with this number, or `None` if it lies outside of the set.
     fn line(self, number: u32) -> Option<&'a Line>;
+
+    /// Class of the IPv6 address in `walk.x` and `walk.low`, in the realm record `walk.realm`, into `walk.index`: [`walk6`],
+    /// or a call of a function that does it.
+    #[inline(always)]
+    fn class6(self, walk: &mut Walk) {
+        walk6(self, walk);
+    }
 }
 
 impl<'a> Lines<'a> for &'a [Line] {
@@ -60,6 +68,14 @@ pub struct Classified {
     pub decision: u32,
     /// Stable id of the rule; 0 for the default.
     pub rule_id: u32,
+    /// [`crate::abi::RuleFlags`] of the rule.
+    pub rule_flags: u32,
+    /// [`crate::abi::RuleRecord::limits`] of the rule.
+    pub rule_limits: u32,
+    /// [`crate::abi::RuleRecord::until`] of the rule.
+    pub rule_until: u32,
+    /// [`PairEntry`] of the two addresses.
+    pub pair: u32,
     /// 1 if the look-up found a decision, 0 if the set is damaged.
     pub found: u32,
     /// Always 0.
@@ -95,22 +111,47 @@ fn record<'a, L: Lines<'a>>(lines: L, base: u32, number: u32) -> Option<ClassRec
     })
 }
 
-/// Line of the realm record for this VLAN id (0: untagged).
+/// Lines of a table of u16 by VLAN id.
+const BY_VLAN_LINES: u32 = 4096 / 2 / LINE_WORDS as u32;
+
+/// Line of the realm record for these VLAN ids (outer and inner; 0: no such tag).
 ///
 /// # Errors
-/// [`Reason::UnknownRealm`] if the policy does not name the tag, [`Reason::TableCorrupt`] if the set is not one.
+/// [`Reason::UnknownRealm`] if the policy does not name the tags, [`Reason::TableCorrupt`] if the set is not one.
 #[inline(always)]
-pub fn realm_record<'a, L: Lines<'a>>(lines: L, vlan: u16) -> Result<u32, Reason> {
+pub fn realm_record<'a, L: Lines<'a>>(lines: L, (outer, inner): (u16, u16)) -> Result<u32, Reason> {
     let Some(header) = lines.line(0) else {
         return Err(Reason::TableCorrupt);
     };
     if header.w[0] != SET_MAGIC {
         return Err(Reason::TableCorrupt);
     }
-    match half_word(lines, header.w[6], u32::from(vlan & 0xfff)) {
+    let (table, vlan) = if inner == 0 {
+        (header.w[6], outer)
+    } else {
+        (stack_table(lines, outer)?, inner)
+    };
+    match half_word(lines, table, u32::from(vlan & 0xfff)) {
         None => Err(Reason::TableCorrupt),
         Some(number) if number == u32::from(REALM_NONE) => Err(Reason::UnknownRealm),
         Some(number) => Ok(header.w[7].wrapping_add(number)),
+    }
+}
+
+/// Line of the table by inner VLAN id behind this outer one.
+#[inline(always)]
+fn stack_table<'a, L: Lines<'a>>(lines: L, outer: u16) -> Result<u32, Reason> {
+    let Some(header) = lines.line(1) else {
+        return Err(Reason::TableCorrupt);
+    };
+    let (stacks, tables) = (header.w[8], header.w[9]);
+    if stacks == 0 {
+        return Err(Reason::UnknownRealm);
+    }
+    match half_word(lines, stacks, u32::from(outer & 0xfff)) {
+        None => Err(Reason::TableCorrupt),
+        Some(0) => Err(Reason::UnknownRealm),
+        Some(number) => Ok(tables.wrapping_add((number - 1).wrapping_mul(BY_VLAN_LINES))),
     }
 }
 
@@ -215,16 +256,77 @@ fn lookup<'a, L: Lines<'a>>(
         .src_row
         .wrapping_mul(header.w[10])
         .wrapping_add(out.dst.dst_col);
-    let pair = word(lines, header.w[9], cell)?;
+    let entry = PairEntry(word(lines, header.w[9], cell)?);
+    out.pair = entry.0;
     let service = service_class(lines, header.w[11], proto, selector)?;
-    let pages = pair
+    let pages = entry
+        .class()
         .wrapping_mul(header.w[13])
         .wrapping_add(service / LINE_WORDS as u32);
     let page = lines.line(word(lines, header.w[12], pages)?)?;
     let decision = Decision(page.w[service as usize % LINE_WORDS]);
     out.decision = decision.0;
-    out.rule_id = record(lines, header.w[14], decision.rule())?.src_row;
+    rule(lines, header.w[14], decision.rule(), out)?;
     Some(decision)
+}
+
+/// Reads rule record `number` of the table at `base` into `out`.
+#[inline(always)]
+fn rule<'a, L: Lines<'a>>(lines: L, base: u32, number: u32, out: &mut Classified) -> Option<()> {
+    let rule = record(lines, base, number)?;
+    out.rule_id = rule.src_row;
+    out.rule_flags = rule.dst_col;
+    out.rule_limits = rule.zone;
+    out.rule_until = rule.flags;
+    Some(())
+}
+
+/// Reads the rule with this number into `out`; false if the set is damaged.
+#[inline(always)]
+pub fn rule_of<'a, L: Lines<'a>>(lines: L, number: u32, out: &mut Classified) -> bool {
+    let Some(header) = lines.line(0) else { return false };
+    rule(lines, header.w[14], number, out).is_some()
+}
+
+/// Word `index` of limit record `number`, 8 words each.
+#[inline(always)]
+pub fn limit_word<'a, L: Lines<'a>>(lines: L, number: u32, index: u32) -> Option<u32> {
+    let base = lines.line(1)?.w[4];
+    word(lines, base, number.wrapping_mul(8).wrapping_add(index))
+}
+
+/// The line of the [`crate::abi::ProtectRecord`].
+#[inline(always)]
+pub fn protect<'a, L: Lines<'a>>(lines: L) -> Option<&'a Line> {
+    let number = lines.line(1)?.w[5];
+    lines.line(number)
+}
+
+/// Roles of the ports that a plane is bound to; 0: any. `None` if the set is damaged.
+#[inline(always)]
+pub fn plane_roles<'a, L: Lines<'a>>(lines: L, plane: u32) -> Option<u32> {
+    let base = lines.line(1)?.w[6];
+    word(lines, base, plane & 31)
+}
+
+/// [`crate::abi::Features`] of the set; 0 if it is damaged.
+#[inline(always)]
+pub fn features<'a, L: Lines<'a>>(lines: L) -> u32 {
+    lines.line(1).map_or(0, |header| header.w[7])
+}
+
+/// [`PairEntry`] of two address classes; 0 (nothing is allowed) if the set is damaged.
+#[inline(always)]
+pub fn pair_of<'a, L: Lines<'a>>(lines: L, src_class: u32, dst_class: u32) -> u32 {
+    let Some(header) = lines.line(0) else { return 0 };
+    let (Some(src), Some(dst)) = (
+        record(lines, header.w[8], src_class),
+        record(lines, header.w[8], dst_class),
+    ) else {
+        return 0;
+    };
+    let cell = src.src_row.wrapping_mul(header.w[10]).wrapping_add(dst.dst_col);
+    word(lines, header.w[9], cell).unwrap_or(0)
 }
 
 /// Flags of a class; 0 if the set is damaged.

@@ -24,20 +24,36 @@ pub struct Walk {
     pub tree: u32,
     /// Word of that line where the description begins: 1 in a realm record, else 0.
     pub at: u32,
+    /// Line of the realm record; [`Lines::class6`] begins there.
+    pub realm: u32,
+    /// Always 0.
+    pub pad: u32,
+    /// The low half of the address.
+    pub low: u64,
 }
 
 /// Class of an IPv6 address. [`CORRUPT`] if the set is damaged.
 #[inline(always)]
 pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6, walk: &mut Walk) -> u32 {
-    begin(walk, addr.high(), realm_record, 1);
+    walk.x = addr.high();
+    walk.low = addr.low();
+    walk.realm = realm_record;
+    lines.class6(walk);
+    walk.index
+}
+
+/// The walk for the address in `walk.x` and `walk.low`; the class goes into `walk.index`.
+#[inline(always)]
+pub fn walk6<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) {
+    let (high, low, realm) = (walk.x, walk.low, walk.realm);
+    begin(walk, high, realm, 1);
     search(lines, walk);
     let value = walk.index;
     if value == CORRUPT || value & V6_SUBTREE == 0 {
-        return value;
+        return;
     }
-    begin(walk, addr.low(), value & !V6_SUBTREE, 0);
+    begin(walk, low, value & !V6_SUBTREE, 0);
     search(lines, walk);
-    walk.index
 }
 
 /// Sets a walk at the root of a tree.

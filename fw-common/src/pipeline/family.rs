@@ -12,6 +12,8 @@ pub trait Family {
     type Key;
     /// The stage that opens flows.
     const OPEN: Stage;
+    /// The stage that creates them.
+    const CREATE: Stage;
     /// The stage that judges flows again.
     const AGAIN: Stage;
 
@@ -36,6 +38,7 @@ impl Family for V4 {
     type Addr = Ip4;
     type Key = Key4;
     const OPEN: Stage = Stage::Open4;
+    const CREATE: Stage = Stage::Create4;
     const AGAIN: Stage = Stage::Again4;
 
     #[inline(always)]
@@ -56,7 +59,7 @@ impl Family for V4 {
         s.key4.hi_port = hi as u16;
         s.key4.realm = m.realm as u16;
         s.key4.proto = m.proto;
-        s.key4.realm_high = (u32::from(m.realm) >> 16) as u8;
+        s.key4.realm_high = (m.realm >> 16) as u8;
     }
 
     #[inline(always)]
@@ -74,6 +77,7 @@ impl Family for V6 {
     type Addr = Ip6;
     type Key = Key6;
     const OPEN: Stage = Stage::Open6;
+    const CREATE: Stage = Stage::Create6;
     const AGAIN: Stage = Stage::Again6;
 
     #[inline(always)]
@@ -104,7 +108,7 @@ impl Family for V6 {
         s.key6.hi_port = hi.1;
         s.key6.realm = m.realm as u16;
         s.key6.proto = m.proto;
-        s.key6.realm_high = (u32::from(m.realm) >> 16) as u8;
+        s.key6.realm_high = (m.realm >> 16) as u8;
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The one exit: counts verdict and reason, reports drops within a limit.
 
 use super::{FlowStat, Scratch, Tables};
-use crate::abi::{Event, EventKind, Mode, Reason, Side, Verdict};
+use crate::abi::{Event, EventKind, Mode, NOTED, Reason, Side, Verdict};
 
 /// Verdict and reason in one register: bits 0..7 reason, bits 8..15 verdict, bit 16: no entry was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,18 @@ impl Outcome {
         let forward = s.port.mode == Mode::Inline as u8 && s.meta.egress == 0 && !matches!(to, Side::Own);
         let verdict = if forward { Verdict::Forward } else { Verdict::Pass };
         Self(reason as u32 | ((verdict as u32) << 8))
+    }
+
+    /// The packet is dropped, and an answer goes back if the limit of answers and the packet permit one.
+    #[inline(always)]
+    pub const fn reply(reason: Reason) -> Self {
+        Self(reason as u32 | ((Verdict::Reply as u32) << 8))
+    }
+
+    /// The same without an answer.
+    #[inline(always)]
+    pub const fn silent(self) -> Self {
+        Self((self.0 & 0xff) | ((Verdict::Drop as u32) << 8))
     }
 
     /// The outcome as a word, for [`super::Stage`].
@@ -63,6 +75,7 @@ impl Outcome {
         match (self.0 >> 8) & 0xff {
             1 => Verdict::Pass,
             2 => Verdict::Forward,
+            3 => Verdict::Reply,
             _ => Verdict::Drop,
         }
     }
@@ -78,43 +91,86 @@ impl Outcome {
 /// Coarse time to limiter windows of 67 ms.
 const EVENT_WINDOW_SHIFT: u32 = 26;
 
-/// Counts the outcome and reports a drop. A forwarded packet that leaves was counted when it came in, unless it is
-/// dropped here.
+/// Counts the outcome and reports a drop, or a match of a rule with `log: true`. A forwarded packet that leaves was counted
+/// when it came in, unless it is dropped here. The outcome returned differs if the limit of answers is reached.
 #[inline(always)]
 pub fn finish<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Outcome) -> Outcome {
     if t.dry_run() {
         return outcome;
     }
-    let dropped = matches!(outcome.verdict(), Verdict::Drop);
-    if dropped || s.meta.forwarded == 0 {
-        count(t, s, outcome);
+    let outcome = within_limit_of_answers(t, s, outcome);
+    let passes = matches!(outcome.verdict(), Verdict::Pass | Verdict::Forward);
+    if !passes || s.meta.forwarded == 0 {
+        t.count_number(u32::from(outcome.reason()), s.meta.segments, s.meta.wire_bytes);
     }
-    if dropped {
+    if !passes || s.event_kind != 0 {
         report(t, s, outcome.reason());
     }
     outcome
 }
 
+/// Answers are limited per CPU and window, like events: a flood of rejected packets must not become one of answers. What is
+/// dropped during a SYN flood without being asked for a proof has a reason of its own.
 #[inline(always)]
-fn count<'a, T: Tables<'a>>(t: T, s: &Scratch, outcome: Outcome) {
-    t.count_number(outcome.reason(), s.meta.segments, s.meta.wire_bytes);
+fn within_limit_of_answers<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Outcome) -> Outcome {
+    if !matches!(outcome.verdict(), Verdict::Reply) {
+        return outcome;
+    }
+    let window = (t.now() >> EVENT_WINDOW_SHIFT) as u32;
+    if s.reply_window != window {
+        s.reply_window = window;
+        s.replies_left = t.control().map_or(0, |control| control.replies_per_window.load());
+    }
+    if s.replies_left != 0 {
+        s.replies_left -= 1;
+        return outcome;
+    }
+    t.stat(FlowStat::RepliesSuppressed);
+    if outcome.reason() == Reason::SynProof as u8 {
+        Outcome::drop(Reason::SynProofOver)
+    } else {
+        outcome.silent()
+    }
+}
+
+/// Counts a packet that would have been dropped, had a screen or a threshold not the mode `count`, or a rule `audit: true`;
+/// and reports it with what becomes of it.
+#[inline(always)]
+pub(super) fn note<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u32) {
+    if t.dry_run() {
+        return;
+    }
+    t.count_number(NOTED + (reason & 0xff), s.meta.segments, s.meta.wire_bytes);
+    if s.event_kind == 0 {
+        s.event_kind = EventKind::Noted as u8;
+        s.noted = reason as u8;
+    }
 }
 
 /// Sends an event unless this CPU has used up its window. The limit is per CPU, so no limiter word is shared, and it
-/// is checked before the event is built: a flood costs one clock read and two compares.
+/// is checked before the event is built: a flood costs one clock read and two compares. Matches of rules with `log: true`
+/// and `audit: true` have a budget of their own, so that a flood of other drops does not hide them.
 #[inline(never)]
 fn report<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u8) {
     let now = t.now();
     let window = (now >> EVENT_WINDOW_SHIFT) as u32;
     if s.event_window != window {
         s.event_window = window;
-        s.events_left = t.events_per_window();
+        let events = t.control().map_or(0, |control| control.events_per_window.load());
+        s.events_left = events;
+        s.logs_left = events;
     }
-    if s.events_left == 0 {
+    let wanted = s.event_kind == EventKind::Log as u8 || s.event_kind == EventKind::Audit as u8;
+    let left = if wanted { s.logs_left } else { s.events_left };
+    if left == 0 {
         t.stat(FlowStat::EventsSuppressed);
         return;
     }
-    s.events_left -= 1;
+    if wanted {
+        s.logs_left = left - 1;
+    } else {
+        s.events_left = left - 1;
+    }
     fill(s, reason, now);
     if !t.emit(&s.event) {
         t.stat(FlowStat::EventsLost);
@@ -124,6 +180,7 @@ fn report<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u8) {
 #[inline(always)]
 fn fill(s: &mut Scratch, reason: u8, now: u64) {
     let m = &s.meta;
+    let noted = s.event_kind == EventKind::Noted as u8;
     s.event = Event {
         time: now,
         src: m.src,
@@ -134,22 +191,26 @@ fn fill(s: &mut Scratch, reason: u8, now: u64) {
         dst_zone: s.class.dst.zone,
         generation: s.generation,
         len: m.len,
+        realm: m.realm,
         sport: m.sport,
         dport: if m.proto == crate::abi::Proto::ICMP || m.proto == crate::abi::Proto::ICMPV6 {
             m.selector
         } else {
             m.dport
         },
-        realm: u32::from(m.realm),
         ethertype: m.ethertype,
-        kind: EventKind::Drop as u8,
-        reason,
+        errno: s.errno,
+        kind: if s.event_kind == 0 {
+            EventKind::Drop as u8
+        } else {
+            s.event_kind
+        },
+        reason: if noted { s.noted } else { reason },
         family: m.family,
         proto: m.proto,
         tcp_flags: m.tcp_flags,
         egress: m.egress,
-        inner_vlan: 0,
-        errno: 0,
+        inner_vlan: m.inner_vlan,
         pad: 0,
     };
 }

@@ -1,10 +1,10 @@
 //! A packet of a known flow: the fast path.
 
-use super::open::{self, fresh_copy};
-use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables};
-use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Mode, Proto, Reason, Side, StateWord};
-use crate::tcp::{self, Seen, Segment};
-use crate::wire::{echo_request, tcp_flag};
+use super::promote::promote;
+use super::{Family, FlowMaps, FlowStat, Outcome, Scratch, Stage, Tables, again, create, segment};
+use crate::abi::{Flow, FlowFlags, LiveFlow, Mode, Proto, Reason, StateWord};
+use crate::tcp;
+use crate::wire::{self, echo_request};
 
 /// A flow that nobody answers moves to the main map after this many packets (syslog, RoCE: one-way by nature) ...
 const ONE_WAY_PACKETS: u64 = 8;
@@ -23,7 +23,6 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     in_main: bool,
     now: u64,
 ) -> Outcome {
-    let word = StateWord(flow.state.load());
     let flags = FlowFlags(flow.flags.load());
     let reply = flags.opener_hi() != (s.meta.from_hi != 0);
     let (from, to) = if reply {
@@ -36,42 +35,114 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     }
     // With identifier 0 both sides of an echo have the same port: the type tells them apart.
     let icmp = s.meta.proto == Proto::ICMP || s.meta.proto == Proto::ICMPV6;
-    if icmp && (s.meta.selector == echo_request(s.meta.proto)) == reply {
+    if icmp && !later_fragment(s) && (s.meta.selector == echo_request(s.meta.proto)) == reply {
         return Outcome::drop(Reason::IcmpNoFlow);
     }
     if flow.generation.load() != s.generation
-        && let Err(reason) = open::judge_again::<F, T>(t, s, flow)
+        && let Err(reason) = again::judge_again::<F, T>(t, s, flow)
     {
         return Outcome::drop(reason);
     }
-    // A forwarded packet that leaves went through the machine when it came in.
-    let next = if s.meta.forwarded != 0 {
-        word
-    } else if s.meta.proto == Proto::TCP {
-        match tcp_step(s, flow, word, reply) {
+    let word = StateWord(flow.state.load());
+    let stepped = step(t, s, flow, word, reply, now);
+    let next = match stepped {
+        Step::Keep => word,
+        Step::To(next) => next,
+        Step::Reopen => {
+            end(t, flow, word);
+            return Outcome::miss();
+        }
+        Step::End(reason) => {
+            end(t, flow, word);
+            return Outcome::drop(reason);
+        }
+        Step::Drop(reason) => return Outcome::drop(reason),
+    };
+    // After the segment was found valid: a stranger's guesses must not use up what the flow may send.
+    if flow.policed.load() != 0 && s.meta.forwarded == 0 {
+        s.policed = flow.policed.load();
+        s.reversed = u32::from(reply);
+        let refused = Outcome::from_word(t.stage(Stage::Police, s));
+        if !refused.is_miss() {
+            return refused;
+        }
+    }
+    if t.dry_run() {
+        return Outcome::deliver(s, to, Reason::Established);
+    }
+    let changed = next == word || t.swap(&flow.state, word.0, next.0);
+    s.reversed = u32::from(reply);
+    note::<F, T>(t, s, flow, in_main, word, now);
+    // Another CPU has changed the word meanwhile: this packet is judged once more by the word that stands now, so that no
+    // FIN is lost. If that fails too, its transition is left to the sender's next packet.
+    let next = if changed { next } else { again(t, s, flow, now) };
+    if !in_main && next.has(StateWord::CONFIRMED) {
+        promote::<F, T>(t, s, flow, to);
+        return Outcome::from_word(s.word);
+    }
+    Outcome::deliver(s, to, Reason::Established)
+}
+
+/// What a packet does to its flow's word.
+enum Step {
+    Keep,
+    To(StateWord),
+    Reopen,
+    End(Reason),
+    Drop(Reason),
+}
+
+#[inline(always)]
+fn step<'a, T: Tables<'a>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    word: StateWord,
+    reply: bool,
+    now: u64,
+) -> Step {
+    // A forwarded packet that leaves went through the machine when it came in; a later fragment has no transport header.
+    if s.meta.forwarded != 0 || (later_fragment(s) && s.meta.proto == Proto::TCP) {
+        return Step::Keep;
+    }
+    let next = if s.meta.proto == Proto::TCP {
+        match segment::judge(t, s, flow, word, reply) {
             tcp::Outcome::Pass(next) => next,
-            tcp::Outcome::Reopen => {
-                end(t, flow, word);
-                return Outcome::miss();
-            }
-            tcp::Outcome::Drop(reason) => return Outcome::drop(reason),
+            tcp::Outcome::Reopen => return Step::Reopen,
+            tcp::Outcome::End(reason) => return Step::End(reason),
+            tcp::Outcome::Drop(reason) => return Step::Drop(reason),
         }
     } else {
         other_step(t, s, flow, word, reply, now)
     };
-    if !t.dry_run() {
-        note(s, flow, word, reply, now);
-        // Another CPU may have changed the word meanwhile: then its transition stands, and this packet's is left to the
-        // next one. No state is skipped, because every packet is judged by the word it finds.
-        if next != word && !t.swap(&flow.state, word.0, next.0) {
-            return Outcome::deliver(s, to, Reason::Established);
-        }
-        if !in_main && next.has(StateWord::CONFIRMED) {
-            promote::<F, T>(t, s, flow, to);
-            return Outcome::from_word(s.word);
-        }
+    if next == word { Step::Keep } else { Step::To(next) }
+}
+
+/// Judges the packet once more by the word that another CPU has written. The packet passes whatever comes out: it was valid
+/// when it came. The word goes into `s.word`: see [`crate::classify::class4`].
+#[inline(always)]
+fn again<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, now: u64) -> StateWord {
+    judge_word_again(t, s, flow, now);
+    StateWord(s.word)
+}
+
+#[inline(never)]
+fn judge_word_again<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, now: u64) {
+    t.stat(FlowStat::StateRaces);
+    let word = StateWord(flow.state.load());
+    let reply = s.reversed != 0;
+    s.word = word.0;
+    if let Step::To(next) = step(t, s, flow, word, reply, now)
+        && t.swap(&flow.state, word.0, next.0)
+    {
+        s.word = next.0;
     }
-    Outcome::deliver(s, to, Reason::Established)
+}
+
+/// True for a fragment without transport header.
+#[inline(always)]
+pub(super) fn later_fragment(s: &Scratch) -> bool {
+    s.meta.fragment == wire::LATER
 }
 
 /// True for what leaves a machine in mode `host`. Containers, bridges and VLAN devices of the machine stand between its
@@ -87,33 +158,6 @@ fn end<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord) {
     if !t.dry_run() {
         let _lost_race = t.swap(&flow.state, word.0, word.0 | StateWord::DEAD);
     }
-}
-
-/// The packet as a TCP segment.
-#[inline(always)]
-pub(super) fn segment(s: &Scratch) -> Segment {
-    Segment {
-        flags: s.meta.tcp_flags,
-        seq: s.meta.seq,
-        ack: s.meta.ack,
-        payload: s.meta.payload,
-    }
-}
-
-#[inline(always)]
-fn tcp_step(s: &Scratch, flow: &LiveFlow, word: StateWord, reply: bool) -> tcp::Outcome {
-    let (own, peer) = if reply {
-        (&flow.half[1], &flow.half[0])
-    } else {
-        (&flow.half[0], &flow.half[1])
-    };
-    let seen = Seen {
-        own_end: own.seq_end.load(),
-        peer_end: peer.seq_end.load(),
-        peer_ack: peer.ack.load(),
-        peer_spoke: reply || word.has(StateWord::REPLIED),
-    };
-    tcp::step(word, reply, segment(s), seen)
 }
 
 /// UDP, ICMP and the rest: unanswered, answered, confirmed (the opener sent again after an answer).
@@ -133,7 +177,7 @@ fn other_step<'a, T: Tables<'a>>(
         return StateWord::new(
             0,
             word.flags() | StateWord::CONFIRMED,
-            open::confirmed_timeout_s(s.meta.proto),
+            create::confirmed_timeout_s(s.meta.proto),
         );
     }
     if word.has(StateWord::CONFIRMED) {
@@ -167,7 +211,15 @@ fn one_way_room<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) -> bool {
 
 /// Writes what this packet adds to its direction's half. A forwarded packet that leaves was noted when it came in.
 #[inline(always)]
-fn note(s: &Scratch, flow: &LiveFlow, word: StateWord, reply: bool, now: u64) {
+fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    in_main: bool,
+    word: StateWord,
+    now: u64,
+) {
+    let reply = s.reversed != 0;
     let half = if reply { &flow.half[1] } else { &flow.half[0] };
     // What comes after a reset does not keep the entry alive.
     if word.state() != tcp::State::Close as u32 {
@@ -176,64 +228,40 @@ fn note(s: &Scratch, flow: &LiveFlow, word: StateWord, reply: bool, now: u64) {
     if s.meta.forwarded != 0 {
         return;
     }
+    if s.meta.proto == Proto::TCP && !later_fragment(s) {
+        segment::note(s, flow, reply);
+    }
+    if reply && !in_main {
+        note_half_open::<F, T>(t, s, flow);
+        return;
+    }
     half.packets
         .store(half.packets.load() + u64::from(s.meta.segments));
     half.bytes.store(half.bytes.load() + u64::from(s.meta.wire_bytes));
-    if s.meta.proto == Proto::TCP && s.meta.tcp_flags & tcp_flag::RST == 0 {
-        note_tcp(s, half, word);
-    }
 }
 
-#[inline(always)]
-fn note_tcp(s: &Scratch, half: &LiveHalf, word: StateWord) {
-    let segment = segment(s);
-    let (end, known) = (segment.end(), half.seq_end.load());
-    let syn = segment.has(tcp_flag::SYN);
-    let opening = word.state() <= tcp::State::SynRecv as u32;
-    // While the connection opens, a SYN sets the number, whatever stood there; later segments only move it forward, and
-    // a SYN in the middle of a connection says nothing.
-    if (syn && opening) || (!syn && tcp::before(known, end)) {
-        half.seq_end.store(end);
-    }
-    if segment.has(tcp_flag::ACK) {
-        half.ack.store(segment.ack);
-    } else if syn && opening {
-        half.ack.store(segment.seq.wrapping_add(1));
-    }
-}
-
-/// Moves a flow to the main map: insert there, then delete here, so that a look-up in this order (main, half-open, main)
-/// always finds it. While an expired entry of the same key waits for the agent, the flow stays where it is.
-///
-/// The outcome goes into `s.word`: see [`crate::classify::class4`].
+/// Counts a packet of the answering side on a half-open entry, which the opener's CPU may be moving to the main map at this
+/// moment: see [`super::promote`].
 #[inline(never)]
-fn promote<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+fn note_half_open<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     t: T,
     s: &mut Scratch,
     flow: &LiveFlow,
-    to: Side,
 ) {
-    s.word = to_main::<F, T>(t, s, flow, to).word();
-}
-
-#[inline(always)]
-fn to_main<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
-    t: T,
-    s: &mut Scratch,
-    flow: &LiveFlow,
-    to: Side,
-) -> Outcome {
-    fresh_copy(s, flow);
-    match t.insert_main(F::key(s), &s.fresh) {
-        Insert::Done => {
-            t.delete_half_open(F::key(s));
-            t.stat(FlowStat::Promoted);
+    let (packets, bytes) = (u64::from(s.meta.segments), u64::from(s.meta.wire_bytes));
+    let half = &flow.half[1];
+    let moved = t.add64(&half.packets, packets) & Flow::TAKEN != 0;
+    if moved && let Some(new) = t.main(F::key(s)) {
+        new.half[1].packets.store(new.half[1].packets.load() + packets);
+        if s.meta.proto == Proto::TCP {
+            segment::note(s, new, true);
         }
-        Insert::Exists => t.stat(FlowStat::PromotionWaits),
-        Insert::Full => return Outcome::drop(Reason::TableFull),
-        Insert::Failed => return Outcome::drop(Reason::TableError),
     }
-    Outcome::deliver(s, to, Reason::Established)
+    if t.add64(&half.bytes, bytes) & Flow::TAKEN != 0
+        && let Some(new) = t.main(F::key(s))
+    {
+        new.half[1].bytes.store(new.half[1].bytes.load() + bytes);
+    }
 }
 
 const _: () = assert!(size_of::<Flow>() == size_of::<LiveFlow>());

@@ -33,7 +33,7 @@ fn section<'a, T: Tables<'a>>(t: T, s: &Scratch) -> Result<Section<T::Lines>, Re
     let Some(lines) = t.lines(s.generation) else {
         return Err(Reason::TableCorrupt);
     };
-    let realm = classify::realm_record(lines, s.meta.vlan)?;
+    let realm = classify::realm_record(lines, (s.meta.vlan, s.meta.inner_vlan))?;
     let (Some(first), Some(second)) = (lines.line(0), lines.line(1)) else {
         return Err(Reason::TableCorrupt);
     };

@@ -4,22 +4,39 @@
 //! Stages are functions of their own that are never inlined: the verifier of kernel 6.1 counts two to three times the
 //! instructions where everything is one function. Each takes the per-CPU [`Scratch`] and at most three words more.
 
+mod admit;
+mod again;
+mod answer;
+mod create;
 mod family;
 mod finish;
+mod fragments;
 mod hit;
+mod limits;
 mod link;
 mod open;
+mod police;
+mod promote;
+mod proof;
 mod related;
+mod screens;
+mod segment;
+mod source;
 mod tables;
 
 pub use family::{Family, V4, V6};
 pub use finish::{Outcome, finish};
+pub use segment::Case;
 pub use tables::{FlowMaps, FlowStat, Insert, Tables};
 
 pub use crate::wire::Packet;
 
-use crate::abi::{Event, Flow, Key4, Key6, LiveFlow, PortConfig, Proto, Reason, Side};
-use crate::classify::{Classified, Walk};
+use crate::abi::{
+    Event, Flow, Key4, Key6, LimitKey, LiveFlow, PortConfig, Proto, Reason, Side, Source, SourceKey, Verdict,
+};
+use crate::classify::{CORRUPT, Classified, Walk, walk6};
+use crate::fragment::{Datagram, FragmentKey, Scan};
+use crate::reply::{self, Reply};
 use crate::wire::{self, Kind, Meta};
 
 /// Scratch memory of one packet: too much for the 512 bytes of a BPF stack, so it lies in a per-CPU map.
@@ -50,8 +67,50 @@ pub struct Scratch {
     pub kind: u32,
     /// 1 if the opener of the flow that is asked about is the key's `hi` side.
     pub opener_hi: u32,
+    /// Number of the rule that measures this packet; see [`Flow::policed`].
+    pub policed: u32,
+    /// What follows the stage that opens flows: [`open::then`].
+    then: u32,
+    /// [`Side`] that the packet goes to, as a number.
+    pub to: u32,
+    /// 1 if the packet is one of a running connection that is adopted.
+    pub running: u32,
+    /// 1 if the packet comes from the answering side of its flow.
+    pub reversed: u32,
+    /// Log and audit events that may still be sent in the window of `event_window`.
+    pub logs_left: u32,
+    /// Window of the limiter of answers.
+    pub reply_window: u32,
+    /// Answers left in that window.
+    pub replies_left: u32,
+    /// Window of the limiter of looks at proofs.
+    pub proof_window: u32,
+    /// Looks at proofs left in that window.
+    pub proofs_left: u32,
+    /// Errno of a map update that failed; 0: none.
+    pub errno: u16,
+    /// [`crate::abi::EventKind`] to be reported although the packet passes; 0: none.
+    pub event_kind: u8,
+    /// Reason that was noted.
+    pub noted: u8,
+    /// Key of the source's entry.
+    pub source_key: SourceKey,
+    /// A source's entry to be inserted: all zero.
+    pub source: Source,
+    /// Key of a limit's bucket.
+    pub limit_key: LimitKey,
+    /// Key of a fragmented datagram.
+    pub fragment_key: FragmentKey,
+    /// What was found among a datagram's ranges.
+    pub scan: Scan,
+    /// An entry for a datagram to be inserted.
+    pub datagram: Datagram,
+    /// An answer to be sent.
+    pub reply: Reply,
     /// [`Outcome`] of the last stage that is a function of its own.
     pub word: u32,
+    /// What the TCP machine is asked, and what it says.
+    pub tcp: Case,
     /// A flow to be inserted.
     pub fresh: Flow,
     /// An event to be sent.
@@ -115,6 +174,10 @@ impl Scratch {
                 dst: record,
                 decision: 0,
                 rule_id: 0,
+                rule_flags: 0,
+                rule_limits: 0,
+                rule_until: 0,
+                pair: 0,
                 found: 0,
                 pad: 0,
                 walk: Walk {
@@ -123,6 +186,9 @@ impl Scratch {
                     index: 0,
                     tree: 0,
                     at: 0,
+                    realm: 0,
+                    pad: 0,
+                    low: 0,
                 },
             },
             generation: 0,
@@ -132,7 +198,65 @@ impl Scratch {
             one_way_left: 0,
             kind: 0,
             opener_hi: 0,
+            policed: 0,
+            then: 0,
+            to: 0,
+            running: 0,
+            reversed: 0,
+            logs_left: 0,
+            reply_window: 0,
+            replies_left: 0,
+            proof_window: 0,
+            proofs_left: 0,
+            errno: 0,
+            event_kind: 0,
+            noted: 0,
+            source_key: SourceKey {
+                addr: [0; 4],
+                realm: 0,
+                family: 0,
+            },
+            source: Source {
+                window: 0,
+                opened: 0,
+                flows: 0,
+                pad: 0,
+                proved_until: 0,
+                completed: 0,
+                denied: 0,
+                banned_until: 0,
+            },
+            limit_key: LimitKey {
+                limit: 0,
+                realm: 0,
+                a: [0; 4],
+                b: [0; 4],
+            },
+            fragment_key: FragmentKey {
+                src: [0; 4],
+                dst: [0; 4],
+                id: 0,
+                realm: 0,
+                proto: 0,
+                family: 0,
+                pad: 0,
+            },
+            scan: Scan::EMPTY,
+            datagram: Datagram {
+                created: 0,
+                ranges: [0; 8],
+                lock: 0,
+                progress: 0,
+                end: 0,
+                ports: 0,
+                first: 0,
+                generation: 0,
+                rule: 0,
+                up: 0,
+            },
+            reply: Reply::EMPTY,
             word: 0,
+            tcp: Case::EMPTY,
             fresh: Flow {
                 half: [half, half],
                 created: 0,
@@ -182,12 +306,38 @@ pub enum Stage {
     Open4,
     /// The same for IPv6.
     Open6,
+    /// Makes an IPv4 flow.
+    Create4,
+    /// Makes an IPv6 flow.
+    Create6,
     /// May the IPv4 flow of the key, opened by `Scratch::opener_hi`, go on under the policy in force?
     Again4,
     /// The same for IPv6.
     Again6,
     /// ARP, LLDP, LACP (`Scratch::kind`), IGMP, MLD and neighbour discovery.
     Link,
+    /// The screens that parsing has found.
+    Screens,
+    /// Which datagram does this fragment belong to, and may its bytes pass?
+    Fragment,
+    /// What became of a first fragment, for those that come after it.
+    FragmentDone,
+    /// Floods, caps, limits, room: may an allowed flow be opened now?
+    Admit,
+    /// Limits of packets and bytes, deadlines.
+    Police,
+    /// A packet of a source in no named zone was denied.
+    Denied,
+    /// Does this reset prove its source?
+    Proof,
+    /// Writes the answer.
+    Reply,
+    /// Class of the IPv6 address in `Scratch::class.walk`.
+    Class6,
+    /// Options of a TCP segment.
+    Options,
+    /// A TCP segment that is not the common case.
+    Segment,
 }
 
 /// Runs a stage. The result is an [`Outcome`]'s word, except for `Again4` and `Again6`: a [`Reason`]'s number.
@@ -196,9 +346,32 @@ pub fn run<'a, T: Tables<'a>>(t: T, stage: Stage, s: &mut Scratch) -> u32 {
     match stage {
         Stage::Open4 => open::judge::<V4, T>(t, s).word(),
         Stage::Open6 => open::judge::<V6, T>(t, s).word(),
-        Stage::Again4 => open::ask_again::<V4, T>(t, s),
-        Stage::Again6 => open::ask_again::<V6, T>(t, s),
+        Stage::Create4 => create::judge::<V4, T>(t, s).word(),
+        Stage::Create6 => create::judge::<V6, T>(t, s).word(),
+        Stage::Again4 => again::ask_again::<V4, T>(t, s),
+        Stage::Again6 => again::ask_again::<V6, T>(t, s),
         Stage::Link => link::judge(t, s).word(),
+        Stage::Screens => screens::parsed(t, s).word(),
+        Stage::Fragment => fragments::judge(t, s).word(),
+        Stage::FragmentDone => fragments::done(t, s),
+        Stage::Admit => admit::judge(t, s).word(),
+        Stage::Police => police::judge(t, s).word(),
+        Stage::Denied => proof::count_denied(t, s),
+        Stage::Proof => proof::judge(t, s).word(),
+        Stage::Reply => answer::write(t, s),
+        Stage::Class6 => {
+            if let Some(lines) = t.lines(s.generation) {
+                walk6(lines, &mut s.class.walk);
+            } else {
+                s.class.walk.index = CORRUPT;
+            }
+            0
+        }
+        Stage::Options => {
+            crate::tcp::options::parse(&mut s.meta);
+            0
+        }
+        Stage::Segment => segment::stage(t, s),
     }
 }
 
@@ -215,8 +388,32 @@ pub fn judge<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Out
     s.class.rule_id = 0;
     s.class.src.zone = 0;
     s.class.dst.zone = 0;
+    s.event_kind = 0;
+    s.errno = 0;
     let outcome = steps(pkt, t, s);
-    finish(t, s, outcome)
+    let outcome = finish(t, s, outcome);
+    if matches!(outcome.verdict(), Verdict::Reply) && !t.dry_run() {
+        return answered(pkt, t, s, outcome);
+    }
+    outcome
+}
+
+/// Writes the answer into `s.reply`; the packet is dropped without one if none may be given.
+#[inline(always)]
+fn answered<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch, outcome: Outcome) -> Outcome {
+    capture(pkt, s);
+    s.word = outcome.word();
+    if t.stage(Stage::Reply, s) == 0 {
+        return outcome.silent();
+    }
+    outcome
+}
+
+/// Reads the head of the frame again; a function of its own, because parsers are what the verifier takes longest over.
+#[inline(never)]
+fn capture<P: Packet>(pkt: P, s: &mut Scratch) {
+    let link = s.port.link;
+    reply::capture(pkt, link, &mut s.meta, &mut s.reply);
 }
 
 #[inline(always)]
@@ -238,15 +435,33 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
     if s.generation == 0 {
         return Outcome::drop(Reason::NoPolicy);
     }
-    let kind = parsed & !wire::PARSED;
-    if kind == Kind::Ipv4 as u32 {
-        ip::<V4, P, T>(pkt, t, s)
-    } else if kind == Kind::Ipv6 as u32 {
-        ip::<V6, P, T>(pkt, t, s)
-    } else {
-        s.kind = kind;
-        Outcome::from_word(t.stage(Stage::Link, s))
+    if s.meta.screens != 0 {
+        let screened = Outcome::from_word(t.stage(Stage::Screens, s));
+        if !screened.is_miss() {
+            return screened;
+        }
     }
+    let kind = parsed & !wire::PARSED;
+    if kind != Kind::Ipv4 as u32 && kind != Kind::Ipv6 as u32 {
+        s.kind = kind;
+        return Outcome::from_word(t.stage(Stage::Link, s));
+    }
+    if s.meta.fragment != 0 {
+        let refused = Outcome::from_word(t.stage(Stage::Fragment, s));
+        if !refused.is_miss() {
+            return refused;
+        }
+    }
+    let outcome = if kind == Kind::Ipv4 as u32 {
+        ip::<V4, P, T>(pkt, t, s)
+    } else {
+        ip::<V6, P, T>(pkt, t, s)
+    };
+    if s.meta.fragment == wire::FIRST {
+        s.word = outcome.word();
+        t.stage(Stage::FragmentDone, s);
+    }
+    outcome
 }
 
 /// Where the packet comes from. What this machine sends comes from [`Side::Own`]; what it forwards came in by another
@@ -267,6 +482,10 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     s: &mut Scratch,
 ) -> Outcome {
     let (proto, selector) = (s.meta.proto, s.meta.selector);
+    if hit::later_fragment(s) {
+        track::<F, T>(t, s);
+        return Outcome::from_word(s.word);
+    }
     if proto == Proto::IGMP || (proto == Proto::ICMPV6 && wire::icmpv6_is_link(selector)) {
         s.kind = Kind::Ipv6 as u32;
         return Outcome::from_word(t.stage(Stage::Link, s));
@@ -277,7 +496,7 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     }
     if (proto == Proto::ICMP || proto == Proto::ICMPV6) && !wire::is_echo(proto, selector) {
         // No flow is of such a type; its key would be that of an echo with identifier 0.
-        return Outcome::from_word(t.stage(F::OPEN, s));
+        return open::follow_up::<F, T>(t, s);
     }
     track::<F, T>(t, s);
     Outcome::from_word(s.word)
@@ -299,7 +518,11 @@ fn flow_or_policy<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: 
             return outcome;
         }
     }
-    Outcome::from_word(t.stage(F::OPEN, s))
+    if hit::later_fragment(s) {
+        // Its first fragment was allowed, but the flow is gone, or a newer policy has ended it.
+        return Outcome::drop(Reason::FragmentDenied);
+    }
+    open::follow_up::<F, T>(t, s)
 }
 
 /// The live entry of the key in `s`, and whether it lies in the main map: main, half-open, and on a double miss main once

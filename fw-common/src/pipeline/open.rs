@@ -1,47 +1,81 @@
-//! A packet without a flow: may it open one? And a flow of an older policy: may it go on?
+//! A packet without a flow: may it open one, by the rules?
+//!
+//! [`judge`] is a stage. Where another stage must be asked after it (limits, proofs), it says so in [`Scratch::then`] and
+//! [`follow_up`] asks: stages that call stages would need more than the 512 bytes that a chain of calls has for its stacks.
 
-use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, hit, link};
-use crate::abi::{
-    ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, Mode, Proto, Reason, Side, StateWord,
-};
+use super::{Family, FlowMaps, Outcome, Scratch, Stage, Tables, finish, link, police, screens};
+use crate::abi::{ClassFlags, Decision, EventKind, Features, Mode, Proto, Reason, RuleFlags, Side};
 use crate::classify::{self, classify};
-use crate::tcp;
 use crate::wire::{echo_request, tcp_flag};
 
-/// Seconds that an unanswered flow lives: the defaults of `nf_conntrack` (nf_conntrack-sysctl.rst).
-#[inline(always)]
-#[must_use]
-const fn unconfirmed_timeout_s(proto: u8) -> u32 {
-    match proto {
-        Proto::UDP | Proto::ICMP | Proto::ICMPV6 => 30,
-        _ => 600,
-    }
+/// What comes after [`judge`].
+pub(super) mod then {
+    /// Nothing: the outcome stands.
+    pub const NOTHING: u32 = 0;
+    /// Ask whether the flow may be opened now, then create it.
+    pub const ADMIT: u32 = 1;
+    /// Create the flow.
+    pub const CREATE: u32 = 2;
+    /// Measure the packet by its rule; it needs no flow.
+    pub const POLICE: u32 = 3;
+    /// The packet needs no flow and is not measured.
+    pub const PASS: u32 = 4;
+    /// See whether this reset proves its source.
+    pub const PROOF: u32 = 5;
+    /// Count the denied packet for its source; the outcome stands.
+    pub const DENIED: u32 = 6;
 }
 
-/// Seconds that a flow lives once both sides have spoken and the opener again.
+/// Asks the stages that are to follow.
 #[inline(always)]
-#[must_use]
-pub(super) const fn confirmed_timeout_s(proto: u8) -> u32 {
-    match proto {
-        Proto::UDP => 120,
-        Proto::ICMP | Proto::ICMPV6 => 30,
-        _ => 600,
+pub(super) fn follow_up<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+) -> Outcome {
+    s.then = then::NOTHING;
+    let outcome = Outcome::from_word(t.stage(F::OPEN, s));
+    let (stage, next) = match s.then {
+        then::ADMIT => (Stage::Admit, true),
+        then::POLICE => (Stage::Police, false),
+        then::PROOF => (Stage::Proof, false),
+        then::CREATE => return Outcome::from_word(t.stage(F::CREATE, s)),
+        then::PASS => return Outcome::deliver(s, Side::from_bits(s.to), Reason::Untracked),
+        then::DENIED => {
+            t.stage(Stage::Denied, s);
+            return outcome;
+        }
+        _ => return outcome,
+    };
+    let refused = Outcome::from_word(t.stage(stage, s));
+    if !refused.is_miss() {
+        return refused;
     }
+    if next {
+        return Outcome::from_word(t.stage(F::CREATE, s));
+    }
+    if matches!(stage, Stage::Proof) {
+        return Outcome::drop(Reason::TcpNoFlow);
+    }
+    Outcome::deliver(s, Side::from_bits(s.to), Reason::Untracked)
 }
 
-/// Judges a packet that belongs to no flow.
+/// Judges a packet that belongs to no flow. [`Outcome::miss`]: see [`Scratch::then`].
 #[inline(always)]
-pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Outcome {
-    let running = running_tcp(s);
-    if let Some(reason) = cannot_open(s)
-        && (!running || t.now() >= t.pickup_until())
-    {
-        return Outcome::drop(reason);
-    }
+pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
     let Some(lines) = t.lines(s.generation) else {
         return Outcome::drop(Reason::TableCorrupt);
     };
-    let realm = match classify::realm_record(lines, s.meta.vlan) {
+    let untracked = classify::features(lines) & Features::UNTRACKED != 0;
+    let stray = cannot_open(s);
+    let running = running_tcp(s) && t.now() < t.control().map_or(0, |control| control.pickup_until.load());
+    s.running = u32::from(running);
+    if let Some(reason) = stray
+        && !running
+        && !(untracked && may_be_untracked(reason))
+    {
+        return stray_packet(s, reason);
+    }
+    let realm = match classify::realm_record(lines, (s.meta.vlan, s.meta.inner_vlan)) {
         Ok(realm) => realm,
         Err(reason) => return Outcome::drop(reason),
     };
@@ -56,51 +90,111 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
     if s.meta.egress == 0 && s.class.src.flags & ClassFlags::OWN != 0 {
         return Outcome::drop(Reason::OwnSource);
     }
-    let to = peer_side(s);
-    if !decision.allows() {
-        return if running {
-            pick_up_reply::<F, T>(t, s, lines, realm, (to, decision))
-        } else {
-            denied(decision)
+    let screened = screens::addresses(t, s, lines);
+    if !screened.is_miss() {
+        return screened;
+    }
+    s.to = peer_side(s) as u32;
+    s.reversed = 0;
+    let audited = s.class.rule_flags & RuleFlags::AUDIT != 0;
+    if !decision.allows() && !audited {
+        if running || untracked {
+            let outcome = other_way::<F, T>(t, s, (lines, realm), decision);
+            if s.then != then::NOTHING {
+                return outcome;
+            }
+        }
+        return match stray {
+            Some(reason) if !running => Outcome::drop(reason),
+            _ => denied(s, decision),
         };
     }
-    let from = Side::from_bits(u32::from(s.meta.side));
-    fill_fresh(
-        s,
-        FlowFlags::new(s.meta.from_hi != 0, from, to, s.meta.ifindex),
-        t.now(),
-    );
-    if running {
-        pick_up(s, false);
+    if police::expired(t, s) {
+        return Outcome::drop(Reason::RuleExpired);
     }
-    create::<F, T>(t, s, to, if running { Reason::PickedUp } else { Reason::Rule })
+    if decision.allows() && s.class.rule_flags & RuleFlags::UNTRACKED != 0 {
+        return without_entry(s, decision);
+    }
+    match stray {
+        Some(reason) if !running => Outcome::drop(reason),
+        _ => opens(t, s, decision),
+    }
 }
 
+/// A packet that a rule allows, or that one with `audit: true` would deny, opens its flow. A connection that is adopted is
+/// not new: no limit is charged.
 #[inline(always)]
-fn denied(decision: Decision) -> Outcome {
-    Outcome::drop(if decision.rule() == 0 {
-        Reason::DenyDefault
-    } else {
-        Reason::DenyRule
-    })
-}
-
-/// Inserts the fresh flow and lets the packet go on to `to`.
-#[inline(always)]
-fn create<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
-    t: T,
-    s: &mut Scratch,
-    to: Side,
-    reason: Reason,
-) -> Outcome {
-    if !t.dry_run() {
-        match insert::<F, T>(t, s) {
-            Insert::Done | Insert::Exists => t.stat(FlowStat::Opened),
-            Insert::Full => return Outcome::drop(Reason::TableFull),
-            Insert::Failed => return Outcome::drop(Reason::TableError),
+fn opens<'a, T: Tables<'a>>(t: T, s: &mut Scratch, decision: Decision) -> Outcome {
+    s.then = then::CREATE;
+    if decision.allows() {
+        log(s);
+        if s.running == 0 {
+            s.then = then::ADMIT;
         }
+    } else {
+        s.event_kind = EventKind::Audit as u8;
+        finish::note(t, s, deny_reason(decision) as u32);
     }
-    Outcome::deliver(s, to, reason)
+    Outcome::miss()
+}
+
+/// Marks the packet to be reported if its rule says `log: true`.
+#[inline(always)]
+fn log(s: &mut Scratch) {
+    if s.class.rule_flags & RuleFlags::LOG != 0 {
+        s.event_kind = EventKind::Log as u8;
+    }
+}
+
+/// A packet that opens no flow and that no rule is asked about. A reset may be what proves a source.
+#[inline(always)]
+fn stray_packet(s: &mut Scratch, reason: Reason) -> Outcome {
+    use tcp_flag::{ACK, RST, SYN};
+    if s.meta.proto == Proto::TCP && s.meta.tcp_flags & (RST | SYN | ACK) == RST {
+        s.then = then::PROOF;
+    }
+    Outcome::drop(reason)
+}
+
+/// Strays that a rule with `track: false` can let through, because no entry is asked about it.
+#[inline(always)]
+const fn may_be_untracked(reason: Reason) -> bool {
+    matches!(reason, Reason::TcpNoFlow | Reason::IcmpNoFlow)
+}
+
+/// A packet that a rule with `track: false` allows.
+#[inline(always)]
+fn without_entry(s: &mut Scratch, decision: Decision) -> Outcome {
+    s.then = then::PASS;
+    if s.class.rule_flags & RuleFlags::POLICED != 0 {
+        s.policed = decision.rule();
+        s.then = then::POLICE;
+    }
+    log(s);
+    Outcome::miss()
+}
+
+#[inline(always)]
+pub(super) const fn deny_reason(decision: Decision) -> Reason {
+    match (decision.rule(), decision.rejects()) {
+        (0, false) => Reason::DenyDefault,
+        (0, true) => Reason::RejectDefault,
+        (_, false) => Reason::DenyRule,
+        (_, true) => Reason::RejectRule,
+    }
+}
+
+#[inline(always)]
+fn denied(s: &mut Scratch, decision: Decision) -> Outcome {
+    if s.class.src.zone == 0 {
+        s.then = then::DENIED;
+    }
+    log(s);
+    if decision.rejects() {
+        Outcome::reply(deny_reason(decision))
+    } else {
+        Outcome::drop(deny_reason(decision))
+    }
 }
 
 /// A segment from the middle of a connection.
@@ -110,50 +204,45 @@ fn running_tcp(s: &Scratch) -> bool {
     s.meta.proto == Proto::TCP && s.meta.tcp_flags & (SYN | RST | FIN | ACK) == ACK
 }
 
-/// A running connection whose packet comes from the answering side: it goes on if the policy allows its opener to open it.
+/// A packet that its own direction's rules deny: it may come from the answering side, of a running connection that is adopted
+/// or of traffic without entries; then [`Scratch::then`] says what follows.
 #[inline(always)]
-fn pick_up_reply<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+fn other_way<'a, F: Family, T: Tables<'a>>(
     t: T,
     s: &mut Scratch,
-    lines: T::Lines,
-    realm: u32,
-    (to, own): (Side, Decision),
+    (lines, realm): (T::Lines, u32),
+    own: Decision,
 ) -> Outcome {
     let (src, dst) = F::addresses(s);
-    let own_rule = s.class.rule_id;
-    match classify(lines, realm, (dst, src), (Proto::TCP, s.meta.sport), &mut s.class) {
-        Ok(decision) if decision.allows() => {
-            let from = Side::from_bits(u32::from(s.meta.side));
-            fill_fresh(
-                s,
-                FlowFlags::new(s.meta.from_hi == 0, to, from, s.meta.ifindex),
-                t.now(),
-            );
-            pick_up(s, true);
-            create::<F, T>(t, s, to, Reason::PickedUp)
+    let (own_rule, own_flags) = (s.class.rule_id, s.class.rule_flags);
+    let proto = s.meta.proto;
+    let selector = if proto == Proto::ICMP || proto == Proto::ICMPV6 {
+        echo_request(proto)
+    } else {
+        s.meta.sport
+    };
+    let answer = classify(lines, realm, (dst, src), (proto, selector), &mut s.class);
+    core::mem::swap(&mut s.class.src, &mut s.class.dst);
+    if let Ok(decision) = answer
+        && decision.allows()
+        && !police::expired(t, s)
+    {
+        let stateless = s.class.rule_flags & RuleFlags::UNTRACKED != 0;
+        s.reversed = 1;
+        if stateless && s.meta.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) != tcp_flag::SYN {
+            return without_entry(s, decision);
         }
-        // Neither way: it is denied by what was said of its own direction, and reported so.
-        Ok(_) => {
-            core::mem::swap(&mut s.class.src, &mut s.class.dst);
-            s.class.decision = own.0;
-            s.class.rule_id = own_rule;
-            denied(own)
+        if s.running != 0 && !stateless {
+            s.then = then::CREATE;
+            return Outcome::miss();
         }
-        Err(reason) => Outcome::drop(reason),
     }
-}
-
-/// Makes the fresh flow one that is established, with what this segment tells of both sides' numbers.
-#[inline(always)]
-fn pick_up(s: &mut Scratch, reply: bool) {
-    s.fresh.state = tcp::picked_up(reply).0;
-    s.fresh.flags |= FlowFlags::PICKED_UP;
-    let own = s.fresh.half[0];
-    let mut peer = s.fresh.half[1];
-    peer.seq_end = s.meta.ack;
-    peer.ack = s.meta.seq;
-    s.fresh.half[0] = if reply { peer } else { own };
-    s.fresh.half[1] = if reply { own } else { peer };
+    // Neither way: it is denied by what was said of its own direction, and reported so.
+    s.reversed = 0;
+    s.class.decision = own.0;
+    s.class.rule_id = own_rule;
+    s.class.rule_flags = own_flags;
+    Outcome::miss()
 }
 
 /// Packets that never open a flow, whatever the rules say.
@@ -197,152 +286,4 @@ fn peer_side(s: &Scratch) -> Side {
     } else {
         Side::Outer
     }
-}
-
-#[inline(always)]
-fn fill_fresh(s: &mut Scratch, flags: FlowFlags, now: u64) {
-    let empty = Half {
-        packets: 0,
-        bytes: 0,
-        last_seen: 0,
-        seq_end: 0,
-        ack: 0,
-        edge: 0,
-        window: 0,
-    };
-    let tcp = s.meta.proto == Proto::TCP;
-    s.fresh.half[1] = empty;
-    s.fresh.half[0].packets = u64::from(s.meta.segments);
-    s.fresh.half[0].bytes = u64::from(s.meta.wire_bytes);
-    s.fresh.half[0].last_seen = now;
-    s.fresh.half[0].seq_end = if tcp { hit::segment(s).end() } else { 0 };
-    // Until the opener acknowledges anything, the number after its SYN: what an answer must acknowledge at least.
-    s.fresh.half[0].ack = match (tcp, s.meta.tcp_flags & tcp_flag::ACK != 0) {
-        (false, _) => 0,
-        (true, true) => s.meta.ack,
-        (true, false) => s.meta.seq.wrapping_add(1),
-    };
-    s.fresh.created = now;
-    s.fresh.state = if tcp {
-        tcp::opened().0
-    } else {
-        StateWord::new(0, 0, unconfirmed_timeout_s(s.meta.proto)).0
-    };
-    s.fresh.generation = s.generation;
-    s.fresh.rule = s.class.rule_id;
-    s.fresh.src_zone = s.class.src.zone;
-    s.fresh.dst_zone = s.class.dst.zone;
-    s.fresh.flags = flags.0;
-    s.fresh.policed = 0;
-    s.fresh.answer = 0;
-    s.fresh.carried_packets = 0;
-    s.fresh.carried_bytes = 0;
-}
-
-/// Inserts the fresh flow. An entry that is there already is either over (then it is replaced: an expired entry is never
-/// written again) or was made this instant by another CPU for the same packet's twin (then it stands).
-#[inline(always)]
-fn insert<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch) -> Insert {
-    match t.insert_half_open(F::key(s), &s.fresh, false) {
-        Insert::Exists => {}
-        other => return other,
-    }
-    if let Some(flow) = t.half_open(F::key(s))
-        && flow.alive(s.fresh.created)
-    {
-        return Insert::Exists;
-    }
-    t.insert_half_open(F::key(s), &s.fresh, true)
-}
-
-/// Copies a live entry into the scratch memory.
-#[inline(always)]
-pub(super) fn fresh_copy(s: &mut Scratch, flow: &LiveFlow) {
-    copy_half(&mut s.fresh.half[0], &flow.half[0]);
-    copy_half(&mut s.fresh.half[1], &flow.half[1]);
-    s.fresh.created = flow.created.load();
-    s.fresh.state = flow.state.load();
-    s.fresh.generation = flow.generation.load();
-    s.fresh.rule = flow.rule.load();
-    s.fresh.src_zone = flow.src_zone.load();
-    s.fresh.dst_zone = flow.dst_zone.load();
-    s.fresh.flags = flow.flags.load();
-    s.fresh.policed = flow.policed.load();
-    s.fresh.answer = flow.answer.load();
-    s.fresh.carried_packets = 0;
-    s.fresh.carried_bytes = 0;
-}
-
-#[inline(always)]
-fn copy_half(into: &mut Half, from: &LiveHalf) {
-    into.packets = from.packets.load();
-    into.bytes = from.bytes.load();
-    into.last_seen = from.last_seen.load();
-    into.seq_end = from.seq_end.load();
-    into.ack = from.ack.load();
-    into.edge = from.edge.load();
-    into.window = from.window.load();
-}
-
-/// Asks the policy in force about the flow of the key in `s`, in its opener's direction. Returns
-/// [`Reason::Established`], [`Reason::PolicyRevoked`], or [`Reason::TableCorrupt`], which ends nothing.
-#[inline(always)]
-pub(super) fn ask_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
-    let Some(lines) = t.lines(s.generation) else {
-        return Reason::TableCorrupt as u32;
-    };
-    let realm = match classify::realm_record(lines, s.meta.vlan) {
-        Ok(realm) => realm,
-        Err(Reason::UnknownRealm) => return Reason::PolicyRevoked as u32,
-        Err(_) => return Reason::TableCorrupt as u32,
-    };
-    let (lo, hi) = F::sides(s);
-    let (from, to) = if s.opener_hi != 0 { (hi, lo) } else { (lo, hi) };
-    let proto = s.meta.proto;
-    let icmp = proto == Proto::ICMP || proto == Proto::ICMPV6;
-    let selector = if icmp { echo_request(proto) } else { to.1 };
-    match classify(lines, realm, (from.0, to.0), (proto, selector), &mut s.class) {
-        Ok(decision) if decision.allows() => Reason::Established as u32,
-        Ok(_) => Reason::PolicyRevoked as u32,
-        Err(_) => Reason::TableCorrupt as u32,
-    }
-}
-
-/// Judges a flow of an older generation again, whichever side sent this packet: stamps it if the policy in force allows
-/// it, ends it if not. The key in `s` must be the flow's.
-///
-/// # Errors
-/// The reason to drop the packet.
-#[inline(always)]
-pub(super) fn judge_again<'a, F: Family, T: Tables<'a>>(
-    t: T,
-    s: &mut Scratch,
-    flow: &LiveFlow,
-) -> Result<(), Reason> {
-    s.opener_hi = u32::from(FlowFlags(flow.flags.load()).opener_hi());
-    let answer = t.stage(F::AGAIN, s);
-    if answer == Reason::Established as u32 {
-        if !t.dry_run() {
-            flow.rule.store(s.class.rule_id);
-            flow.src_zone.store(s.class.src.zone);
-            flow.dst_zone.store(s.class.dst.zone);
-            flow.generation.store(s.generation);
-        }
-        return Ok(());
-    }
-    if answer != Reason::PolicyRevoked as u32 {
-        return Err(Reason::TableCorrupt);
-    }
-    if !t.dry_run() {
-        revoke(t, flow);
-    }
-    Err(Reason::PolicyRevoked)
-}
-
-/// Ends a flow that the policy in force denies. If another CPU changes the word at the same time, that CPU's packet was
-/// judged by the same generation or the next packet will be: the flow cannot go on.
-#[inline(always)]
-fn revoke<'a, T: Tables<'a>>(t: T, flow: &LiveFlow) {
-    let word = flow.state.load();
-    let _lost_race = t.swap(&flow.state, word, word | StateWord::DEAD | StateWord::REVOKED);
 }

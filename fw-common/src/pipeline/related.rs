@@ -1,7 +1,8 @@
 //! ICMP errors: they pass only for a packet of a live flow that they quote (RFC 5927), from any router on its way.
 
-use super::{Family, FlowMaps, Outcome, Scratch, Tables, find, hit, open};
-use crate::abi::{FlowFlags, LiveFlow, Reason, Side};
+use super::{Family, FlowMaps, Outcome, Scratch, Tables, again, find, hit};
+use crate::abi::{FlowFlags, LiveFlow, Proto, Reason, Side};
+use crate::tcp;
 use crate::wire::{self, Packet};
 
 /// Judges an ICMP error. The outcome goes into `s.word`: see [`crate::classify::class4`].
@@ -51,10 +52,33 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
     if s.meta.side != from as u8 && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(s) {
         return Outcome::drop(Reason::WrongSide);
     }
+    if s.meta.proto == Proto::TCP && !was_sent(s, flow, quoted_reply) {
+        return Outcome::drop(Reason::IcmpBadQuote);
+    }
     if flow.generation.load() != s.generation
-        && let Err(reason) = open::judge_again::<F, T>(t, s, flow)
+        && let Err(reason) = again::judge_again::<F, T>(t, s, flow)
     {
         return Outcome::drop(reason);
     }
     Outcome::deliver(s, to, Reason::Related)
+}
+
+/// Least distance (bytes) behind the highest number sent at which a quoted segment is believed; `MAXACKWINCONST` of
+/// nf_conntrack_proto_tcp.c.
+const QUOTE_SLACK: u32 = 66_000;
+
+/// True if the quoted sequence number is one that its flow has sent and that can still be on its way: at most one window of the
+/// receiver behind the highest (RFC 5927 section 4.1, with the window for the data in flight, because the acknowledgement may
+/// have overtaken the error).
+#[inline(always)]
+fn was_sent(s: &Scratch, flow: &LiveFlow, quoted_reply: bool) -> bool {
+    let (own, peer) = if quoted_reply {
+        (&flow.half[1], &flow.half[0])
+    } else {
+        (&flow.half[0], &flow.half[1])
+    };
+    let behind = own.seq_end.load().wrapping_sub(s.meta.seq);
+    let window = peer.window.load() & tcp::LARGEST;
+    let limit = if window > QUOTE_SLACK { window } else { QUOTE_SLACK };
+    behind != 0 && behind <= limit
 }

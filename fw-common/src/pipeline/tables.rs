@@ -1,8 +1,12 @@
 //! What the pipeline needs from its surroundings: maps, clock, compare-and-swap.
 
 use super::{Scratch, Stage};
-use crate::abi::{Event, Flow, Key4, Key6, LiveFlow, PortConfig, Shared};
+use crate::abi::{
+    Event, Flow, Key4, Key6, LimitKey, LiveControl, LiveFlow, LiveLevels, LiveSource, PortConfig, Reason,
+    Shared, Source, SourceKey,
+};
 use crate::classify::Lines;
+use crate::fragment::{Datagram, FragmentKey, LiveDatagram};
 
 /// Conntrack statistics: number of the counter in the `FLOW_STATS` map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,14 @@ pub enum FlowStat {
     EventsLost = 4,
     /// Promotions of one-way flows that waited for the next window.
     OneWayWaits = 5,
+    /// Flows that stay half-open because the main table is full and nobody ages it, or because they are a lifeline's.
+    StaysHalfOpen = 6,
+    /// Insertions that were tried again because the table was locked.
+    InsertRetries = 7,
+    /// Answers not sent because the limit of the window was reached.
+    RepliesSuppressed = 8,
+    /// State changes that another CPU had made meanwhile, judged again.
+    StateRaces = 9,
 }
 
 /// What became of an insertion.
@@ -32,12 +44,33 @@ pub enum Insert {
     Exists,
     /// The map is full.
     Full,
+    /// The map was locked, three times (EBUSY).
+    Busy,
+    /// The kernel has no memory (ENOMEM).
+    Memory,
     /// Any other refusal of the kernel.
     Failed,
 }
 
+impl Insert {
+    /// The reason of a packet whose flow could not be inserted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Full => Reason::TableFull,
+            Self::Busy => Reason::TableBusy,
+            Self::Memory => Reason::TableMemory,
+            _ => Reason::TableError,
+        }
+    }
+}
+
 /// Flow maps of one address family.
 pub trait FlowMaps<'a, K> {
+    /// True for the family of IPv6.
+    const V6: bool;
+
     /// The entry in the main map.
     fn main(self, key: &K) -> Option<&'a LiveFlow>;
     /// The entry in the half-open map.
@@ -63,18 +96,46 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn port(self, ifindex: u32, into: &mut PortConfig) -> bool;
     /// Coarse monotonic time, ns (`bpf_ktime_get_coarse_ns`).
     fn now(self) -> u64;
-    /// Coarse time until which running TCP connections are adopted.
-    fn pickup_until(self) -> u64;
+    /// Precise monotonic time, ns (`bpf_ktime_get_ns`): for rate limits.
+    fn precise(self) -> u64;
+    /// Boot time, seconds (`bpf_ktime_get_boot_ns`): for deadlines.
+    fn boot_seconds(self) -> u32;
+    /// The agent's words; see [`crate::abi::Control`]. `None` never happens with a map of one element.
+    fn control(self) -> Option<&'a LiveControl>;
+    /// How full the main tables are.
+    fn levels(self) -> Option<&'a LiveLevels>;
     /// Replaces a state word if it still is `old`.
     fn swap(self, cell: &Shared<u32>, old: u32, new: u32) -> bool;
+    /// Replaces a long word if it still is `old`.
+    fn swap64(self, cell: &Shared<u64>, old: u64, new: u64) -> bool;
+    /// Adds to a word.
+    fn add(self, cell: &Shared<u32>, n: u32);
+    /// Adds to a long word and returns what it was.
+    fn add64(self, cell: &Shared<u64>, n: u64) -> u64;
+    /// Replaces a long word and returns what it was.
+    fn exchange64(self, cell: &Shared<u64>, new: u64) -> u64;
+    /// What is known of a source.
+    fn source(self, key: &SourceKey) -> Option<&'a LiveSource>;
+    /// Makes an entry for a source unless there is one; false if the kernel refused.
+    fn insert_source(self, key: &SourceKey, source: &Source) -> bool;
+    /// The word of source bits with this number (it wraps).
+    fn source_bits(self, word: u32) -> Option<&'a Shared<u32>>;
+    /// A limit's bucket.
+    fn bucket(self, key: &LimitKey) -> Option<&'a Shared<u64>>;
+    /// Makes a bucket unless there is one; false if the kernel refused.
+    fn insert_bucket(self, key: &LimitKey, value: u64) -> bool;
+    /// The bucket of new flows to a destination (the number wraps).
+    fn pressure(self, slot: u32) -> Option<&'a Shared<u64>>;
+    /// What is known of a fragmented datagram.
+    fn datagram(self, key: &FragmentKey) -> Option<&'a LiveDatagram>;
+    /// Makes an entry for a datagram unless there is one; false if the kernel refused.
+    fn insert_datagram(self, key: &FragmentKey, empty: &Datagram) -> bool;
     /// True if nothing may be written: the packet is a question.
     fn dry_run(self) -> bool;
-    /// Adds to the counters of the reason with this number. Called from one place, `finish`.
-    fn count_number(self, reason: u8, packets: u32, bytes: u32);
+    /// Adds to the counter with this number: a reason's, or [`crate::abi::NOTED`] and a reason's. Called from `finish.rs` only.
+    fn count_number(self, slot: u32, packets: u32, bytes: u32);
     /// Adds one to a statistic.
     fn stat(self, stat: FlowStat);
-    /// Events that may be sent per CPU and window.
-    fn events_per_window(self) -> u32;
     /// Sends an event; false if the ring is full.
     fn emit(self, event: &Event) -> bool;
     /// Runs a stage over the scratch memory: [`super::run`], or a call of a function that does. In the kernel each stage

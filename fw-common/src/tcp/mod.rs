@@ -1,26 +1,37 @@
-//! The TCP machine: a transition table held as data, after RFC 9293 section 3.3.2 and `nf_conntrack_proto_tcp.c`.
+//! The TCP machine: a transition table held as data, after RFC 9293 section 3.3.2 and `nf_conntrack_proto_tcp.c`, and
+//! windows tracked by direction. What it does differently from the kernel's conntrack, and why, is listed in
+//! `docs/tcp.md`.
 
+mod opening;
+pub mod options;
+mod reset;
+mod running;
 mod table;
+pub mod window;
 
 pub use table::{Class, State, Step, TABLE};
+pub use window::{LARGEST, Numbers, before};
 
 use crate::abi::{Reason, StateWord};
 use crate::wire::tcp_flag;
 
-/// How far from the highest sequence number seen a reset may lie without being blind. Resets inside pass, so that the
-/// peer can answer them (RFC 5961 section 3), but end nothing.
-const RESET_SLACK: u32 = 1 << 24;
-/// One segment, as the machine needs it.
+/// One segment, as the machine needs it. A GSO super-packet is one segment with all its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// Flags (RFC 9293 section 3.1).
+    /// Flags (RFC 9293 section 3.1). ECE, CWR and NS say nothing here.
     pub flags: u8,
+    /// Window as sent, not scaled.
+    pub window: u16,
     /// Sequence number.
     pub seq: u32,
     /// Acknowledgement number; counts only with ACK.
     pub ack: u32,
+    /// The highest right edge of a selective acknowledgement block, or `ack` if there is none above it.
+    pub sack: u32,
     /// Bytes of payload.
     pub payload: u32,
+    /// Of a SYN: its options as in [`Numbers::window`].
+    pub options: u32,
 }
 
 impl Segment {
@@ -28,7 +39,7 @@ impl Segment {
     #[inline(always)]
     #[must_use]
     pub const fn end(self) -> u32 {
-        let controls = (self.flags & tcp_flag::SYN != 0) as u32 + (self.flags & tcp_flag::FIN != 0) as u32;
+        let controls = (self.flags & tcp_flag::FIN) as u32 + ((self.flags & tcp_flag::SYN) >> 1) as u32;
         self.seq.wrapping_add(self.payload).wrapping_add(controls)
     }
 
@@ -39,7 +50,7 @@ impl Segment {
         self.flags & flag != 0
     }
 
-    /// What the transition table calls it. Flags were checked by [`crate::wire::tcp_flags_valid`].
+    /// What the transition table calls it.
     #[inline(always)]
     #[must_use]
     pub const fn class(self) -> Class {
@@ -59,17 +70,18 @@ impl Segment {
     }
 }
 
-/// What both sides have sent so far.
+/// What the machine needs to know of a flow.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
-    /// The sender's highest sequence number plus one.
-    pub own_end: u32,
-    /// The receiver's highest sequence number plus one; 0 before its first segment.
-    pub peer_end: u32,
-    /// The last acknowledgement number that the receiver sent; until then, the number after its SYN itself.
-    pub peer_ack: u32,
-    /// True once the receiver has sent.
-    pub peer_spoke: bool,
+pub struct Known {
+    /// What the segment's sender has sent.
+    pub own: Numbers,
+    /// What its receiver has sent.
+    pub peer: Numbers,
+    /// While the connection opens: the answering side's initial sequence number plus one, 0 if unknown. Later: the same of
+    /// the opener's last SYN that passed without effect, see [`Outcome::End`].
+    pub answer: u32,
+    /// Windows are not judged: `tcp: { window: loose }`, or the flow was picked up in its middle, where scales are unknown.
+    pub loose: bool,
 }
 
 /// What the machine says of a segment.
@@ -80,8 +92,39 @@ pub enum Outcome {
     Pass(StateWord),
     /// It passes and starts a new flow: the old one is over.
     Reopen,
+    /// It is dropped and the flow is over: the answering side has lost the connection and answers a new SYN, which passed
+    /// without effect. The opener's next SYN finds no flow and opens one, as the policy in force says.
+    End(Reason),
     /// It is dropped.
     Drop(Reason),
+}
+
+/// The outcome, and the numbers to be stored with it.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Judged {
+    /// What happens to the segment.
+    pub outcome: Outcome,
+    /// The sender's numbers from now on.
+    pub own: Numbers,
+    /// The flow's `answer` from now on.
+    pub answer: u32,
+}
+
+impl Judged {
+    #[inline(always)]
+    const fn unchanged(known: &Known, outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            own: known.own,
+            answer: known.answer,
+        }
+    }
+
+    #[inline(always)]
+    const fn dropped(known: &Known, reason: Reason) -> Self {
+        Self::unchanged(known, Outcome::Drop(reason))
+    }
 }
 
 /// The word of a flow that a SYN has just opened.
@@ -90,27 +133,12 @@ pub const fn opened() -> StateWord {
     StateWord::new(State::SynSent as u32, 0, State::SynSent.timeout_s())
 }
 
-/// `a` is behind `b` in sequence space (RFC 9293 section 3.4).
+/// The numbers of a side whose SYN has opened a flow.
 #[inline(always)]
 #[must_use]
-pub const fn before(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).cast_signed() < 0
-}
-
-/// Judges a segment of an existing flow. `reply`: it comes from the answering side.
-#[inline(always)]
-pub fn step(word: StateWord, reply: bool, segment: Segment, seen: Seen) -> Outcome {
-    let state = State::from_bits(word.state());
-    let class = segment.class();
-    // The common case by itself: data and acknowledgements of an established flow change nothing.
-    if matches!(state, State::Established) && matches!(class, Class::Ack) {
-        return Outcome::Pass(if word.has(StateWord::CONFIRMED) {
-            word
-        } else {
-            confirmed(word, reply, segment, seen)
-        });
-    }
-    other_step(word, state, class, reply, segment, seen)
+pub const fn opener(segment: Segment) -> Numbers {
+    // Nobody knows yet what its window begins at: the edge counts from its first acknowledgement on.
+    Numbers::opening(segment, segment.seq.wrapping_add(1), 0)
 }
 
 /// The word of a connection that was picked up in its middle: one packet of one side shows nothing, so it lives shortly
@@ -121,120 +149,173 @@ pub const fn picked_up(reply: bool) -> StateWord {
     StateWord::new(State::Established as u32, flags, State::SynRecv.timeout_s())
 }
 
+/// Both sides' numbers, sender first, of a connection that was picked up in its middle. Scales are unknown: the largest is
+/// assumed, and windows are not judged by it ([`Known::loose`]); it keeps the numbers moving, for resets.
+#[inline(always)]
+#[must_use]
+pub const fn picked_up_numbers(segment: Segment) -> (Numbers, Numbers) {
+    const UNKNOWN: u32 = window::MAX_SHIFT | window::SCALED | window::SACK_PERMITTED;
+    const WIDEST: u32 = 1 << 30;
+    let peer = Numbers {
+        end: segment.ack,
+        ack: segment.seq,
+        edge: segment.end().wrapping_add(WIDEST),
+        window: WIDEST | UNKNOWN,
+    };
+    let blank = Numbers {
+        end: segment.end(),
+        ack: segment.ack,
+        edge: segment.ack,
+        window: UNKNOWN,
+    };
+    (blank.after_first(segment, peer), peer)
+}
+
+/// True for the common case: data or an acknowledgement of an established flow.
+#[inline(always)]
+#[must_use]
+pub const fn is_common(word: StateWord, flags: u8) -> bool {
+    use tcp_flag::{ACK, FIN, RST, SYN};
+    word.state() == State::Established as u32 && flags & (SYN | FIN | RST | ACK) == ACK
+}
+
+/// Judges a segment of an existing flow. `reply`: it comes from the answering side. Pure: if another CPU has changed the
+/// word meanwhile, judge again.
+#[inline(always)]
+pub fn step(word: StateWord, reply: bool, segment: Segment, known: &Known) -> Judged {
+    if !is_common(word, segment.flags) {
+        uncommon(word, reply, segment, known)
+    } else if window::fits(segment, known.own, known.peer) {
+        Judged {
+            outcome: Outcome::Pass(common(word, reply, segment, known.peer)),
+            own: known.own.after(segment, known.peer),
+            answer: known.answer,
+        }
+    } else if known.loose {
+        Judged::unchanged(known, Outcome::Pass(word))
+    } else {
+        Judged::dropped(known, Reason::TcpOutOfWindow)
+    }
+}
+
+/// The flow's word after a segment of the common case ([`is_common`]) that fits: the same, but for a flow that was picked
+/// up and waits for its confirmation.
+#[inline(always)]
+#[must_use]
+pub const fn common(word: StateWord, reply: bool, segment: Segment, peer: Numbers) -> StateWord {
+    if word.has(StateWord::CONFIRMED) {
+        word
+    } else {
+        confirmed(word, reply, segment, peer)
+    }
+}
+
 /// The word of a picked up connection after another segment.
 #[inline(always)]
-const fn confirmed(word: StateWord, reply: bool, segment: Segment, seen: Seen) -> StateWord {
+const fn confirmed(word: StateWord, reply: bool, segment: Segment, peer: Numbers) -> StateWord {
+    /// How far from the highest sequence number seen an acknowledgement may lie.
+    const NEAR: u32 = 1 << 24;
     let other_side = word.has(StateWord::REPLIED) != reply;
-    if !other_side || !near(segment.ack, seen.peer_end) {
+    let distance = segment.ack.wrapping_sub(peer.end);
+    if !other_side || (distance > NEAR && distance.wrapping_neg() > NEAR) {
         return word;
     }
     let flags = word.flags() | StateWord::REPLIED | StateWord::CONFIRMED;
     StateWord::new(State::Established as u32, flags, State::Established.timeout_s())
 }
 
-/// True if two sequence numbers lie within [`RESET_SLACK`] of each other.
+/// Everything but the common case.
 #[inline(always)]
-const fn near(a: u32, b: u32) -> bool {
-    let distance = a.wrapping_sub(b);
-    distance <= RESET_SLACK || distance.wrapping_neg() <= RESET_SLACK
+pub fn uncommon(word: StateWord, reply: bool, segment: Segment, known: &Known) -> Judged {
+    let state = State::from_bits(word.state());
+    let class = seen_as(word, reply, segment.class());
+    if matches!(class, Class::Rst) {
+        return Judged::unchanged(known, reset::judge(word, state, reply, segment, known));
+    }
+    match table::next(state, class, reply) {
+        Step::Invalid => Judged::dropped(known, Reason::TcpInvalid),
+        Step::Ignore => ignored(word, state, class, reply, segment, known),
+        Step::Reopen => reopened(word, state, reply, segment, known),
+        Step::To(next) => {
+            let opens = matches!(state, State::SynSent | State::SynRecv);
+            if opens {
+                opening::judge(word, state, next, class, reply, segment, known)
+            } else {
+                running::judge(word, state, next, class, reply, segment, known)
+            }
+        }
+    }
 }
 
+/// A FIN of a side that has sent one is a retransmission and counts for what it acknowledges.
 #[inline(always)]
-fn other_step(
+const fn seen_as(word: StateWord, reply: bool, class: Class) -> Class {
+    match class {
+        Class::Fin if word.has(own_fin(reply)) => Class::Ack,
+        other => other,
+    }
+}
+
+/// The flag that says that this side has sent a FIN.
+#[inline(always)]
+const fn own_fin(reply: bool) -> u32 {
+    if reply {
+        StateWord::FIN_REPLY
+    } else {
+        StateWord::FIN_ORIGINAL
+    }
+}
+
+/// A segment that passes so that the other end may answer it.
+#[inline(always)]
+fn ignored(
     word: StateWord,
     state: State,
     class: Class,
     reply: bool,
     segment: Segment,
-    seen: Seen,
-) -> Outcome {
-    if matches!(class, Class::Rst) {
-        return reset(word, state, segment, seen);
-    }
-    // A FIN seen again is a retransmission and not the other side's.
-    let own_fin = if reply {
-        StateWord::FIN_REPLY
-    } else {
-        StateWord::FIN_ORIGINAL
-    };
-    if matches!(class, Class::Fin) && word.has(own_fin) {
-        return Outcome::Pass(word);
-    }
-    match (state, class, reply) {
-        // The answer to a SYN must acknowledge it; the opener's ACK must acknowledge the answer (a spoofed source never
-        // sees the number, RFC 9293 section 3.10.7.3).
-        (State::SynSent, Class::SynAck, true) if !answers_syn(segment, seen) => {
-            return Outcome::Drop(Reason::TcpBadAck);
+    known: &Known,
+) -> Judged {
+    let mut judged = Judged::unchanged(known, Outcome::Pass(word));
+    match (class, reply, state) {
+        // An acknowledgement in SYN_SENT: a challenge; the opener's reset will carry its number (RFC 5961 section 4).
+        (Class::Ack, true, State::SynSent) => judged.own.ack = segment.ack,
+        // In a simultaneous open the answering side may send its SYN again, and nothing but that.
+        (Class::Syn, true, State::SynRecv) if segment.seq.wrapping_add(1) != known.answer => {
+            judged.outcome = Outcome::Drop(Reason::TcpInvalid);
         }
-        (State::SynRecv, Class::Ack | Class::Fin, false) if segment.ack != seen.peer_end => {
-            return Outcome::Drop(Reason::TcpBadAck);
+        (_, _, State::SynSent | State::SynRecv) => {}
+        (Class::Syn, false, _) => judged.answer = segment.seq.wrapping_add(1),
+        (Class::SynAck, true, _) if known.answer != 0 && segment.ack == known.answer => {
+            judged.outcome = Outcome::End(Reason::TcpInvalid);
         }
         _ => {}
     }
-    match table::next(state, class, reply) {
-        Step::Invalid => Outcome::Drop(Reason::TcpInvalid),
-        Step::Ignore => Outcome::Pass(word),
-        Step::Reopen => Outcome::Reopen,
-        Step::To(next) => Outcome::Pass(moved(word, state, next, reply, class)),
-    }
+    judged
 }
 
-/// True if the segment acknowledges the receiver's SYN, with or without the data that a fast open carries (RFC 7413):
-/// ISS < SEG.ACK <= SND.NXT (RFC 9293 section 3.10.7.3).
+/// A SYN after the end. Out of TIME_WAIT the opener's must be newer than all that it sent before (RFC 9293 section
+/// 3.6.1); another one passes without effect, so that the other end may answer it.
 #[inline(always)]
-const fn answers_syn(segment: Segment, seen: Seen) -> bool {
-    segment.ack.wrapping_sub(seen.peer_ack) <= seen.peer_end.wrapping_sub(seen.peer_ack)
+fn reopened(word: StateWord, state: State, reply: bool, segment: Segment, known: &Known) -> Judged {
+    if matches!(state, State::TimeWait) && !reply && before(segment.seq, known.own.end) {
+        return ignored(word, state, Class::Syn, reply, segment, known);
+    }
+    Judged::unchanged(known, Outcome::Reopen)
 }
 
 /// The word after a transition to `next`.
 #[inline(always)]
-fn moved(word: StateWord, state: State, next: State, reply: bool, class: Class) -> StateWord {
-    let mut flags = word.flags();
-    if reply {
-        flags |= StateWord::REPLIED;
-    }
-    if matches!(class, Class::Fin) {
-        flags |= if reply {
-            StateWord::FIN_REPLY
-        } else {
-            StateWord::FIN_ORIGINAL
-        };
-    }
-    if matches!(state, State::SynRecv) && !reply {
-        flags |= StateWord::CONFIRMED;
-    }
-    StateWord::new(next as u32, flags, next.timeout_s())
-}
-
-/// A reset ends the flow only if its sequence number is exactly the one expected: the receiver's last acknowledgement
-/// or the sender's highest (RFC 5961 section 3.2; `nf_conntrack` likewise). In SYN_SENT it must acknowledge the SYN
-/// (RFC 9293 section 3.10.7.3).
-#[inline(always)]
-fn reset(word: StateWord, state: State, segment: Segment, seen: Seen) -> Outcome {
-    let exact = if matches!(state, State::SynSent) {
-        // The opener may take its SYN back; anyone else must show that he saw it.
-        if seen.peer_spoke {
-            segment.has(tcp_flag::ACK) && answers_syn(segment, seen)
-        } else {
-            segment.seq == seen.own_end
-        }
+const fn moved(word: StateWord, next: State, flags: u32) -> StateWord {
+    let flags = word.flags() | flags;
+    let (own, short) = (next.timeout_s(), State::SynRecv.timeout_s());
+    // A flow that is not confirmed never lives long.
+    let timeout = if flags & StateWord::CONFIRMED == 0 && own > short && !matches!(next, State::SynSent) {
+        short
     } else {
-        segment.seq == seen.own_end || (seen.peer_spoke && segment.seq == seen.peer_ack)
+        own
     };
-    if exact {
-        return Outcome::Pass(StateWord::new(
-            State::Close as u32,
-            word.flags(),
-            State::Close.timeout_s(),
-        ));
-    }
-    // In SYN_SENT the opener may answer a challenge, with the number that it acknowledged; that ends nothing here.
-    let challenged = matches!(state, State::SynSent) && !seen.peer_spoke && segment.seq == seen.peer_ack;
-    if challenged || (near(segment.seq, seen.own_end) && !matches!(state, State::SynSent)) {
-        Outcome::Pass(word)
-    } else {
-        Outcome::Drop(Reason::RstInvalid)
-    }
+    StateWord::new(next as u32, flags, timeout)
 }
 
 #[cfg(test)]

@@ -72,15 +72,16 @@ impl State {
     }
 
     /// Seconds without a packet after which a flow in this state is over: the defaults of `nf_conntrack`
-    /// (Documentation/networking/nf_conntrack-sysctl.rst).
+    /// (Documentation/networking/nf_conntrack-sysctl.rst), but for a half-closed connection, which lives as long as an
+    /// established one: the side that has not finished may be silent for as long as it likes (RFC 9293 section 3.6).
     #[inline(always)]
     #[must_use]
     pub const fn timeout_s(self) -> u32 {
         match self {
             Self::None | Self::Close => 10,
-            Self::SynSent | Self::FinWait | Self::TimeWait => 120,
-            Self::SynRecv | Self::CloseWait => 60,
-            Self::Established => 432_000,
+            Self::SynSent | Self::TimeWait => 120,
+            Self::SynRecv => 60,
+            Self::Established | Self::FinWait | Self::CloseWait => 432_000,
             Self::LastAck => 30,
         }
     }
@@ -151,8 +152,12 @@ const IV: u64 = INVALID;
 /// challenge to a SYN that reuses the ports of a connection which the other end still has (RFC 5961 section 4).
 ///
 /// Differences from the kernel's: a simultaneous open (a SYN from the answering side in SYN_SENT) goes to SYN_RECV, the
-/// kernel's `SYN_SENT2` being no state of ours; a SYN-ACK that nobody can have asked for is invalid in the opener's
-/// direction except as the answer in a simultaneous open.
+/// kernel's `SYN_SENT2` being no state of ours, and there the same SYN may come again; a SYN-ACK that nobody can have asked
+/// for is invalid in the opener's direction except as the answer in a simultaneous open; what the answering side sends
+/// before the opener has acknowledged its SYN, a FIN included, leaves the flow in SYN_RECV, because only the opener's
+/// acknowledgement proves that it exists.
+///
+/// The machine refines some cells by numbers: see `docs/tcp.md`.
 pub const TABLE: [[u64; 4]; 2] = [
     [
         /* SYN     */ row([IV, SS, IG, IG, IG, IG, IG, RO, RO]),
@@ -161,10 +166,10 @@ pub const TABLE: [[u64; 4]; 2] = [
         /* ACK     */ row([IV, IV, ES, ES, CW, CW, TW, TW, CL]),
     ],
     [
-        /* SYN     */ row([IV, SR, IV, IV, IV, IV, IV, RO, RO]),
+        /* SYN     */ row([IV, SR, IG, IV, IV, IV, IV, RO, RO]),
         /* SYN-ACK */ row([IV, SR, SR, IG, IG, IG, IG, IG, IV]),
-        /* FIN     */ row([IV, IV, FW, FW, LA, LA, LA, TW, CL]),
-        /* ACK     */ row([IV, IG, IG, ES, CW, CW, TW, TW, CL]),
+        /* FIN     */ row([IV, IV, SR, FW, LA, LA, LA, TW, CL]),
+        /* ACK     */ row([IV, IG, SR, ES, CW, CW, TW, TW, CL]),
     ],
 ];
 

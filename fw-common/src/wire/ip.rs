@@ -1,17 +1,20 @@
-//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers, and the packet that an ICMP error quotes.
+//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
 
-use super::{Kind, Meta, Packet, WINDOW_BYTES, transport};
-use crate::abi::{Proto, Reason};
+use core::hint::black_box;
 
-/// Extension headers that are followed.
-const MAX_EXTENSIONS: u32 = 2;
-/// IPv6 next-header numbers (IANA).
-mod next {
-    pub const HOP_BY_HOP: u8 = 0;
-    pub const ROUTING: u8 = 43;
-    pub const FRAGMENT: u8 = 44;
-    pub const NONE: u8 = 59;
-    pub const DESTINATION: u8 = 60;
+use super::extension::{authentication4, is_extension, reload, walk};
+use super::{Kind, LATER, Meta, PARSED, Packet, fragment, transport};
+use crate::abi::{Proto, Reason, Screen};
+
+/// Bytes of the longest IPv4 options (RFC 791 section 3.1: a header of 60 bytes).
+const MAX_OPTION_BYTES: u32 = 40;
+
+/// IPv4 options (IANA); the two route options are loose and strict source routing (RFC 791 section 3.1).
+mod option {
+    pub const END: u32 = 0;
+    pub const NOP: u32 = 1;
+    pub const LOOSE_ROUTE: u32 = 131;
+    pub const STRICT_ROUTE: u32 = 137;
 }
 
 /// Bytes of the IP packet: what its header tells, unless a GSO super-packet is too large to tell (BIG TCP: length 0).
@@ -20,10 +23,32 @@ fn told_or_real(told: u32, real: u32, segments: u32) -> u32 {
     if told == 0 && segments > 1 { real } else { told }
 }
 
-/// Parses the IPv4 header at word `m.l3`, byte `offset` of the frame, and the transport header behind it.
 #[inline(always)]
-pub(super) fn ipv4(m: &mut Meta, offset: u32) -> Result<Kind, Reason> {
-    let l3 = m.l3;
+fn note_ttl(m: &mut Meta) {
+    if m.ttl == 0 {
+        m.screens |= Screen::TtlZero.bit();
+    }
+}
+
+/// Parses the IPv4 header at word `m.l3`, byte `m.l3_offset` of the frame, and what is behind it down to the transport header.
+/// Returns what [`super::parse`] does.
+#[inline(always)]
+pub(super) fn ipv4<P: Packet>(pkt: P, m: &mut Meta) -> u32 {
+    if let Err(reason) = header4(m) {
+        return reason as u32;
+    }
+    if m.l4 > m.l3 + 5 || m.proto == Proto::AH {
+        unusual4(pkt, m);
+        if m.status != 0 {
+            return m.status;
+        }
+    }
+    finish(m, Proto::ICMPV6, Kind::Ipv4)
+}
+
+#[inline(always)]
+fn header4(m: &mut Meta) -> Result<(), Reason> {
+    let (l3, offset) = (m.l3, m.l3_offset);
     if !m.holds(l3, 20) {
         return Err(Reason::Truncated);
     }
@@ -40,24 +65,122 @@ pub(super) fn ipv4(m: &mut Meta, offset: u32) -> Result<Kind, Reason> {
     let third = m.window.be32(l3 + 2);
     m.ttl = (third >> 24) as u8;
     m.proto = (third >> 16) as u8;
-    // More-fragments flag or a fragment offset (RFC 791 section 3.1); don't-fragment and the reserved bit do not count.
-    if m.window.be32(l3 + 1) & 0x3fff != 0 {
-        return Err(Reason::Fragment);
-    }
+    note_ttl(m);
     m.l4 = l3 + header / 4;
     m.l4_offset = offset + header;
     m.l4_len = total - header;
-    if m.proto == Proto::ICMPV6 {
-        return Err(Reason::WrongFamily);
+    let second = m.window.be32(l3 + 1);
+    // More-fragments flag or an offset (RFC 791 section 3.1); don't-fragment and the reserved bit do not count.
+    if second & 0x3fff != 0 {
+        fragment::ipv4(m, second, header)?;
     }
-    transport::parse(m)?;
-    Ok(Kind::Ipv4)
+    Ok(())
 }
 
-/// Parses the IPv6 header at word `m.l3`, byte `offset` of the frame, its extension headers and the transport header.
+/// The transport header, or of a later fragment the check that it does not reach into one. `other` is the other family's ICMP.
 #[inline(always)]
-pub(super) fn ipv6<P: Packet>(pkt: P, m: &mut Meta, offset: u32) -> Result<Kind, Reason> {
-    let l3 = m.l3;
+fn finish(m: &mut Meta, other: u8, kind: Kind) -> u32 {
+    if m.proto == other {
+        return Reason::WrongFamily as u32;
+    }
+    let parsed = if m.fragment == LATER {
+        fragment::behind_header(m)
+    } else {
+        transport::parse(m)
+    };
+    match parsed {
+        Ok(()) => PARSED | kind as u32,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// What few IPv4 packets have: options and an authentication header. `m.status` is 0, or the number of a [`Reason`].
+#[inline(never)]
+fn unusual4<P: Packet>(pkt: P, m: &mut Meta) {
+    m.status = match options_and_authentication(pkt, m) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    };
+}
+
+#[inline(always)]
+fn options_and_authentication<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Reason> {
+    options(m)?;
+    if m.fragment == LATER {
+        return Ok(());
+    }
+    if m.proto == Proto::AH {
+        return authentication4(pkt, m);
+    }
+    reload(pkt, m);
+    Ok(())
+}
+
+/// Walks the options between the fixed header and `m.l4` (RFC 791 section 3.1) and notes a source route.
+#[inline(always)]
+fn options(m: &mut Meta) -> Result<(), Reason> {
+    if !m.holds(m.l4, 0) {
+        return Err(Reason::Truncated);
+    }
+    m.walk = m.l3 * 4 + 20;
+    let mut octets = 0;
+    while octets < MAX_OPTION_BYTES {
+        // The cursor lies in memory: the verifier forgets it, and all ways to one step look alike.
+        let m = black_box(&mut *m);
+        let end = m.l4 * 4;
+        if m.walk >= end {
+            break;
+        }
+        option(m, end)?;
+        octets += 1;
+    }
+    Ok(())
+}
+
+/// Octet `at` of the window.
+#[inline(always)]
+fn octet(m: &Meta, at: u32) -> u32 {
+    m.window.be32(at / 4) >> (24 - 8 * (at & 3)) & 0xff
+}
+
+/// Steps over the option at `m.walk`.
+#[inline(always)]
+fn option(m: &mut Meta, end: u32) -> Result<(), Reason> {
+    let (at, kind) = (m.walk, octet(m, m.walk));
+    if kind == option::END {
+        m.walk = end;
+        return Ok(());
+    }
+    let length = if kind == option::NOP { 1 } else { octet(m, at + 1) };
+    if at + length > end || (kind != option::NOP && (at + 1 == end || length < 2)) {
+        return Err(Reason::BadIpv4);
+    }
+    if kind == option::LOOSE_ROUTE || kind == option::STRICT_ROUTE {
+        m.screens |= Screen::SourceRoute.bit();
+    }
+    m.walk = at + length;
+    Ok(())
+}
+
+/// Parses the IPv6 header at word `m.l3`, byte `m.l3_offset` of the frame, its extension headers and the transport header.
+/// Returns what [`super::parse`] does.
+#[inline(always)]
+pub(super) fn ipv6<P: Packet>(pkt: P, m: &mut Meta) -> u32 {
+    if let Err(reason) = header6(m) {
+        return reason as u32;
+    }
+    if is_extension(m.proto) {
+        walk(pkt, m, false);
+        if m.status != 0 {
+            return m.status;
+        }
+    }
+    finish(m, Proto::ICMP, Kind::Ipv6)
+}
+
+#[inline(always)]
+fn header6(m: &mut Meta) -> Result<(), Reason> {
+    let (l3, offset) = (m.l3, m.l3_offset);
     if !m.holds(l3, 40) {
         return Err(Reason::Truncated);
     }
@@ -69,6 +192,7 @@ pub(super) fn ipv6<P: Packet>(pkt: P, m: &mut Meta, offset: u32) -> Result<Kind,
     }
     m.family = 6;
     m.ttl = second as u8;
+    note_ttl(m);
     let mut word = 0;
     while word < 4 {
         m.src[word as usize] = m.window.be32(l3 + 2 + word);
@@ -79,152 +203,5 @@ pub(super) fn ipv6<P: Packet>(pkt: P, m: &mut Meta, offset: u32) -> Result<Kind,
     m.l4 = l3 + 10;
     m.l4_offset = offset + 40;
     m.l4_len = length;
-    if is_extension(m.proto) {
-        extensions(pkt, m)?;
-    }
-    if m.proto == Proto::ICMP {
-        return Err(Reason::WrongFamily);
-    }
-    transport::parse(m)?;
-    Ok(Kind::Ipv6)
-}
-
-#[inline(always)]
-fn is_extension(proto: u8) -> bool {
-    matches!(
-        proto,
-        next::HOP_BY_HOP | next::ROUTING | next::FRAGMENT | next::DESTINATION | next::NONE
-    )
-}
-
-/// Follows at most [`MAX_EXTENSIONS`] extension headers. The window is loaded anew at each header, so that none is too
-/// long for it; it ends at the transport header.
-#[inline(always)]
-fn extensions<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Reason> {
-    let mut seen = 0;
-    while seen < MAX_EXTENSIONS {
-        extension(pkt, m, seen)?;
-        seen += 1;
-        if !is_extension(m.proto) {
-            break;
-        }
-    }
-    if is_extension(m.proto) {
-        return Err(Reason::ExtensionHeaders);
-    }
-    reload(pkt, m);
     Ok(())
-}
-
-/// Loads the window at the header that `m.l4_offset` names.
-#[inline(always)]
-fn reload<P: Packet>(pkt: P, m: &mut Meta) {
-    m.window_end = pkt.load(m.l4_offset, 0, &mut m.window);
-    m.l4 = 0;
-}
-
-/// Steps over one extension header (RFC 8200 section 4): next header, length in units of 8 bytes less one.
-#[inline(always)]
-fn extension<P: Packet>(pkt: P, m: &mut Meta, position: u32) -> Result<(), Reason> {
-    let proto = m.proto;
-    // Hop-by-hop options stand first or not at all (RFC 8200 section 4.1); no-next-header has nothing to judge.
-    if proto == next::NONE || (proto == next::HOP_BY_HOP && position != 0) {
-        return Err(Reason::ExtensionHeaders);
-    }
-    reload(pkt, m);
-    if !m.holds(0, 8) || m.l4_len < 8 {
-        return Err(Reason::Truncated);
-    }
-    let first = m.window.be32(0);
-    if proto == next::ROUTING && (first >> 8) as u8 == 0 {
-        return Err(Reason::RoutingHeader0);
-    }
-    let mut bytes = ((first >> 16 & 0xff) + 1) * 8;
-    if proto == next::FRAGMENT {
-        // Offset or more-fragments: a fragment. Neither: an atomic fragment, which is a whole packet (RFC 6946).
-        if first & 0xfff9 != 0 {
-            return Err(Reason::Fragment);
-        }
-        bytes = 8;
-    }
-    if bytes > m.l4_len {
-        return Err(Reason::BadIpv6);
-    }
-    m.proto = (first >> 24) as u8;
-    m.l4_offset += bytes;
-    m.l4_len -= bytes;
-    Ok(())
-}
-
-/// Replaces addresses, protocol and ports in `m` by those of the packet that the ICMP error in `m` quotes.
-///
-/// RFC 792 and RFC 4443 section 3: the quote begins 8 bytes after the ICMP header's start and holds the IP header and
-/// at least 8 bytes more. Extension headers in a quote are not followed.
-///
-/// Returns 0, or the number of [`Reason::BadIcmp`] if the quote is too short or of the other family.
-#[inline(always)]
-pub fn quoted<P: Packet>(pkt: P, m: &mut Meta) -> u32 {
-    read_quote(pkt, m);
-    m.status
-}
-
-/// The result goes into `m.status`: see [`crate::classify::class4`].
-#[inline(never)]
-fn read_quote<P: Packet>(pkt: P, m: &mut Meta) {
-    m.status = match quote(pkt, m) {
-        Ok(()) => 0,
-        Err(reason) => reason as u32,
-    };
-}
-
-#[inline(always)]
-fn quote<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Reason> {
-    m.l4_offset += 8;
-    m.l4_len = m.l4_len.saturating_sub(8);
-    reload(pkt, m);
-    if m.l4_len < WINDOW_BYTES && m.window_end > m.l4_len {
-        m.window_end = m.l4_len;
-    }
-    if !m.holds(0, 28) {
-        return Err(Reason::BadIcmp);
-    }
-    let first = m.window.be32(0);
-    let header = if m.family == 4 {
-        quoted4(m, first)?
-    } else {
-        quoted6(m, first)?
-    };
-    if !m.holds(header, 8) {
-        return Err(Reason::BadIcmp);
-    }
-    m.l4 = header;
-    transport::quoted_ports(m)
-}
-
-#[inline(always)]
-fn quoted4(m: &mut Meta, first: u32) -> Result<u32, Reason> {
-    let header = first >> 24 & 0xf;
-    // A quoted later fragment has no ports.
-    if first >> 28 != 4 || header < 5 || m.window.be32(1) & 0x1fff != 0 {
-        return Err(Reason::BadIcmp);
-    }
-    m.proto = (m.window.be32(2) >> 16) as u8;
-    m.src[0] = m.window.be32(3);
-    m.dst[0] = m.window.be32(4);
-    Ok(header)
-}
-
-#[inline(always)]
-fn quoted6(m: &mut Meta, first: u32) -> Result<u32, Reason> {
-    if first >> 28 != 6 || !m.holds(0, 48) {
-        return Err(Reason::BadIcmp);
-    }
-    m.proto = (m.window.be32(1) >> 8) as u8;
-    let mut word = 0;
-    while word < 4 {
-        m.src[word as usize] = m.window.be32(2 + word);
-        m.dst[word as usize] = m.window.be32(6 + word);
-        word += 1;
-    }
-    Ok(10)
 }

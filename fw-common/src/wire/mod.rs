@@ -4,11 +4,16 @@
 //! buffers too), TC and plain byte slices. The window begins two bytes before an Ethernet header, which aligns every
 //! IP header, tagged or not, to a word.
 
+mod extension;
+mod fragment;
 mod ip;
+mod quote;
 mod transport;
 
-pub use ip::quoted;
+pub use quote::quoted;
 pub use transport::{echo_request, icmp_error, icmpv6_is_link, is_echo, tcp_flags_valid};
+
+use core::hint::black_box;
 
 use crate::abi::{LinkKind, Reason};
 
@@ -106,6 +111,11 @@ pub trait Packet: Copy {
 /// [`Packet::tag`] of an untagged packet.
 pub const NO_TAG: u32 = u32::MAX;
 
+/// [`Meta::fragment`] of a fragment with the transport header.
+pub const FIRST: u32 = 1;
+/// [`Meta::fragment`] of a fragment without.
+pub const LATER: u32 = 2;
+
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -156,20 +166,55 @@ pub struct Meta {
     pub ack: u32,
     /// TCP payload, bytes.
     pub payload: u32,
+    /// TCP: what [`crate::tcp::options::parse`] found in a SYN; see [`crate::tcp::Numbers::window`].
+    pub option_bits: u32,
+    /// TCP: the highest right edge of a SACK block, or the acknowledgement number; valid after the options were parsed.
+    pub sack: u32,
+    /// TCP: cursor of the option parser.
+    pub cursor: u32,
+    /// TCP: where the option parser found selective acknowledgements.
+    pub sack_at: u32,
+    /// TCP window, not scaled.
+    pub tcp_window: u16,
+    /// Bytes of TCP options that are worth parsing; 0 where there is nothing but a timestamp.
+    pub tcp_options: u16,
     /// Result of the last parsing function, see [`parse`].
     pub status: u32,
-    /// Source port; the identifier of an ICMP echo request; else 0.
+    /// Realm of the key, 24 bits: the port's realm << 12 | VLAN id, or of two tags [`stacked_realm`].
+    pub realm: u32,
+    /// Bits of [`crate::abi::Screen`] for what parsing found; not an error by itself.
+    pub screens: u32,
+    /// 0: a whole packet; [`FIRST`]: a fragment at offset 0 after which more follow; [`LATER`]: any other fragment, which has
+    /// no transport header, so its ports and selector are 0.
+    pub fragment: u32,
+    /// The fragment's identification.
+    pub frag_id: u32,
+    /// The fragment's offset in its datagram, bytes.
+    pub frag_offset: u32,
+    /// Bytes of the fragment's payload.
+    pub frag_len: u32,
+    /// 1 if more fragments follow.
+    pub frag_more: u32,
+    /// Cursor of a walk: over IPv4 options the byte in the window, over IPv6 extension headers the kinds seen, a bit each.
+    pub walk: u32,
+    /// Byte offset of the IP header in the frame.
+    pub l3_offset: u32,
+    /// Source port; the identifier of an ICMP echo request; the first half of an ESP SPI; a folded GRE key; else 0.
     pub sport: u16,
-    /// Destination port; the identifier of an ICMP echo reply; else 0.
+    /// Destination port; the identifier of an ICMP echo reply; the second half of an ESP SPI; a folded GRE key; else 0.
     pub dport: u16,
     /// What services are matched on: destination port; ICMP type << 8 | code; else 0.
     pub selector: u16,
     /// Ethernet type after the tags.
     pub ethertype: u16,
-    /// VLAN id; 0: untagged.
+    /// VLAN id, of two tags the outer one's; 0: untagged.
     pub vlan: u16,
-    /// Realm of the key: the port's realm << 12 | VLAN id.
-    pub realm: u16,
+    /// VLAN id of the inner tag; 0: there is none.
+    pub inner_vlan: u16,
+    /// Of a fragment the IPv4 header's protocol; 0 in IPv6. See [`crate::fragment::FragmentKey::proto`].
+    pub frag_proto: u8,
+    /// Always 0.
+    pub pad: u8,
     /// 4, 6, or 0 before an IP header was seen.
     pub family: u8,
     /// IP protocol number.
@@ -208,13 +253,30 @@ impl Meta {
         seq: 0,
         ack: 0,
         payload: 0,
+        option_bits: 0,
+        sack: 0,
+        cursor: 0,
+        sack_at: 0,
+        tcp_window: 0,
+        tcp_options: 0,
         status: 0,
+        realm: 0,
+        screens: 0,
+        fragment: 0,
+        frag_id: 0,
+        frag_offset: 0,
+        frag_len: 0,
+        frag_more: 0,
+        walk: 0,
+        l3_offset: 0,
         sport: 0,
         dport: 0,
         selector: 0,
         ethertype: 0,
         vlan: 0,
-        realm: 0,
+        inner_vlan: 0,
+        frag_proto: 0,
+        pad: 0,
         family: 0,
         proto: 0,
         tcp_flags: 0,
@@ -252,7 +314,16 @@ impl Meta {
         self.selector = zero as u16;
         self.ethertype = zero as u16;
         self.vlan = zero as u16;
-        self.realm = zero as u16;
+        self.inner_vlan = zero as u16;
+        self.frag_proto = zero as u8;
+        self.realm = zero;
+        self.screens = zero;
+        self.fragment = zero;
+        self.frag_id = zero;
+        self.frag_offset = zero;
+        self.frag_len = zero;
+        self.frag_more = zero;
+        self.payload = zero;
         self.src = [zero; 4];
         self.dst = [zero; 4];
     }
@@ -276,72 +347,129 @@ fn parse_frame<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) {
     m.len = pkt.len();
     m.segments = pkt.segments();
     m.wire_bytes = pkt.wire_bytes();
-    let result = if link == LinkKind::Ethernet as u8 {
+    m.status = if link == LinkKind::Ethernet as u8 {
         ethernet(pkt, port_realm, m)
     } else {
         raw(pkt, port_realm, m)
     };
-    m.status = match result {
-        Ok(kind) => PARSED | kind as u32,
-        Err(reason) => reason as u32,
-    };
 }
 
-/// A port without link header: the family comes from the version nibble.
+/// A port without link header: the family comes from the version nibble. Returns what [`parse`] does, as the functions it
+/// calls: a `Result` of two words would have the verifier compare pointers that stand in the unused one.
 #[inline(always)]
-fn raw<P: Packet>(pkt: P, port_realm: u8, m: &mut Meta) -> Result<Kind, Reason> {
-    m.realm = u16::from(port_realm) << 12;
+fn raw<P: Packet>(pkt: P, port_realm: u8, m: &mut Meta) -> u32 {
+    m.realm = u32::from(port_realm) << 12;
     m.window_end = pkt.load(0, 0, &mut m.window);
     if m.window_end < 20 {
-        return Err(Reason::Truncated);
+        return Reason::Truncated as u32;
     }
     m.l3 = 0;
+    m.l3_offset = 0;
     match m.window.be32(0) >> 28 {
-        4 => ip::ipv4(m, 0),
-        6 => ip::ipv6(pkt, m, 0),
-        _ => Err(Reason::BadIpv4),
+        4 => ip::ipv4(pkt, m),
+        6 => ip::ipv6(pkt, m),
+        _ => Reason::BadIpv4 as u32,
     }
 }
 
 #[inline(always)]
-fn ethernet<P: Packet>(pkt: P, port_realm: u8, m: &mut Meta) -> Result<Kind, Reason> {
+fn ethernet<P: Packet>(pkt: P, port_realm: u8, m: &mut Meta) -> u32 {
     m.window_end = pkt.load(0, ETHERNET_SKIP, &mut m.window);
     if m.window_end < ETHERNET_SKIP + 14 {
-        return Err(Reason::Truncated);
+        return Reason::Truncated as u32;
     }
+    if let Err(reason) = tags(m, pkt.tag(), port_realm) {
+        return reason as u32;
+    }
+    // Where the tags left the IP header is read from memory: the verifier follows one way from here on, not one for each
+    // number of tags.
+    let m = black_box(m);
+    m.l3_offset = m.l3 * 4 - ETHERNET_SKIP;
+    match m.ethertype {
+        ethertype::IPV4 => ip::ipv4(pkt, m),
+        ethertype::IPV6 => ip::ipv6(pkt, m),
+        ethertype::ARP => PARSED | Kind::Arp as u32,
+        ethertype::LLDP => PARSED | Kind::Lldp as u32,
+        ethertype::SLOW => PARSED | Kind::Slow as u32,
+        _ => Reason::UnknownEthertype as u32,
+    }
+}
+
+/// VLAN tags that are followed, those in the frame and one beside it (IEEE 802.1Q, 802.1ad).
+const MAX_TAGS: u32 = 2;
+
+/// Reads the tags: the outermost may lie beside the packet (`beside`, see [`Packet::tag`]). Sets `m.l3`, `m.ethertype`, the
+/// VLAN ids and the realm.
+#[inline(always)]
+fn tags(m: &mut Meta, beside: u32, port_realm: u8) -> Result<(), Reason> {
     let mut tags = 0_u32;
-    let tag = pkt.tag();
-    if tag != NO_TAG {
-        m.vlan = tag as u16 & 0xfff;
+    if beside != NO_TAG {
+        note_tag(m, beside as u16);
         tags = 1;
     }
     let mut ethertype = m.window.be32(3) as u16;
-    m.l3 = 4;
-    if ethertype == ethertype::VLAN || ethertype == ethertype::QINQ {
-        if !m.holds(4, 4) {
+    let mut word = 4;
+    while word < 4 + MAX_TAGS && is_tag(ethertype) {
+        if !m.holds(word, 4) {
             return Err(Reason::Truncated);
         }
-        let word = m.window.be32(4);
-        m.vlan = (word >> 16) as u16 & 0xfff;
-        ethertype = word as u16;
+        let tag = m.window.be32(word);
+        note_tag(m, (tag >> 16) as u16);
+        ethertype = tag as u16;
         tags += 1;
-        m.l3 = 5;
+        word += 1;
     }
     m.ethertype = ethertype;
-    m.realm = (u16::from(port_realm) << 12) | m.vlan;
-    if tags > 1 || ethertype == ethertype::VLAN || ethertype == ethertype::QINQ {
+    m.l3 = word;
+    m.realm = (u32::from(port_realm) << 12) | u32::from(m.vlan);
+    if tags > MAX_TAGS || is_tag(ethertype) {
         return Err(Reason::TooManyTags);
     }
-    let offset = m.l3 * 4 - ETHERNET_SKIP;
-    match ethertype {
-        ethertype::IPV4 => ip::ipv4(m, offset),
-        ethertype::IPV6 => ip::ipv6(pkt, m, offset),
-        ethertype::ARP => Ok(Kind::Arp),
-        ethertype::LLDP => Ok(Kind::Lldp),
-        ethertype::SLOW => Ok(Kind::Slow),
-        _ => Err(Reason::UnknownEthertype),
+    if m.inner_vlan != 0 {
+        m.realm = match stacked_realm(m.vlan, m.inner_vlan) {
+            Some(realm) if port_realm == 0 => realm,
+            _ => return Err(Reason::UnknownRealm),
+        };
+    }
+    Ok(())
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ethertype::VLAN | ethertype::QINQ)
+}
+
+/// Notes a tag's VLAN id. A tag with id 0 carries a priority only (IEEE 802.1Q section 6.9): the frame belongs to the next
+/// tag's VLAN, or to none.
+#[inline(always)]
+fn note_tag(m: &mut Meta, tag: u16) {
+    let vlan = tag & 0xfff;
+    if m.vlan == 0 {
+        m.vlan = vlan;
+    } else {
+        m.inner_vlan = vlan;
     }
 }
+
+/// First realm number of two tags: what one tag and the ports' realms leave free.
+const STACKED: u32 = 1 << 16;
+/// VLAN ids that can be used: 1 to this one (IEEE 802.1Q table 9-2).
+const MAX_VLAN: u32 = 4094;
+/// Outer ids that have room in the key's 24 bits.
+const MAX_OUTER: u32 = 4080;
+
+/// Realm of a frame with two tags, on a port of realm 0: outer id 1 to 4080, inner id 1 to 4094. `None` for any other.
+#[inline(always)]
+#[must_use]
+pub const fn stacked_realm(outer: u16, inner: u16) -> Option<u32> {
+    let (outer, inner) = (outer as u32, inner as u32);
+    if outer == 0 || outer > MAX_OUTER || inner == 0 || inner > MAX_VLAN {
+        return None;
+    }
+    Some(STACKED + (outer - 1) * MAX_VLAN + (inner - 1))
+}
+
+const _: () = assert!(STACKED + MAX_OUTER * MAX_VLAN <= 1 << 24);
 
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use fw_common::abi::{
-    Action, ClassFlags, Decision, Engine, Event, Flow, FlowOf, Key4, Key6, LINE_WORDS, Line, LinkFlags,
-    LinkKind, LiveFlow, LiveHalf, Mode, PROTO_DIRECT, PortConfig, Reason, SET_MAGIC, SetHeader, Shared, Side,
-    V4_LEAF, Verdict,
+    Action, ClassFlags, Decision, Engine, Event, Flow, FlowOf, Key4, Key6, LINE_WORDS, LimitKey, Line,
+    LinkFlags, LinkKind, LiveControl, LiveFlow, LiveHalf, LiveLevels, LiveSource, Mode, PROTO_DIRECT,
+    PortConfig, Reason, SET_MAGIC, Screen, SetHeader, Shared, Side, Source, SourceKey, V4_LEAF, Verdict,
 };
+use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
 use fw_common::pipeline::{self, FlowMaps, FlowStat, Insert, Scratch, Stage, Tables};
 use fw_common::wire::{NO_TAG, Packet, WINDOW_BYTES, Window};
 
@@ -86,18 +87,25 @@ type FlowTable<K> = RefCell<HashMap<K, &'static LiveFlow>>;
 
 /// The maps.
 pub struct World {
-    pub set: RefCell<Vec<Line>>,
+    pub set: Cell<&'static [Line]>,
     pub generation: Cell<u32>,
     pub ports: RefCell<Vec<PortConfig>>,
     pub now: Cell<u64>,
-    pub pickup_until: Cell<u64>,
-    pub counters: RefCell<HashMap<u8, u64>>,
+    pub control: LiveControl,
+    pub levels: LiveLevels,
+    pub dry_run: Cell<bool>,
+    pub counters: RefCell<HashMap<u32, u64>>,
     pub stats: RefCell<HashMap<u32, u64>>,
     pub events: RefCell<Vec<Event>>,
     pub main4: FlowTable<Key4>,
     pub main6: FlowTable<Key6>,
     pub half4: FlowTable<Key4>,
     pub half6: FlowTable<Key6>,
+    pub sources: RefCell<HashMap<SourceKey, &'static LiveSource>>,
+    pub source_bits: RefCell<HashMap<u32, &'static Shared<u32>>>,
+    pub buckets: RefCell<HashMap<LimitKey, &'static Shared<u64>>>,
+    pub pressure: RefCell<HashMap<u32, &'static Shared<u64>>>,
+    pub datagrams: RefCell<HashMap<FragmentKey, &'static LiveDatagram>>,
     pub capacity: Cell<usize>,
     pub scratch: RefCell<Scratch>,
 }
@@ -109,6 +117,8 @@ pub fn live(flow: &Flow) -> &'static LiveFlow {
         last_seen: Shared::new(half.last_seen),
         seq_end: Shared::new(half.seq_end),
         ack: Shared::new(half.ack),
+        edge: Shared::new(half.edge),
+        window: Shared::new(half.window),
     };
     // Leaked: a test is short, and the pipeline's references outlive the map's borrow.
     Box::leak(Box::new(FlowOf {
@@ -120,6 +130,10 @@ pub fn live(flow: &Flow) -> &'static LiveFlow {
         src_zone: Shared::new(flow.src_zone),
         dst_zone: Shared::new(flow.dst_zone),
         flags: Shared::new(flow.flags),
+        policed: Shared::new(flow.policed),
+        answer: Shared::new(flow.answer),
+        carried_packets: Shared::new(flow.carried_packets),
+        carried_bytes: Shared::new(flow.carried_bytes),
     }))
 }
 
@@ -144,6 +158,8 @@ fn insert<K: Copy + Eq + Hash>(
 macro_rules! flow_maps {
     ($key:ty, $main:ident, $half:ident) => {
         impl<'a> FlowMaps<'a, $key> for &'a World {
+            const V6: bool = size_of::<$key>() == size_of::<Key6>();
+
             fn main(self, key: &$key) -> Option<&'a LiveFlow> {
                 self.$main.borrow().get(key).copied()
             }
@@ -174,8 +190,7 @@ impl<'a> Tables<'a> for &'a World {
     }
 
     fn lines(self, _generation: u32) -> Option<&'a [Line]> {
-        // Leaked for the same reason as the flows.
-        Some(Vec::leak(self.set.borrow().clone()))
+        Some(self.set.get())
     }
 
     fn port(self, ifindex: u32, into: &mut PortConfig) -> bool {
@@ -193,8 +208,91 @@ impl<'a> Tables<'a> for &'a World {
         self.now.get()
     }
 
-    fn pickup_until(self) -> u64 {
-        self.pickup_until.get()
+    fn precise(self) -> u64 {
+        self.now.get()
+    }
+
+    fn boot_seconds(self) -> u32 {
+        (self.now.get() / SECOND) as u32
+    }
+
+    fn control(self) -> Option<&'a LiveControl> {
+        Some(&self.control)
+    }
+
+    fn levels(self) -> Option<&'a LiveLevels> {
+        Some(&self.levels)
+    }
+
+    fn swap64(self, cell: &Shared<u64>, old: u64, new: u64) -> bool {
+        let same = cell.load() == old;
+        if same {
+            cell.store(new);
+        }
+        same
+    }
+
+    fn add(self, cell: &Shared<u32>, n: u32) {
+        cell.store(cell.load().wrapping_add(n));
+    }
+
+    fn add64(self, cell: &Shared<u64>, n: u64) -> u64 {
+        let was = cell.load();
+        cell.store(was.wrapping_add(n));
+        was
+    }
+
+    fn exchange64(self, cell: &Shared<u64>, new: u64) -> u64 {
+        let was = cell.load();
+        cell.store(new);
+        was
+    }
+
+    fn source(self, key: &SourceKey) -> Option<&'a LiveSource> {
+        self.sources.borrow().get(key).copied()
+    }
+
+    fn insert_source(self, key: &SourceKey, _source: &Source) -> bool {
+        self.sources
+            .borrow_mut()
+            .entry(*key)
+            .or_insert_with(|| Box::leak(Box::default()));
+        true
+    }
+
+    fn source_bits(self, word: u32) -> Option<&'a Shared<u32>> {
+        let mut bits = self.source_bits.borrow_mut();
+        Some(bits.entry(word).or_insert_with(|| Box::leak(Box::default())))
+    }
+
+    fn bucket(self, key: &LimitKey) -> Option<&'a Shared<u64>> {
+        self.buckets.borrow().get(key).copied()
+    }
+
+    fn insert_bucket(self, key: &LimitKey, value: u64) -> bool {
+        self.buckets
+            .borrow_mut()
+            .entry(*key)
+            .or_insert_with(|| Box::leak(Box::new(Shared::new(value))));
+        true
+    }
+
+    fn pressure(self, slot: u32) -> Option<&'a Shared<u64>> {
+        let mut slots = self.pressure.borrow_mut();
+        Some(slots.entry(slot).or_insert_with(|| Box::leak(Box::default())))
+    }
+
+    fn datagram(self, key: &FragmentKey) -> Option<&'a LiveDatagram> {
+        self.datagrams.borrow().get(key).copied()
+    }
+
+    fn insert_datagram(self, key: &FragmentKey, empty: &Datagram) -> bool {
+        self.datagrams.borrow_mut().entry(*key).or_insert_with(|| {
+            let datagram: &LiveDatagram = Box::leak(Box::default());
+            datagram.created.store(empty.created);
+            datagram
+        });
+        true
     }
 
     fn swap(self, cell: &Shared<u32>, old: u32, new: u32) -> bool {
@@ -206,19 +304,15 @@ impl<'a> Tables<'a> for &'a World {
     }
 
     fn dry_run(self) -> bool {
-        false
+        self.dry_run.get()
     }
 
-    fn count_number(self, reason: u8, packets: u32, _bytes: u32) {
+    fn count_number(self, reason: u32, packets: u32, _bytes: u32) {
         *self.counters.borrow_mut().entry(reason).or_default() += u64::from(packets);
     }
 
     fn stat(self, stat: FlowStat) {
         *self.stats.borrow_mut().entry(stat as u32).or_default() += 1;
-    }
-
-    fn events_per_window(self) -> u32 {
-        4
     }
 
     fn emit(self, event: &Event) -> bool {
@@ -247,10 +341,11 @@ impl World {
             side: side as u8,
             realm: 0,
             role: 0,
+            peer_role: 0,
             pad: 0,
         };
         let world = Self {
-            set: RefCell::default(),
+            set: Cell::new(&[]),
             generation: Cell::new(0),
             ports: RefCell::new(vec![
                 port(1, 0, Mode::Host, Side::Outer),
@@ -258,7 +353,14 @@ impl World {
                 port(3, 2, Mode::Inline, Side::Inner),
             ]),
             now: Cell::new(1000 * SECOND),
-            pickup_until: Cell::new(0),
+            control: LiveControl::default(),
+            levels: LiveLevels::default(),
+            dry_run: Cell::new(false),
+            sources: RefCell::default(),
+            source_bits: RefCell::default(),
+            buckets: RefCell::default(),
+            pressure: RefCell::default(),
+            datagrams: RefCell::default(),
             counters: RefCell::default(),
             stats: RefCell::default(),
             events: RefCell::default(),
@@ -269,6 +371,12 @@ impl World {
             capacity: Cell::new(usize::MAX),
             scratch: RefCell::new(Scratch::EMPTY),
         };
+        world.control.events_per_window.store(4);
+        world.control.replies_per_window.store(4);
+        world.control.heartbeat.store(world.now.get());
+        for room in &world.levels.room {
+            room.store(u64::MAX);
+        }
         world.apply(allowed);
         world
     }
@@ -276,7 +384,7 @@ impl World {
     /// Puts the next generation in force: `allowed` protocols pass.
     pub fn apply(&self, allowed: &[u8]) {
         let generation = self.generation.get() + 1;
-        *self.set.borrow_mut() = tiny_set(generation, allowed);
+        self.set.set(set(generation, allowed));
         self.generation.set(generation);
     }
 
@@ -296,6 +404,18 @@ impl World {
             .copied()
             .unwrap_or_default()
     }
+}
+
+/// [`tiny_set`], made once: a fuzzer makes worlds by the thousand, and sets are leaked for the same reason as the flows.
+fn set(generation: u32, allowed: &[u8]) -> &'static [Line] {
+    thread_local! {
+        static MADE: RefCell<HashMap<(u32, Vec<u8>), &'static [Line]>> = RefCell::default();
+    }
+    MADE.with_borrow_mut(|made| {
+        *made
+            .entry((generation, allowed.to_vec()))
+            .or_insert_with(|| Vec::leak(tiny_set(generation, allowed)))
+    })
 }
 
 /// A set with one address class for everything but this machine's 192.0.2.1 (class 1), no VLANs, one rule (id 77).
@@ -350,6 +470,11 @@ fn tiny_set(generation: u32, allowed: &[u8]) -> Vec<Line> {
     );
     let pages = table(&[decisions], &mut lines);
     let rules = table(&[0, 0, 0, 0, 77, 0, 0, 0], &mut lines);
+    let limits = table(&[0; 2 * LINE_WORDS], &mut lines);
+    let mut protect = [0; LINE_WORDS];
+    protect[0] = Screen::ALL.iter().map(|screen| screen.bit()).sum();
+    let protect = table(&protect, &mut lines);
+    let planes = table(&[0; 2 * LINE_WORDS], &mut lines);
     let header = SetHeader {
         magic: SET_MAGIC,
         abi: fw_common::abi::ABI_VERSION,
@@ -368,6 +493,9 @@ fn tiny_set(generation: u32, allowed: &[u8]) -> Vec<Line> {
         class_count: 2,
         pair_count: 1,
         rule_count: 1,
+        limits,
+        protect,
+        planes,
         ..SetHeader::default()
     };
     let [first, second] = header.to_lines();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::Environment;
 use crate::compile::{CompileError, TableSet, compile};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::explain::{Explanation, explain};
+use crate::explain::{Asked, Explanation, ask};
 use crate::model::{Expectation, Policy, RuleAction};
 
 /// All results.
@@ -78,8 +78,13 @@ fn run(
     tables: &TableSet,
     expectation: &Expectation,
 ) -> (ExpectationResult, Option<Diagnostic>) {
-    let role = expectation.role.as_deref();
-    let explained = explain(policy, tables, machine, &expectation.flow, expectation.vlan, role);
+    let asked = Asked {
+        flow: &expectation.flow,
+        tags: expectation.tags,
+        role: expectation.role.as_deref(),
+        peer: expectation.peer.as_deref(),
+    };
+    let explained = ask(policy, tables, machine, &asked);
     let problem = match &explained {
         Ok(explanation) => difference(expectation, explanation),
         Err(error) => Some(error.to_string()),

@@ -1,29 +1,26 @@
 //! Why a flow is decided as it is. The decision comes from the compiled tables, by the look-up that the kernel uses; why
 //! the rules before it did not match comes from the model.
 
-use std::fmt::{self, Write as _};
+mod judge;
+mod text;
+
 use std::net::IpAddr;
 
-use fw_common::abi::{Ip4, Ip6, LinkFlags, Proto, Reason, SetHeader};
-use fw_common::classify::{Classified, classify, realm_record};
-use fw_common::wire;
+use fw_common::abi::{Proto, Reason};
 use serde::Serialize;
 
 use crate::compile::TableSet;
 use crate::flow::{Flow, FlowSpec};
-use crate::model::{Policy, RouterAdvertisement, Rule, RuleAction, ZoneIndex};
+use crate::model::{Policy, Rule, RuleAction, Tags, ZoneIndex};
 use crate::resolve::{ResolveError, resolve};
-use crate::{Environment, names};
-
-/// Rules that the text lists; `--json` has all.
-const MAX_LISTED: usize = 20;
+use crate::Environment;
 
 /// How a flow is decided, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// The flow, zones replaced by addresses.
     pub flow: Flow,
-    /// Allow or deny.
+    /// Allow, deny or reject. A rule with `audit: true` allows.
     pub verdict: RuleAction,
     /// Machine name of the reason.
     pub reason: &'static str,
@@ -37,8 +34,23 @@ pub struct Explanation {
     pub destination_zones: Vec<String>,
     /// The rules before it, and why each did not match.
     pub skipped: Vec<Skipped>,
+    /// What else the deciding rule says: limits, `log`, `until` and the like, as the policy writes them.
+    pub attributes: Vec<String>,
     /// Something that the answer leaves out.
     pub note: Option<&'static str>,
+}
+
+/// A question: a flow, and how its first packet comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The flow.
+    pub flow: &'a FlowSpec,
+    /// The packet's VLAN tags; `None`: those of the flow's zones, or none.
+    pub tags: Option<Tags>,
+    /// Role of the port that it comes in by; a packet of this machine: that it leaves by.
+    pub role: Option<&'a str>,
+    /// Mode `inline`: role of the pair's other port; `None`: mode `host`.
+    pub peer: Option<&'a str>,
 }
 
 /// A rule, for people.
@@ -86,8 +98,7 @@ impl RuleRef {
     }
 }
 
-/// Explains a flow. `vlan` and `role` are the packet's tag and its port's role, where they are known. `tables` must be
-/// compiled from `policy` and `environment`.
+/// Explains a flow. `vlan` and `role` are the packet's tag and its port's role, where they are known. As [`ask`].
 ///
 /// # Errors
 /// [`ResolveError`]: the flow names a zone that stands for no address.
@@ -99,17 +110,38 @@ pub fn explain(
     vlan: Option<u16>,
     role: Option<&str>,
 ) -> Result<Explanation, ResolveError> {
-    let flow = resolve(policy, environment, flow, vlan)?;
+    let asked = Asked {
+        flow,
+        tags: vlan.map(Tags::from),
+        role,
+        peer: None,
+    };
+    ask(policy, tables, environment, &asked)
+}
+
+/// Explains a flow. `tables` must be compiled from `policy` and `environment`. Limits, floods and `until` are taken as not
+/// reached: they are a matter of time.
+///
+/// # Errors
+/// [`ResolveError`]: the flow names a zone that stands for no address.
+pub fn ask(
+    policy: &Policy,
+    tables: &TableSet,
+    environment: &Environment,
+    asked: &Asked<'_>,
+) -> Result<Explanation, ResolveError> {
+    let flow = resolve(policy, environment, asked.flow, asked.tags)?;
     let own = environment.own_addresses.as_slice();
-    let (reason, number) = judge(policy, tables, &flow, role);
-    let rule = number
+    let found = judge::judge(policy, tables, &flow, own, asked);
+    let rule = found
+        .rule
         .checked_sub(1)
         .and_then(|place| policy.rules.get(place as usize));
-    let zones = [flow.src, flow.dst].map(|address| policy.zones_of(flow.vlan, address, own));
-    // Where no rule was asked, none was passed over.
-    let asked = matches!(reason, Reason::Rule | Reason::DenyRule | Reason::DenyDefault);
+    let zones = [flow.src, flow.dst].map(|address| policy.zones_of(flow.tags(), address, own));
     let before = rule.map_or(policy.rules.len(), |rule| rule.number as usize - 1);
-    let before = if asked { &policy.rules[..before] } else { &[] };
+    // Where no rule was asked, none was passed over; nor where the opposite direction's rule decides.
+    let asked_rules = rules_decide(found.reason) && !found.reversed;
+    let before = if asked_rules { &policy.rules[..before] } else { &[] };
     let skipped = before.iter().filter_map(|rule| {
         let why = mismatch(rule, &zones, &flow)?;
         Some(Skipped {
@@ -117,108 +149,49 @@ pub fn explain(
             why,
         })
     });
-    let dhcp =
-        policy.link.dhcp_client && flow.proto == Proto::UDP && matches!(flow.selector, 67 | 68 | 546 | 547);
     Ok(Explanation {
         flow,
-        verdict: if reason.allows() {
-            RuleAction::Allow
-        } else {
-            RuleAction::Deny
-        },
-        reason: reason.name(),
-        sentence: reason.sentence(),
+        verdict: verdict(found.reason),
+        reason: found.reason.name(),
+        sentence: found.reason.sentence(),
         rule: rule.map(|rule| RuleRef::new(policy, rule)),
         source_zones: zone_names(policy, &flow, flow.src, own),
         destination_zones: zone_names(policy, &flow, flow.dst, own),
         skipped: skipped.collect(),
-        note: dhcp.then_some("DHCP as a client passes by the link section, before the rules"),
+        attributes: rule.map_or_else(Vec::new, text::attributes),
+        note: note(policy, &flow, found.reversed),
     })
 }
 
-/// Reason and rule number, in the order of the packet path.
-fn judge(policy: &Policy, tables: &TableSet, flow: &Flow, role: Option<&str>) -> (Reason, u32) {
-    if let Some(reason) = never_opens(flow) {
-        return (reason, 0);
-    }
-    let lines = tables.lines.as_slice();
-    let realm = match realm_record(lines, flow.vlan) {
-        Ok(realm) => realm,
-        Err(reason) => return (reason, 0),
-    };
-    if let Some(reason) = link(policy, tables, flow, role) {
-        return (reason, 0);
-    }
-    let mut out = Classified::default();
-    let service = (flow.proto, flow.selector);
-    let decision = match (flow.src, flow.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => classify(
-            lines,
-            realm,
-            (Ip4(src.into()), Ip4(dst.into())),
-            service,
-            &mut out,
-        ),
-        (src, dst) => classify(lines, realm, (ip6(src), ip6(dst)), service, &mut out),
-    };
-    match decision {
-        Err(reason) => (reason, 0),
-        Ok(decision) if decision.allows() => (Reason::Rule, decision.rule()),
-        Ok(decision) if decision.rule() == 0 => (Reason::DenyDefault, 0),
-        Ok(decision) => (Reason::DenyRule, decision.rule()),
+const fn rules_decide(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Rule
+            | Reason::Untracked
+            | Reason::Audit
+            | Reason::DenyRule
+            | Reason::DenyDefault
+            | Reason::RejectRule
+            | Reason::RejectDefault
+    )
+}
+
+const fn verdict(reason: Reason) -> RuleAction {
+    match reason {
+        Reason::RejectRule | Reason::RejectDefault => RuleAction::Reject,
+        reason if reason.allows() => RuleAction::Allow,
+        _ => RuleAction::Deny,
     }
 }
 
-fn ip6(address: IpAddr) -> Ip6 {
-    match address {
-        IpAddr::V6(v6) => Ip6::from_bits(v6.into()),
-        IpAddr::V4(v4) => Ip6::from_bits(v4.to_ipv6_mapped().into()),
-    }
-}
-
-/// ICMP messages that open no flow, whatever the rules say.
-fn never_opens(flow: &Flow) -> Option<Reason> {
-    let icmp = flow.proto == Proto::ICMP || flow.proto == Proto::ICMPV6;
-    if !icmp || is_link(flow) {
-        return None;
-    }
-    let kind = flow.selector >> 8;
-    if kind == u16::from(names::echo_request(flow.proto)) {
-        None
-    } else if wire::icmp_error(flow.proto, flow.selector) {
-        Some(Reason::IcmpUnrelated)
-    } else if (flow.proto == Proto::ICMP && kind == 0) || (flow.proto == Proto::ICMPV6 && kind == 129) {
-        Some(Reason::IcmpNoFlow)
-    } else if flow.proto == Proto::ICMP && kind == 5 {
-        Some(Reason::DenyRedirect)
+fn note(policy: &Policy, flow: &Flow, reversed: bool) -> Option<&'static str> {
+    let dhcp =
+        policy.link.dhcp_client && flow.proto == Proto::UDP && matches!(flow.selector, 67 | 68 | 546 | 547);
+    if reversed {
+        Some("the rule has `track: false`, so the packets of its answering side pass as well")
     } else {
-        Some(Reason::IcmpType)
+        dhcp.then_some("DHCP as a client passes by the link section, before the rules")
     }
-}
-
-fn is_link(flow: &Flow) -> bool {
-    flow.proto == Proto::IGMP || (flow.proto == Proto::ICMPV6 && wire::icmpv6_is_link(flow.selector))
-}
-
-/// What the link section says of IGMP, MLD and neighbour discovery.
-fn link(policy: &Policy, tables: &TableSet, flow: &Flow, role: Option<&str>) -> Option<Reason> {
-    if !is_link(flow) {
-        return None;
-    }
-    let header = SetHeader::from_lines(tables.lines.first()?, tables.lines.get(1)?);
-    let choose = |flag: u32, allow, deny| if header.link & flag != 0 { allow } else { deny };
-    Some(match (flow.proto, flow.selector >> 8) {
-        (Proto::ICMPV6, 135 | 136) => choose(LinkFlags::ND, Reason::LinkNd, Reason::DenyNd),
-        (Proto::ICMPV6, 137) => Reason::DenyRedirect,
-        (Proto::ICMPV6, kind @ (133 | 134)) => match &policy.link.router_advertisement {
-            RouterAdvertisement::Roles(_) if kind == 133 => Reason::LinkRa,
-            RouterAdvertisement::Roles(roles) if roles.iter().any(|own| Some(own.as_str()) == role) => {
-                Reason::LinkRa
-            }
-            _ => Reason::DenyRa,
-        },
-        _ => choose(LinkFlags::MULTICAST, Reason::LinkMulticast, Reason::DenyMulticast),
-    })
 }
 
 /// The first condition of a rule that does not hold; `None` if the rule matches.
@@ -239,80 +212,11 @@ fn mismatch(rule: &Rule, [src, dst]: &[Vec<ZoneIndex>; 2], flow: &Flow) -> Optio
 }
 
 fn zone_names(policy: &Policy, flow: &Flow, address: IpAddr, own: &[IpAddr]) -> Vec<String> {
-    let best = policy.most_specific(flow.vlan, address, own);
-    let mut zones = policy.zones_of(flow.vlan, address, own);
+    let best = policy.most_specific(flow.tags(), address, own);
+    let mut zones = policy.zones_of(flow.tags(), address, own);
     zones.sort_by_key(|zone| Some(*zone) != best);
     zones
         .into_iter()
         .map(|zone| policy.zones[zone].name.clone())
         .collect()
-}
-
-/// The explanation for people.
-impl fmt::Display for Explanation {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "{}", flow_line(&self.flow))?;
-        writeln!(out, "  source       {}", self.source_zones.join(", "))?;
-        writeln!(out, "  destination  {}", self.destination_zones.join(", "))?;
-        match (&self.rule, self.verdict) {
-            (Some(rule), verdict) => {
-                writeln!(
-                    out,
-                    "  {} by rule `{}` ({}:{})",
-                    past(verdict),
-                    rule.name,
-                    rule.file,
-                    rule.line
-                )?;
-            }
-            (None, verdict) => writeln!(out, "  {}: {} {}", past(verdict), self.reason, self.sentence)?,
-        }
-        if let Some(note) = self.note {
-            writeln!(out, "  note: {note}")?;
-        }
-        // With many rules, those that fit both addresses are the ones that a reader asks about.
-        let many = self.skipped.len() > MAX_LISTED;
-        let near = |skipped: &&Skipped| !many || skipped.why == Mismatch::Service;
-        let listed: Vec<&Skipped> = self.skipped.iter().filter(near).take(MAX_LISTED).collect();
-        for Skipped { rule, why } in &listed {
-            let why = match why {
-                Mismatch::Source => "another source",
-                Mismatch::Destination => "another destination",
-                Mismatch::Service => "another service",
-            };
-            writeln!(out, "  not `{}` (line {}): {why}", rule.name, rule.line)?;
-        }
-        match self.skipped.len() - listed.len() {
-            0 => Ok(()),
-            more => writeln!(out, "  and {more} rules more before it did not match"),
-        }
-    }
-}
-
-const fn past(verdict: RuleAction) -> &'static str {
-    match verdict {
-        RuleAction::Allow => "allowed",
-        RuleAction::Deny => "denied",
-    }
-}
-
-fn flow_line(flow: &Flow) -> String {
-    let mut line = format!(
-        "{} {} -> {}",
-        names::protocol_name(flow.proto),
-        flow.src,
-        flow.dst
-    );
-    // Writing to a String cannot fail.
-    let _ = match flow.proto {
-        Proto::TCP | Proto::UDP | Proto::SCTP => write!(line, " port {}", flow.selector),
-        Proto::ICMP | Proto::ICMPV6 => {
-            write!(line, " type {} code {}", flow.selector >> 8, flow.selector & 0xff)
-        }
-        _ => Ok(()),
-    };
-    if flow.vlan != 0 {
-        let _ = write!(line, ", VLAN {}", flow.vlan);
-    }
-    line
 }

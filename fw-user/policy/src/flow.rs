@@ -17,6 +17,7 @@ use fw_common::abi::Proto;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::model::Tags;
 use crate::names;
 
 /// Why a flow could not be read.
@@ -106,16 +107,31 @@ pub struct FlowSpec {
 /// A flow with addresses and numbers, as the packet path sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Flow {
-    /// VLAN id; 0: untagged.
+    /// VLAN id, of two tags the outer one; 0: untagged.
     pub vlan: u16,
+    /// VLAN id of the inner tag; 0: there is none.
+    pub inner_vlan: u16,
     /// Source address.
     pub src: IpAddr,
     /// Destination address, of the same family.
     pub dst: IpAddr,
     /// IP protocol number.
     pub proto: u8,
+    /// Source port, where one was written.
+    pub sport: Option<u16>,
     /// Destination port, ICMP `type << 8 | code`, else 0.
     pub selector: u16,
+}
+
+impl Flow {
+    /// The packet's tags.
+    #[must_use]
+    pub const fn tags(&self) -> Tags {
+        Tags {
+            outer: self.vlan,
+            inner: self.inner_vlan,
+        }
+    }
 }
 
 impl FromStr for FlowSpec {

@@ -28,14 +28,15 @@ pub mod compile;
 mod check;
 mod expectations;
 mod names;
+mod planes;
 mod resolve;
 mod yaml;
 
-pub use check::{LoadError, Loader, PolicyError, check, load};
-pub use compile::{CompileError, Stats, TableSet, compile, compile_within};
+pub use check::{LoadError, Loader, PolicyError, check, ended_rules, load};
+pub use compile::{CompileError, Settings, Stats, TableSet, compile, compile_within};
 pub use diagnostic::{Diagnostic, Diagnostics, Level, Report, Span};
 pub use expectations::{ExpectationResult, Expectations, run_expectations};
-pub use explain::{Explanation, explain};
+pub use explain::{Asked, Explanation, ask, explain};
 pub use flow::{Flow, FlowError, FlowSpec};
 pub use model::Policy;
 pub use resolve::{ResolveError, resolve};
@@ -48,10 +49,13 @@ pub struct Environment {
     /// Addresses of this machine: the zone `self`.
     pub own_addresses: Vec<IpAddr>,
     /// Roles of the ports; the place in the list is the number that [`fw_common::abi::PortConfig::role`] holds. At
-    /// most 32.
+    /// most 31.
     pub roles: Vec<String>,
     /// Number of the compiled policy; never 0.
     pub generation: u32,
+    /// When the machine was started, Unix time in seconds: rules' `until` is compared with the time since then
+    /// (`CLOCK_BOOTTIME`).
+    pub boot_unix_s: i64,
 }
 
 impl Environment {
@@ -67,6 +71,7 @@ impl Environment {
             own_addresses,
             roles: Vec::new(),
             generation: 1,
+            boot_unix_s: 0,
         }
     }
 }

@@ -2,16 +2,23 @@
 //!
 //! An evaluator can be written from this module alone:
 //!
-//! 1. A packet has a VLAN id (0: untagged), two addresses, a protocol and a selector. The selector is the destination
+//! 1. A packet has VLAN tags (none, one, two), two addresses, a protocol and a selector. The selector is the destination
 //!    port of TCP, UDP and SCTP, `type << 8 | code` of ICMP and ICMPv6, and 0 for every other protocol.
-//! 2. The packet is denied as `unknown_realm` unless its VLAN id is among [`Policy::vlans`].
-//! 3. [`Policy::zones_of`] gives the zones that hold an address in that VLAN. Zones may overlap.
+//! 2. The packet is denied as `unknown_realm` unless its tags are among [`Policy::realms`].
+//! 3. [`Policy::zones_of`] gives the zones that hold an address in that realm. Zones may overlap.
 //! 4. The first rule of [`Policy::rules`] of which one [`Direction`] has a zone of the source in `from` and a zone of
 //!    the destination in `to`, and of which one [`ServiceMatch`] holds protocol and selector, decides. If there is none,
 //!    [`Policy::default`] does.
+//! 5. A rule with [`Rule::audit`] lets through what it matches. [`Rule::limits`] and [`Rule::until`] then say whether an
+//!    allowed flow may be opened now, and [`Policy::protect`] does.
+
+mod limit;
+mod protect;
+mod tags;
+pub(crate) mod units;
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -19,6 +26,10 @@ use serde::Serialize;
 
 use crate::diagnostic::Span;
 use crate::flow::FlowSpec;
+
+pub use limit::{Limit, Measure, Per, Throughput, limit_key};
+pub use protect::{Fragments, Pickup, Protect, Tcp, Threshold};
+pub use tags::{Tags, TagsError};
 
 /// Index of a zone in [`Policy::zones`].
 pub type ZoneIndex = usize;
@@ -36,8 +47,16 @@ pub struct Policy {
     pub zones: Vec<Zone>,
     /// The policy's own services in the order of the file; built-in ones are not listed.
     pub services: Vec<Service>,
+    /// The planes that zones name, sorted by name. The number of a plane is its place here, from 1.
+    pub planes: Vec<Plane>,
     /// Which link protocols pass.
     pub link: Link,
+    /// How TCP connections are followed.
+    pub tcp: Tcp,
+    /// What happens to fragments that come before their first.
+    pub fragments: Fragments,
+    /// What is done against attacks.
+    pub protect: Protect,
     /// The rules in the order of the file. First match wins.
     pub rules: Vec<Rule>,
     /// What happens to flows that no rule matches.
@@ -115,12 +134,49 @@ pub struct Zone {
     pub id: u32,
     /// What the zone holds.
     pub kind: ZoneKind,
-    /// VLAN id of the zone's realm; 0: untagged. Built-in zones hold in every realm and have 0 here.
+    /// VLAN id of the zone's realm, of two tags the outer one; 0: untagged. Built-in zones hold in every realm and have 0
+    /// here.
     pub vlan: u16,
+    /// VLAN id of the inner tag; 0: the zone has at most one tag.
+    pub inner_vlan: u16,
+    /// Number of the zone's plane; 0: none.
+    pub plane: u32,
+    /// Access to and from the zone survives full tables and bans.
+    pub lifeline: bool,
+    /// What rules may select the zone by.
+    pub labels: BTreeMap<String, String>,
     /// The zone's prefixes, sorted, without duplicates, host bits 0. Empty for `self`, `outside` and `any`.
     pub prefixes: Vec<IpNet>,
     /// Where the zone's name stands; empty for built-in zones.
     pub span: Span,
+}
+
+impl Zone {
+    /// The tags of the zone's realm.
+    #[must_use]
+    pub const fn tags(&self) -> Tags {
+        Tags {
+            outer: self.vlan,
+            inner: self.inner_vlan,
+        }
+    }
+}
+
+/// What zones are for, and by which ports their packets come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plane {
+    /// Name.
+    pub name: String,
+    /// Roles of the ports that the plane is bound to, sorted; empty: any port will do.
+    pub roles: Vec<String>,
+}
+
+impl Plane {
+    /// True if packets of the plane may use a port of this role.
+    #[must_use]
+    pub fn uses(&self, role: &str) -> bool {
+        self.roles.is_empty() || self.roles.iter().any(|own| own == role)
+    }
 }
 
 /// A named list of matches.
@@ -178,6 +234,8 @@ pub enum RuleAction {
     Allow,
     /// The packet is dropped.
     Deny,
+    /// The packet is dropped, and its sender told so.
+    Reject,
 }
 
 impl RuleAction {
@@ -187,6 +245,7 @@ impl RuleAction {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::Reject => "reject",
         }
     }
 }
@@ -200,12 +259,22 @@ pub struct Rule {
     pub name: String,
     /// Stable id, made from the name; never 0.
     pub id: u32,
-    /// Allow or deny.
+    /// Allow, deny or reject.
     pub action: RuleAction,
     /// One direction for `from`/`to`; both for `between`.
     pub directions: Vec<Direction>,
     /// What the rule matches, sorted, overlapping ranges merged.
     pub services: Vec<ServiceMatch>,
+    /// Limits, all of which hold; at most [`fw_common::abi::MAX_LIMITS`]. Of rules that allow only.
+    pub limits: Vec<Limit>,
+    /// Matches are reported.
+    pub log: bool,
+    /// A rule that denies or rejects lets through, counts and reports.
+    pub audit: bool,
+    /// Matches make an entry in the flow table.
+    pub track: bool,
+    /// When the rule ends, Unix time in seconds. Of rules that allow only.
+    pub until: Option<i64>,
     /// Line of the rule in the file, from 1.
     pub line: usize,
     /// Where the rule's name stands.
@@ -217,6 +286,12 @@ impl Rule {
     #[must_use]
     pub fn serves(&self, proto: u8, selector: u16) -> bool {
         self.services.iter().any(|service| service.holds(proto, selector))
+    }
+
+    /// True if the rule measures each packet of its flows, not only the one that opens a flow.
+    #[must_use]
+    pub fn polices(&self) -> bool {
+        self.until.is_some() || self.limits.iter().any(|limit| limit.measure.measures_packets())
     }
 }
 
@@ -277,12 +352,12 @@ pub enum RouterAdvertisement {
     Roles(Vec<String>),
 }
 
-/// What happens to flows that no rule matches. This version drops; `reject` is refused when the policy is checked.
+/// What happens to flows that no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Defaults {
-    /// Flows from inside (this machine, or the guarded host).
+    /// Flows from a source in a zone of the policy, `self`, or another built-in zone but `outside` and `any`.
     pub inside: DefaultAction,
-    /// Flows from outside.
+    /// Flows from a source that no such zone holds (`outside`).
     pub outside: DefaultAction,
 }
 
@@ -292,6 +367,8 @@ pub struct Defaults {
 pub enum DefaultAction {
     /// Without an answer.
     Drop,
+    /// The sender is told.
+    Reject,
 }
 
 /// A test that the policy brings along.
@@ -301,10 +378,12 @@ pub struct Expectation {
     pub flow: FlowSpec,
     /// The flow as it is written.
     pub text: String,
-    /// Role of the port it comes in by, where the policy says one. Of this version only router advertisements ask for it.
+    /// Role of the port that it comes in by (that a packet of this machine leaves by), where the policy says one.
     pub role: Option<String>,
-    /// VLAN id; `None`: that of the flow's zones, else untagged.
-    pub vlan: Option<u16>,
+    /// Mode `inline`: role of the pair's other port. `None`: mode `host`.
+    pub peer: Option<String>,
+    /// VLAN ids; `None`: those of the flow's zones, else untagged.
+    pub tags: Option<Tags>,
     /// Addresses of the machine that is meant; empty: those of the [`crate::Environment`].
     pub own_addresses: Vec<IpAddr>,
     /// What should happen.
@@ -320,11 +399,10 @@ pub struct Expectation {
 }
 
 impl Policy {
-    /// The VLAN ids that the policy names, sorted; 0 (untagged) is always among them. Packets with another tag are
-    /// denied.
+    /// The tags that the policy names, sorted; no tag is always among them. Packets with others are denied.
     #[must_use]
-    pub fn vlans(&self) -> BTreeSet<u16> {
-        self.zones.iter().map(|zone| zone.vlan).chain([0]).collect()
+    pub fn realms(&self) -> BTreeSet<Tags> {
+        self.zones.iter().map(Zone::tags).chain([Tags::NONE]).collect()
     }
 
     /// Index of the built-in zone of this kind.
@@ -341,13 +419,14 @@ impl Policy {
         self.zones.iter().position(|zone| zone.name == name)
     }
 
-    /// All zones that hold this address in the realm of this VLAN id, by definition: `outside` if no other zone but
-    /// `any` holds it. `own` are the addresses of this machine. Sorted.
+    /// All zones that hold this address in the realm of these tags, by definition: `outside` if no other zone but `any`
+    /// holds it. `own` are the addresses of this machine. Sorted.
     #[must_use]
-    pub fn zones_of(&self, vlan: u16, address: IpAddr, own: &[IpAddr]) -> Vec<ZoneIndex> {
+    pub fn zones_of(&self, tags: impl Into<Tags>, address: IpAddr, own: &[IpAddr]) -> Vec<ZoneIndex> {
+        let tags = tags.into();
         let in_prefixes = |zone: &Zone| zone.prefixes.iter().any(|prefix| prefix.contains(&address));
         let named = |zone: &Zone| match zone.kind {
-            ZoneKind::Named => zone.vlan == vlan && in_prefixes(zone),
+            ZoneKind::Named => zone.tags() == tags && in_prefixes(zone),
             ZoneKind::SelfMachine => own.contains(&address),
             ZoneKind::Metadata | ZoneKind::Multicast | ZoneKind::LinkLocal => in_prefixes(zone),
             ZoneKind::Outside | ZoneKind::Any => false,
@@ -363,10 +442,26 @@ impl Policy {
             .collect()
     }
 
+    /// The plane of an address; `None`: no zone that holds it has one.
+    #[must_use]
+    pub fn plane_of(&self, tags: impl Into<Tags>, address: IpAddr, own: &[IpAddr]) -> Option<&Plane> {
+        let number = self
+            .zones_of(tags, address, own)
+            .into_iter()
+            .map(|zone| self.zones[zone].plane)
+            .find(|plane| *plane != 0)?;
+        self.planes.get(number as usize - 1)
+    }
+
     /// The most specific zone that holds this address: the policy's zones before built-in ones, then the longest prefix,
     /// then the zone that stands first. `outside` where no zone holds it.
     #[must_use]
-    pub fn most_specific(&self, vlan: u16, address: IpAddr, own: &[IpAddr]) -> Option<ZoneIndex> {
+    pub fn most_specific(
+        &self,
+        tags: impl Into<Tags>,
+        address: IpAddr,
+        own: &[IpAddr],
+    ) -> Option<ZoneIndex> {
         let full = if address.is_ipv4() { 32 } else { 128 };
         let length = |zone: &Zone| match zone.kind {
             ZoneKind::SelfMachine => Some(full),
@@ -387,7 +482,7 @@ impl Policy {
                 *index,
             )
         };
-        self.zones_of(vlan, address, own).into_iter().min_by_key(rank)
+        self.zones_of(tags, address, own).into_iter().min_by_key(rank)
     }
 
     /// Names of the port roles that the policy uses, sorted.
@@ -397,11 +492,13 @@ impl Policy {
             RouterAdvertisement::Never => &[][..],
             RouterAdvertisement::Roles(roles) => roles,
         };
+        let planes = self.planes.iter().flat_map(|plane| &plane.roles);
         let expected = self
             .expectations
             .iter()
-            .filter_map(|expectation| expectation.role.as_deref());
-        link.iter().map(String::as_str).chain(expected).collect()
+            .flat_map(|expectation| [expectation.role.as_deref(), expectation.peer.as_deref()]);
+        let named = link.iter().chain(planes).map(String::as_str);
+        named.chain(expected.flatten()).collect()
     }
 
     /// SHA-256 of the policy's text in hexadecimal.

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::Environment;
 use crate::flow::{Endpoint, Flow, FlowError, FlowSpec};
-use crate::model::{Policy, Zone, ZoneIndex, ZoneKind};
+use crate::model::{Policy, Tags, Zone, ZoneIndex, ZoneKind};
 
 /// Addresses of `outside` are looked for among this many candidates at most.
 const MAX_CANDIDATES: usize = 512;
@@ -37,8 +37,8 @@ pub enum ResolveError {
     Flow(#[from] FlowError),
 }
 
-/// Puts addresses and numbers into a flow. `vlan` is the packet's tag; without one it is that of the flow's zones, or
-/// none.
+/// Puts addresses and numbers into a flow. `tags` are the packet's; where they are not known they are those of the flow's
+/// zones, or none.
 ///
 /// # Errors
 /// [`ResolveError`]: a zone is unknown or has no address that fits.
@@ -46,12 +46,12 @@ pub fn resolve(
     policy: &Policy,
     environment: &Environment,
     flow: &FlowSpec,
-    vlan: Option<u16>,
+    tags: Option<Tags>,
 ) -> Result<Flow, ResolveError> {
     let (src, dst) = (End::new(policy, &flow.src)?, End::new(policy, &flow.dst)?);
-    let vlan = match vlan {
-        Some(vlan) => vlan,
-        None => common_vlan(policy, &src, &dst)?,
+    let Tags { outer, inner } = match tags {
+        Some(tags) => tags,
+        None => common_tags(policy, &src, &dst)?,
     };
     let both = |ipv4: bool| {
         Some((
@@ -64,10 +64,12 @@ pub fn resolve(
     };
     let (proto, selector) = flow.service(src.is_ipv4())?;
     Ok(Flow {
-        vlan,
+        vlan: outer,
+        inner_vlan: inner,
         src,
         dst,
         proto,
+        sport: flow.sport,
         selector,
     })
 }
@@ -96,10 +98,12 @@ impl End {
         }
     }
 
-    /// The VLAN that the end belongs to; built-in zones and addresses belong to none in particular.
-    fn vlan(&self, policy: &Policy) -> Option<u16> {
+    /// The realm that the end belongs to; built-in zones and addresses belong to none in particular.
+    fn tags(&self, policy: &Policy) -> Option<Tags> {
         match self {
-            Self::Zone(zone) if policy.zones[*zone].kind == ZoneKind::Named => Some(policy.zones[*zone].vlan),
+            Self::Zone(zone) if policy.zones[*zone].kind == ZoneKind::Named => {
+                Some(policy.zones[*zone].tags())
+            }
             _ => None,
         }
     }
@@ -112,11 +116,11 @@ impl End {
     }
 }
 
-fn common_vlan(policy: &Policy, src: &End, dst: &End) -> Result<u16, ResolveError> {
-    match (src.vlan(policy), dst.vlan(policy)) {
+fn common_tags(policy: &Policy, src: &End, dst: &End) -> Result<Tags, ResolveError> {
+    match (src.tags(policy), dst.tags(policy)) {
         (Some(a), Some(b)) if a != b => Err(ResolveError::Vlans(src.name(policy), dst.name(policy))),
-        (Some(vlan), _) | (None, Some(vlan)) => Ok(vlan),
-        (None, None) => Ok(0),
+        (Some(tags), _) | (None, Some(tags)) => Ok(tags),
+        (None, None) => Ok(Tags::NONE),
     }
 }
 
@@ -148,14 +152,14 @@ fn representative(policy: &Policy, environment: &Environment, zone: ZoneIndex, i
     let own = environment.own_addresses.as_slice();
     let wanted = &policy.zones[zone];
     let candidates = candidates(policy, wanted, own, ipv4);
-    let vlan = wanted.vlan;
+    let tags = wanted.tags();
     let best = candidates
         .iter()
-        .find(|address| policy.most_specific(vlan, **address, own) == Some(zone));
+        .find(|address| policy.most_specific(tags, **address, own) == Some(zone));
     let any = || {
         candidates
             .iter()
-            .find(|address| policy.zones_of(vlan, **address, own).contains(&zone))
+            .find(|address| policy.zones_of(tags, **address, own).contains(&zone))
     };
     best.or_else(any).copied()
 }

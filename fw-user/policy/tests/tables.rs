@@ -4,16 +4,16 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use fw_common::abi::{ClassFlags, Decision, Ip4, Ip6, LinkFlags, Reason, SetHeader, checksum};
+use fw_common::abi::{ClassFlags, Decision, Ip4, Ip6, LinkFlags, PairEntry, Reason, SetHeader, checksum};
 use fw_common::classify::{Classified, classify, realm_record};
-use fw_policy::model::{RuleAction, ZoneKind};
+use fw_policy::model::{DefaultAction, RuleAction, Tags, ZoneKind};
 use fw_policy::{Environment, Policy, TableSet, check, compile};
 use proptest::prelude::*;
 
 /// A packet, as the tables see it.
 #[derive(Clone, Copy, Debug)]
 struct Packet {
-    vlan: u16,
+    tags: Tags,
     src: IpAddr,
     dst: IpAddr,
     proto: u8,
@@ -28,14 +28,14 @@ struct Place {
 }
 
 impl Place {
-    fn new(policy: &Policy, environment: &Environment, vlan: u16, address: IpAddr) -> Self {
+    fn new(policy: &Policy, environment: &Environment, tags: Tags, address: IpAddr) -> Self {
         let own = environment.own_addresses.as_slice();
         let best = policy
-            .most_specific(vlan, address, own)
+            .most_specific(tags, address, own)
             .expect("`outside` holds the rest");
         Self {
             address,
-            zones: policy.zones_of(vlan, address, own),
+            zones: policy.zones_of(tags, address, own),
             best,
         }
     }
@@ -53,9 +53,23 @@ fn defined(policy: &Policy, src: &[usize], dst: &[usize], packet: Packet) -> u32
     first.map_or(0, |rule| rule.number)
 }
 
+/// What happens to a packet from there that no rule matches, by the definition of the default section.
+fn default(policy: &Policy, src: &Place) -> RuleAction {
+    let outside = src.zones.iter().any(|zone| policy.zones[*zone].kind == ZoneKind::Outside);
+    let side = if outside {
+        policy.default.outside
+    } else {
+        policy.default.inside
+    };
+    match side {
+        DefaultAction::Drop => RuleAction::Deny,
+        DefaultAction::Reject => RuleAction::Reject,
+    }
+}
+
 fn looked_up(tables: &TableSet, packet: Packet) -> Result<(Decision, Classified), Reason> {
     let lines = tables.lines.as_slice();
-    let realm = realm_record(lines, packet.vlan)?;
+    let realm = realm_record(lines, (packet.tags.outer, packet.tags.inner))?;
     let mut out = Classified::default();
     let service = (packet.proto, packet.selector);
     let decision = match (packet.src, packet.dst) {
@@ -81,10 +95,16 @@ fn compare(policy: &Policy, tables: &TableSet, src: &Place, dst: &Place, packet:
     let number = defined(policy, &src.zones, &dst.zones, packet);
     assert_eq!(decision.rule(), number, "{packet:?}\n{}", policy.text);
     let rule = policy.rules.iter().find(|rule| rule.number == number);
+    let action = rule.map_or_else(|| default(policy, src), |rule| rule.action);
     assert_eq!(
-        decision.allows(),
-        rule.is_some_and(|rule| rule.action == RuleAction::Allow)
+        (decision.allows(), decision.rejects()),
+        (action == RuleAction::Allow, action == RuleAction::Reject),
+        "{packet:?}\n{}",
+        policy.text
     );
+    if decision.allows() || rule.is_some_and(|rule| rule.audit) {
+        assert_ne!(classified.pair & PairEntry::proto_bit(packet.proto), 0, "{packet:?}");
+    }
     assert_eq!(classified.rule_id, rule.map_or(0, |rule| rule.id));
     for (record, Place { address, zones, best }) in [(classified.src, src), (classified.dst, dst)] {
         let name = &policy.zones[*best].name;
@@ -106,6 +126,13 @@ fn compare(policy: &Policy, tables: &TableSet, src: &Place, dst: &Place, packet:
             holds(ZoneKind::LinkLocal),
             "{address}"
         );
+        assert_eq!(flag(ClassFlags::OUTSIDE), holds(ZoneKind::Outside), "{address}");
+        let lifeline = zones.iter().any(|zone| policy.zones[*zone].lifeline);
+        assert_eq!(flag(ClassFlags::LIFELINE), lifeline, "{address}");
+        let exempt = zones.iter().any(|zone| policy.protect.exempt.contains(zone));
+        assert_eq!(flag(ClassFlags::EXEMPT), exempt, "{address}");
+        let plane = zones.iter().map(|zone| policy.zones[*zone].plane).max();
+        assert_eq!(Some(ClassFlags::plane(record.flags)), plane, "{address}");
     }
 }
 
@@ -188,11 +215,11 @@ fn compare_everywhere(policy: &Policy, environment: &Environment, budget: usize)
     );
     let (v4, v6) = edges(policy, environment);
     let services = services(policy);
-    for vlan in policy.vlans() {
+    for tags in policy.realms() {
         for family in [&v4, &v6] {
             let places: Vec<Place> = family
                 .iter()
-                .map(|address| Place::new(policy, environment, vlan, *address))
+                .map(|address| Place::new(policy, environment, tags, *address))
                 .collect();
             let total = places.len() * places.len() * services.len();
             let step = (total / budget).max(1) | 1;
@@ -200,7 +227,7 @@ fn compare_everywhere(policy: &Policy, environment: &Environment, budget: usize)
                 let (at, (proto, selector)) = (at / services.len(), services[at % services.len()]);
                 let (src, dst) = (&places[at / places.len()], &places[at % places.len()]);
                 let packet = Packet {
-                    vlan,
+                    tags,
                     src: src.address,
                     dst: dst.address,
                     proto,
@@ -210,14 +237,16 @@ fn compare_everywhere(policy: &Policy, environment: &Environment, budget: usize)
             }
         }
     }
-    let packet = Packet {
-        vlan: 77,
-        src: v4[0],
-        dst: v4[0],
-        proto: 6,
-        selector: 22,
-    };
-    assert_eq!(looked_up(&tables, packet), Err(Reason::UnknownRealm));
+    for (outer, inner) in [(77, 0), (5, 78), (77, 5)] {
+        let packet = Packet {
+            tags: Tags { outer, inner },
+            src: v4[0],
+            dst: v4[0],
+            proto: 6,
+            selector: 22,
+        };
+        assert_eq!(looked_up(&tables, packet), Err(Reason::UnknownRealm));
+    }
 }
 
 fn read(text: &str) -> Policy {
@@ -230,8 +259,8 @@ fn environment(own: &[&str]) -> Environment {
     let own_addresses = own.iter().map(|text| text.parse().expect("an address")).collect();
     Environment {
         own_addresses,
-        roles: Vec::new(),
         generation: 7,
+        ..Environment::sample()
     }
 }
 
@@ -468,25 +497,42 @@ fn rule() -> impl Strategy<Value = String> {
         1 => (zone_name(), zone_name()).prop_map(|(a, b)| format!("between: [{a}, {b}]")),
     ];
     let services = prop::collection::vec(service(), 1..4).prop_map(|services| services.join(", "));
-    (prop::bool::weighted(0.6), services, ends).prop_map(|(allow, services, ends)| {
-        format!("{}: [{services}], {ends}", if allow { "allow" } else { "deny" })
-    })
+    let action = prop_oneof![
+        6 => Just(("allow", "")),
+        2 => Just(("deny", "")),
+        1 => Just(("reject", "")),
+        1 => Just(("reject", ", audit: true")),
+    ];
+    (action, services, ends)
+        .prop_map(|((action, more), services, ends)| format!("{action}: [{services}], {ends}{more}"))
 }
 
 fn policy_text() -> impl Strategy<Value = String> {
-    let vlan = prop_oneof![3 => Just(0_u16), 1 => Just(5), 1 => Just(4094)];
-    let zones = prop::collection::vec((prop::collection::vec(prefix(), 1..5), vlan), ZONES);
-    (zones, prop::collection::vec(rule(), 0..10)).prop_map(|(zones, rules)| {
-        let mut text = "version: 1\nzones:\n".to_owned();
-        for (index, (prefixes, vlan)) in zones.iter().enumerate() {
-            let vlan = if *vlan == 0 {
-                String::new()
-            } else {
-                format!(", vlan: {vlan}")
-            };
+    let more = prop::sample::select(vec![
+        "",
+        "",
+        ", vlan: 5",
+        ", vlan: 4094",
+        ", vlan: [5, 9]",
+        ", vlan: [9, 5]",
+        ", lifeline: true",
+        ", labels: { k: v }",
+    ]);
+    let zones = prop::collection::vec((prop::collection::vec(prefix(), 1..5), more), ZONES);
+    let tail = prop::sample::select(vec![
+        "",
+        "default: { inside: reject }\n",
+        "default: { outside: reject }\nprotect: { exempt: [z0, z3] }\n",
+        "default: { inside: reject, outside: reject }\n",
+    ]);
+    (zones, prop::collection::vec(rule(), 0..10), tail).prop_map(|(zones, rules, tail)| {
+        // Zones that overlap have one plane or none.
+        let mut text = format!("version: 1\n{tail}zones:\n");
+        for (index, (prefixes, more)) in zones.iter().enumerate() {
+            let plane = if index % 2 == 0 { ", plane: p" } else { "" };
             let _ = writeln!(
                 text,
-                "  z{index}: {{ addresses: [{}]{vlan} }}",
+                "  z{index}: {{ addresses: [{}]{more}{plane} }}",
                 prefixes.join(", ")
             );
         }
@@ -511,7 +557,7 @@ proptest! {
             let byte = byte & 7;
             [IpAddr::from([10, 0, 0, byte]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(byte)])]
         });
-        let environment = Environment { own_addresses: own_addresses.collect(), roles: Vec::new(), generation: 1 };
+        let environment = Environment { own_addresses: own_addresses.collect(), ..Environment::sample() };
         compare_everywhere(&read(&text), &environment, 2_000);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
-use fw_common::abi::Line;
+use fw_common::abi::{ControlFlags, Line};
+use fw_policy::model::Pickup;
 use fw_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
 
@@ -13,7 +15,7 @@ use super::last_good::LastGood;
 use super::{own_addresses, policy};
 use crate::control::{Applied, Session};
 use crate::exit::{Failure, chain};
-use crate::telemetry::Kind;
+use crate::telemetry::{Kind, boot_unix_s};
 
 /// The policy in force.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct InForce {
     pub policy: Policy,
     /// The addresses that it was compiled for.
     pub own: BTreeSet<IpAddr>,
+    /// When the machine was started, as the wall clock told when it was compiled.
+    pub boot_unix_s: i64,
     /// Its generation.
     pub generation: u32,
     /// When its text was applied.
@@ -45,10 +49,12 @@ impl Agent {
         let session = session.filter(|_| !force);
         let generation = tokio::task::block_in_place(|| {
             let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
-            let generation = self.compile_and_apply(&checked, &own, session)?;
+            let boot_unix_s = boot_unix_s();
+            let generation = self.compile_and_apply(&checked, (&own, boot_unix_s), session)?;
             *in_force = Some(InForce {
                 policy: checked,
                 own,
+                boot_unix_s,
                 generation,
                 applied: Timestamp::now(),
             });
@@ -63,22 +69,26 @@ impl Agent {
         })
     }
 
-    /// Compiles the policy in force again if this machine's addresses have changed.
-    pub async fn follow_addresses(&self) {
+    /// Compiles the policy in force again if this machine's addresses have changed, or its wall clock was set and rules have
+    /// deadlines, which the packet path compares with the time since the start.
+    pub async fn follow_machine(&self) {
         let mut in_force = self.policy.lock().await;
         let outcome = tokio::task::block_in_place(|| {
             let own = own_addresses().map_err(|error| format!("{error:#}"))?;
-            let Some(current) = in_force.as_mut().filter(|current| current.own != own) else {
+            let boot_unix_s = boot_unix_s();
+            let Some(current) = in_force.as_mut() else {
                 return Ok(());
             };
-            let applied = self.compile_and_apply(&current.policy, &own, None);
-            let generation = applied.map_err(|failure| {
-                format!("this machine's addresses have changed, and the policy cannot be compiled for them: {failure}")
-            })?;
-            tracing::info!(
-                "this machine's addresses have changed: the policy is now generation {generation}"
-            );
-            (current.generation, current.own) = (generation, own);
+            let what = match () {
+                () if current.own != own => "this machine's addresses have changed",
+                () if current.clock_was_set(boot_unix_s) => "this machine's clock was set",
+                () => return Ok(()),
+            };
+            let applied = self.compile_and_apply(&current.policy, (&own, boot_unix_s), None);
+            let generation = applied
+                .map_err(|failure| format!("{what}, and the policy cannot be compiled again: {failure}"))?;
+            tracing::info!("{what}: the policy is now generation {generation}");
+            (current.generation, current.own, current.boot_unix_s) = (generation, own, boot_unix_s);
             self.save(Some(current));
             Ok(())
         });
@@ -99,21 +109,24 @@ impl Agent {
         } else {
             self.tables.current_set().map_err(refused)?
         };
+        let boot_unix_s = boot_unix_s();
         let unchanged = match &set {
-            Some(set) => policy::compile(&checked, &own, &self.config.roles(), current)? == *set,
+            Some(set) => policy::compile(&checked, &own, &self.config.roles(), current, boot_unix_s)? == *set,
             None => false,
         };
         let before = previous.filter(|previous| previous.generation == current && unchanged);
         let applied = before.map_or_else(Timestamp::now, |previous| previous.applied);
         let generation = if unchanged {
+            self.set_control(&checked);
             current
         } else {
-            self.compile_and_apply(&checked, &own, None)?
+            self.compile_and_apply(&checked, (&own, boot_unix_s), None)?
         };
         self.remember_names(&checked);
         Ok(InForce {
             policy: checked,
             own,
+            boot_unix_s,
             generation,
             applied,
         })
@@ -123,16 +136,31 @@ impl Agent {
     fn compile_and_apply(
         &self,
         checked: &Policy,
-        own: &BTreeSet<IpAddr>,
+        (own, boot_unix_s): (&BTreeSet<IpAddr>, i64),
         session: Option<&Session>,
     ) -> Result<u32, Failure> {
         let refused = |error: crate::dataplane::DataPlaneError| Failure::no(chain(&error));
         let generation = self.tables.next_generation();
-        let lines: Vec<Line> = policy::compile(checked, own, &self.config.roles(), generation)?;
+        let lines: Vec<Line> = policy::compile(checked, own, &self.config.roles(), generation, boot_unix_s)?;
         policy::guard(&lines, session)?;
         // Names first: a flow of the new policy may end, or a packet be denied, in the next instant.
         self.remember_names(checked);
-        self.tables.apply(&lines).map_err(refused)
+        let generation = self.tables.apply(&lines).map_err(refused)?;
+        self.set_control(checked);
+        Ok(generation)
+    }
+
+    /// Sets what the policy says beside its tables.
+    fn set_control(&self, checked: &Policy) {
+        let tcp = &checked.tcp;
+        self.tables.set_flags(if tcp.window_loose {
+            ControlFlags::WINDOW_LOOSE
+        } else {
+            0
+        });
+        let before = self.tables.control().pickup_until;
+        let until = pickup_until(tcp.pickup, self.cold_start.load(Ordering::Relaxed), before);
+        self.tables.set_pickup_until(until);
     }
 
     fn remember_names(&self, checked: &Policy) {
@@ -170,11 +198,51 @@ impl Agent {
     }
 }
 
+/// The wall clock moves a little all the time (NTP); rules' deadlines are seconds.
+const CLOCK_SET_S: u64 = 2;
+
+impl InForce {
+    fn clock_was_set(&self, boot_unix_s: i64) -> bool {
+        self.boot_unix_s.abs_diff(boot_unix_s) >= CLOCK_SET_S
+            && self.policy.rules.iter().any(|rule| rule.until.is_some())
+    }
+}
+
+/// Until when running connections are adopted, coarse ns; 0: they are not. `cold_start`: time of a start without state, 0
+/// if there was none; `before`: what the predecessor or an earlier policy has said.
+pub(super) const fn pickup_until(pickup: Pickup, cold_start: u64, before: u64) -> u64 {
+    match pickup {
+        Pickup::Never => 0,
+        Pickup::Always => u64::MAX,
+        Pickup::ColdStart(seconds) if cold_start != 0 => cold_start + seconds as u64 * 1_000_000_000,
+        // It took over: what is left of a predecessor's cold start goes on, but not what was for ever.
+        Pickup::ColdStart(_) if before == u64::MAX => 0,
+        Pickup::ColdStart(_) => before,
+    }
+}
+
 /// Warnings as text.
 pub(super) fn texts(warnings: &Diagnostics) -> Vec<String> {
     if warnings.items.is_empty() {
         Vec::new()
     } else {
         vec![warnings.render(false)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fw_policy::model::Pickup;
+
+    use super::pickup_until;
+
+    #[test]
+    fn running_connections_are_adopted_as_the_policy_says() {
+        assert_eq!(pickup_until(Pickup::Never, 5, 9), 0);
+        assert_eq!(pickup_until(Pickup::Always, 0, 0), u64::MAX);
+        assert_eq!(pickup_until(Pickup::ColdStart(2), 5, 9), 2_000_000_005);
+        assert_eq!(pickup_until(Pickup::ColdStart(2), 0, 9), 9, "a predecessor's goes on");
+        assert_eq!(pickup_until(Pickup::ColdStart(2), 0, u64::MAX), 0);
+        assert_eq!(pickup_until(Pickup::ColdStart(2), 0, 0), 0);
     }
 }

@@ -59,6 +59,63 @@ pub fn attach(
     Ok(ports)
 }
 
+/// Guards ports again whose interfaces were replaced, or which have lost a program. A port whose interface is missing is left
+/// as it is and holds up no other; `status` tells of it until it is back.
+///
+/// # Errors
+/// The first failure; the other ports have been guarded all the same.
+pub fn attach_again(
+    plane: &mut DataPlane,
+    config: &AgentConfig,
+    ports: &mut [Port],
+    links: &[LinkFacts],
+) -> Result<(), Failure> {
+    let attached = plane.attached().map_err(|error| refused(&error))?;
+    let there = |port: &Port| links.iter().any(|link| link.name == port.spec.name);
+    let broken: Vec<_> = (0..ports.len())
+        .filter(|index| there(&ports[*index]) && !faults(&ports[*index], &attached, links).is_empty())
+        .collect();
+    let mut result = Ok(());
+    // All indexes first: the two ports of a pair name each other.
+    for index in &broken {
+        match prepare(&ports[*index].spec, links) {
+            Ok(port) => ports[*index] = port,
+            Err(failure) => result = result.and(Err(failure)),
+        }
+    }
+    for index in broken {
+        let mut port = ports[index].clone();
+        tracing::warn!("the interface {} was replaced; its port is guarded anew", port.spec.name);
+        let done = attach_one(plane, config, (&mut port, ports), links);
+        result = result.and(done);
+        ports[index] = port;
+    }
+    if result.is_ok() {
+        give_up_others(plane, ports)?;
+    }
+    result
+}
+
+/// Writes the configuration of a port, and of its pair's other port, which forwards to it; then attaches it.
+fn attach_one(
+    plane: &mut DataPlane,
+    config: &AgentConfig,
+    (port, ports): (&mut Port, &[Port]),
+    links: &[LinkFacts],
+) -> Result<(), Failure> {
+    let entry = port_config(config, port, ports, links)?;
+    plane.tables().set_port(&entry).map_err(|error| refused(&error))?;
+    let peer = ports
+        .iter()
+        .find(|other| port.spec.peer.as_ref() == Some(&other.spec.name));
+    // While the other port's interface is missing, its entry serves nobody.
+    if let Some(peer) = peer.filter(|peer| links.iter().any(|link| link.ifindex == peer.ifindex)) {
+        let entry = port_config(config, peer, ports, links)?;
+        plane.tables().set_port(&entry).map_err(|error| refused(&error))?;
+    }
+    attach_port(plane, port, entry)
+}
+
 /// Finds the interface, turns its VLAN offload off, chooses the engine.
 fn prepare(spec: &PortSpec, links: &[LinkFacts]) -> Result<Port, Failure> {
     let link = links.iter().find(|link| link.name == spec.name).ok_or_else(|| {
@@ -98,6 +155,12 @@ fn prepare(spec: &PortSpec, links: &[LinkFacts]) -> Result<Port, Failure> {
         port.notes
             .push("it has no Ethernet header, so there is no native XDP: tc runs instead".to_owned());
     }
+    if link.kind == "bond" && port.engine == Engine::Xdp {
+        port.engine = Engine::Tc;
+        port.notes.push(
+            "a bond runs XDP on its members, whose packets do not name the bond: tc runs instead".to_owned(),
+        );
+    }
     Ok(port)
 }
 
@@ -112,11 +175,11 @@ fn port_config(
         .peer
         .as_ref()
         .and_then(|peer| ports.iter().find(|port| port.spec.name == *peer));
-    let role = config
-        .roles()
-        .iter()
-        .position(|role| *role == port.spec.role)
-        .unwrap_or_default();
+    let roles = config.roles();
+    let role = |port: &Port| {
+        let number = roles.iter().position(|role| *role == port.spec.role);
+        u8::try_from(number.unwrap_or_default()).unwrap_or_default()
+    };
     Ok(PortConfig {
         ifindex: port.ifindex,
         peer_ifindex: peer.map_or(0, |peer| peer.ifindex),
@@ -128,7 +191,8 @@ fn port_config(
         link: link_kind(port, links)? as u8,
         side: port.spec.side as u8,
         realm: port.spec.realm,
-        role: u8::try_from(role).unwrap_or_default(),
+        role: role(port),
+        peer_role: role(peer.unwrap_or(port)),
         pad: 0,
     })
 }

@@ -9,6 +9,7 @@ use fw_common::abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
 
 use super::ports::{Engine, Mode, PortSpec};
+use crate::dataplane::FlowSizes;
 use crate::exit::Failure;
 
 /// Where the agent listens if nothing else is said.
@@ -41,27 +42,94 @@ pub struct AgentConfig {
     pub metrics: Option<SocketAddr>,
     /// File for flow records.
     pub flow_log: Option<PathBuf>,
-    /// Sizes of the connection tables.
+    /// Sizes of the tables.
     pub tables: TableSizes,
+    /// What the packet path may say.
+    pub windows: Windows,
 }
 
-/// Sizes of the connection tables, in flows per address family. A table that exists keeps its size until `detach`.
+/// What the packet path may send per CPU and window of 67 ms (2^26 ns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Windows {
+    /// Reports of packets to the agent.
+    pub events: u32,
+    /// Answers: resets, ICMP errors, demands for proof.
+    pub replies: u32,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self {
+            events: 32,
+            replies: 64,
+        }
+    }
+}
+
+/// Sizes of the tables, in entries; `main` and `half_open` per address family. A table that exists keeps its size until
+/// `detach`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TableSizes {
-    /// Confirmed flows: nothing evicts them, new ones are refused when it is full. About 180 bytes each; a size just
-    /// above a power of two has twice the buckets and short chains.
+    /// Confirmed flows: nothing evicts them, new ones are refused when it is full. 192 bytes each, 216 of IPv6, and up to
+    /// 32 of buckets; a size just above a power of two has twice the buckets and short chains.
     pub main: u32,
     /// Half-open flows: the rate of a flood times the round-trip time.
     pub half_open: u32,
+    /// Sources that are remembered for caps, proofs and bans; 120 bytes each and their buckets.
+    pub sources: u32,
+    /// Buckets of rate limits; 96 bytes each and their buckets in the hash table.
+    pub limits: u32,
+    /// Fragmented datagrams at a time.
+    pub fragments: u32,
 }
 
 impl Default for TableSizes {
     fn default() -> Self {
+        let FlowSizes {
+            flows4,
+            half4,
+            sources,
+            limits,
+            fragments,
+            ..
+        } = FlowSizes::DEFAULT;
         Self {
-            main: (1 << 17) + 1,
-            half_open: 1 << 16,
+            main: flows4,
+            half_open: half4,
+            sources,
+            limits,
+            fragments,
         }
+    }
+}
+
+impl TableSizes {
+    /// As the data plane counts them.
+    #[must_use]
+    pub const fn flow_sizes(&self) -> FlowSizes {
+        FlowSizes {
+            flows4: self.main,
+            flows6: self.main,
+            half4: self.half_open,
+            half6: self.half_open,
+            sources: self.sources,
+            limits: self.limits,
+            fragments: self.fragments,
+        }
+    }
+
+    /// The first table that is too small to be one.
+    fn empty(&self) -> Option<&'static str> {
+        let sizes = [
+            ("main", self.main),
+            ("half_open", self.half_open),
+            ("sources", self.sources),
+            ("limits", self.limits),
+            ("fragments", self.fragments),
+        ];
+        sizes.into_iter().find(|(_, size)| *size == 0).map(|(name, _)| name)
     }
 }
 
@@ -83,6 +151,8 @@ struct File {
     flow_log: Option<PathBuf>,
     #[serde(default)]
     tables: TableSizes,
+    #[serde(default)]
+    windows: Windows,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +191,7 @@ impl AgentConfig {
             metrics: Some(default_metrics()),
             flow_log: None,
             tables: TableSizes::default(),
+            windows: Windows::default(),
         };
         config.check()?;
         Ok(config)
@@ -148,6 +219,7 @@ impl AgentConfig {
         let mut config = Self::new(in_base(file.policy), file.mode, ports(file.mode, file.ports)?)?;
         config.ignore = file.ignore;
         config.tables = file.tables;
+        config.windows = file.windows;
         config.flow_log = file.flow_log.map(in_base);
         config.socket = file.socket.unwrap_or(config.socket);
         config.pin_dir = file.pin_dir.unwrap_or(config.pin_dir);
@@ -198,8 +270,10 @@ impl AgentConfig {
                 "mode host has no pairs: give single ports, or choose mode inline",
             ));
         }
-        if self.tables.main == 0 || self.tables.half_open == 0 {
-            return Err(Failure::input("a connection table cannot have the size 0"));
+        if let Some(name) = self.tables.empty() {
+            return Err(Failure::input(format!(
+                "`tables: {{ {name}: 0 }}`: a table cannot have the size 0"
+            )));
         }
         Ok(())
     }
@@ -302,6 +376,7 @@ ports:
 ignore: [eth0]
 metrics: 127.0.0.1:9999
 tables: { main: 1000 }
+windows: { replies: 8 }
 boot: closed
 ";
 
@@ -324,6 +399,7 @@ boot: closed
         assert_eq!(config.ports[1].engine, Engine::Tc);
         assert_eq!(config.ports[1].peer.as_deref(), Some("up0"));
         assert_eq!(config.tables.half_open, 65_536);
+        assert_eq!((config.windows.events, config.windows.replies), (32, 8));
         assert_eq!(config.roles(), ["host", "uplink"]);
         assert_eq!(config.metrics.unwrap().port(), 9999);
     }
@@ -343,6 +419,8 @@ boot: closed
             ("boot: closed", "boot: open", "open"),
             ("127.0.0.1:9999", "0.0.0.0:9999", "loopback only"),
             ("main: 1000", "main: 0", "size 0"),
+            ("main: 1000", "limits: 0", "limits: 0"),
+            ("main: 1000", "buckets: 5", "buckets"),
             ("mode: inline", "mode: host", "mode host"),
             (
                 "  - { name: host0, role: host, engine: tc }\n  - { name: up0, pair: host0, realm: 2 }",

@@ -10,16 +10,39 @@ use tokio_util::sync::CancellationToken;
 use super::AgentConfig;
 use super::apply::InForce;
 use super::attach::Port;
+use super::census::FlowCounts;
 use super::faults::Faults;
 use super::hub::Hub;
+use super::limits::RuleLimits;
+use super::pulse::Pulse;
+use crate::control::TopSource;
 use crate::dataplane::{DataPlane, Tables};
 use crate::telemetry::{DropRecord, FlowLog, FlowRecord, Names, Table};
 
 /// Denied packets kept for `dpufw drops`.
 pub(super) const RECENT_DROPS: usize = 1000;
 
-/// Flows at the last ageing pass, by table, family and state.
-pub type FlowCounts = BTreeMap<(Table, u8, &'static str), u64>;
+/// What the ageing passes have found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Flows at the last pass, by state.
+    pub states: FlowCounts,
+    /// The most flows at any pass since the agent started, by table and family.
+    pub highest: BTreeMap<(Table, u8), u64>,
+    /// The sources with the most flows at the last pass.
+    pub top: Vec<TopSource>,
+    /// Sources that are known.
+    pub sources: u64,
+}
+
+impl Found {
+    /// Flows in a table at the last pass.
+    #[must_use]
+    pub fn used(&self, table: Table, family: u8) -> u64 {
+        let of = self.states.iter().filter(|((t, f, _), _)| (*t, *f) == (table, family));
+        of.map(|(_, count)| count).sum()
+    }
+}
 
 /// Counted since the agent started.
 #[derive(Debug, Default)]
@@ -62,18 +85,24 @@ pub struct Agent {
     pub ports: Mutex<Vec<Port>>,
     /// Names of rules and zones.
     pub names: Mutex<Names>,
-    /// Denied packets.
+    /// Denied and reported packets.
     pub drops: Hub<DropRecord>,
     /// Records of flows that ended.
     pub records: Hub<FlowRecord>,
     /// The flow log.
     pub flow_log: Mutex<Option<FlowLog>>,
-    /// Flows at the last ageing pass.
-    pub flow_counts: Mutex<FlowCounts>,
+    /// What ageing has found.
+    pub found: Mutex<Found>,
+    /// How ageing fares.
+    pub pulse: Pulse,
+    /// The limits of the policy in force, and its generation.
+    pub limits: Mutex<(u32, Arc<RuleLimits>)>,
     /// Totals.
     pub totals: Totals,
     /// Faults.
     pub faults: Faults,
+    /// Coarse time of a start without state, ns; 0: it took over.
+    pub cold_start: AtomicU64,
     /// When the agent started.
     pub started: Timestamp,
     /// True if it took over a running data plane.

@@ -1,4 +1,4 @@
-//! Reads denied packets from the kernel's ring.
+//! Reads denied and reported packets from the kernel's ring.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use super::core::{Agent, lock};
 use super::faults::Part;
 use crate::dataplane::EventReader;
-use crate::telemetry::{DropRecord, WallClock};
+use crate::telemetry::{DropRecord, RecordKind, WallClock};
 
 /// Events taken in one go before other tasks have a turn.
 const BATCH: usize = 512;
@@ -23,7 +23,7 @@ pub(super) async fn run(agent: Arc<Agent>, reader: EventReader) {
     let outcome = read(&agent, reader).await;
     agent.faults.note(
         Part::Events,
-        outcome.map_err(|error| format!("denied packets are not reported: {error}")),
+        outcome.map_err(|error| format!("packets are not reported any more: {error}")),
     );
 }
 
@@ -38,6 +38,7 @@ async fn read(agent: &Agent, reader: EventReader) -> std::io::Result<()> {
         let mut ready = ring.readable_mut().await?;
         let clock = WallClock::read();
         let (mut taken, mut strange) = (0, 0);
+        let mut logged = Vec::new();
         while taken < BATCH
             && let Some(event) = ready.get_inner_mut().next_event()
         {
@@ -45,7 +46,12 @@ async fn read(agent: &Agent, reader: EventReader) -> std::io::Result<()> {
             let interface = interfaces.name(event.ifindex);
             let record = DropRecord::new(&event, interface, &lock(&agent.names), &clock);
             match record {
-                Some(record) => agent.drops.publish(record),
+                Some(record) => {
+                    if matches!(record.kind, RecordKind::Log | RecordKind::Audit) {
+                        logged.push(record.clone());
+                    }
+                    agent.drops.publish(record);
+                }
                 None => strange += 1,
             }
         }
@@ -53,6 +59,9 @@ async fn read(agent: &Agent, reader: EventReader) -> std::io::Result<()> {
             ready.clear_ready();
         }
         drop(ready);
+        if !logged.is_empty() {
+            tokio::task::block_in_place(|| agent.log(logged.iter()));
+        }
         if strange > 0 {
             agent.totals.strange_events.add(strange);
             if limit.check().is_ok() {

@@ -18,6 +18,8 @@ pub enum Part {
     FlowLog,
     /// Ageing of flows.
     Ageing,
+    /// The heartbeat.
+    Heartbeat,
     /// Reports of denied packets.
     Events,
     /// The watch over addresses and interfaces.

@@ -11,7 +11,7 @@ use super::core::{Agent, lock};
 use super::faults::Part;
 use super::serve::Service;
 use super::start::{Started, start};
-use super::{AgentConfig, ageing, events, watch};
+use super::{AgentConfig, ageing, events, pulse, watch};
 use crate::dataplane::detach_all;
 use crate::exit::Failure;
 use crate::telemetry::{http, render};
@@ -35,6 +35,7 @@ pub async fn run(config: AgentConfig, force: bool) -> anyhow::Result<()> {
     let _tasks = [
         tokio::spawn(async move { server.serve(service).await }),
         tokio::spawn(ageing::run(Arc::clone(&agent))),
+        tokio::spawn(pulse::run(Arc::clone(&agent))),
         tokio::spawn(events::run(Arc::clone(&agent), events)),
         tokio::spawn(watch::run(Arc::clone(&agent))),
         tokio::spawn(metrics(Arc::clone(&agent))),

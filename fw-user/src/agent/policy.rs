@@ -23,7 +23,7 @@ pub fn check(name: &str, text: &str) -> Result<(Policy, Diagnostics), Failure> {
     })
 }
 
-/// Compiles a policy for this machine.
+/// Compiles a policy for this machine, which was started at `boot_unix_s`.
 ///
 /// # Errors
 /// With exit code 2 if the policy does not fit into tables.
@@ -32,11 +32,13 @@ pub fn compile(
     own: &BTreeSet<IpAddr>,
     roles: &[String],
     generation: u32,
+    boot_unix_s: i64,
 ) -> Result<Vec<Line>, Failure> {
     let environment = Environment {
         own_addresses: own.iter().copied().collect(),
         roles: roles.to_vec(),
         generation,
+        boot_unix_s,
     };
     let tables = fw_policy::compile(policy, &environment)
         .map_err(|error| Failure::input(format!("{} cannot be compiled: {error}", policy.file)))?;
@@ -46,7 +48,7 @@ pub fn compile(
 /// True if the tables let the session be opened anew, untagged.
 #[must_use]
 pub fn allows(lines: &[Line], session: &Session) -> bool {
-    let Ok(realm) = realm_record(lines, 0) else {
+    let Ok(realm) = realm_record(lines, (0, 0)) else {
         return false;
     };
     let service = (Proto::TCP, session.server_port);
@@ -105,7 +107,7 @@ rules:
     fn verdict(session: &str) -> Result<(), crate::exit::Failure> {
         let (policy, _) = check("policy.yaml", POLICY).unwrap();
         let own = BTreeSet::from(["10.30.8.4".parse().unwrap(), "fd00:30::4".parse().unwrap()]);
-        let lines = compile(&policy, &own, &["uplink".to_owned()], 1).unwrap();
+        let lines = compile(&policy, &own, &["uplink".to_owned()], 1, 0).unwrap();
         guard(&lines, Session::parse(session).as_ref())
     }
 

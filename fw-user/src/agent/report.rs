@@ -1,9 +1,8 @@
 //! Status and metrics.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use fw_common::abi::{ABI_VERSION, Reason, map_names};
+use fw_common::abi::{ABI_VERSION, Count, Reason, map_names};
 use fw_common::pipeline::FlowStat;
 use fw_policy::model::ZoneKind;
 
@@ -14,13 +13,20 @@ use super::core::{Agent, lock};
 use super::coverage::{self, Facts};
 use super::faults::Part;
 use super::links::{self, LinkFacts};
-use crate::control::{DropCount, FlowCount, FlowTotals, PolicyStatus, Status, TableStatus};
+use crate::control::{DropCount, FlowCount, FlowTotals, Heartbeat, PolicyStatus, Status, TableStatus};
 use crate::dataplane::{Attachment, coarse_now};
 use crate::exit::chain;
 use crate::telemetry::{Snapshot, Table};
 
-/// The tables: kind, family, map.
-const TABLES: [(Table, u8, &str); 4] = [
+/// Tables that forget what was not used for longest.
+const OTHER_TABLES: [(&str, &str); 3] = [
+    ("sources", map_names::SOURCES),
+    ("limits", map_names::LIMITS),
+    ("fragments", map_names::FRAGMENTS),
+];
+
+/// The flow tables: kind, family, map.
+const FLOW_TABLES: [(Table, u8, &str); 4] = [
     (Table::Main, 4, map_names::FLOWS4),
     (Table::Main, 6, map_names::FLOWS6),
     (Table::HalfOpen, 4, map_names::HALF4),
@@ -56,6 +62,7 @@ impl Agent {
             bypasses: &bypasses,
         };
         let (passed_packets, drops) = self.counts();
+        let top_sources = lock(&self.found).top.clone();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: ABI_VERSION,
@@ -65,13 +72,16 @@ impl Agent {
             pin_dir: self.config.pins().display().to_string(),
             took_over: self.took_over,
             adopting_s: self.adopting_s(),
+            heartbeat: self.heartbeat(),
             policy,
             ports: ports.iter().map(|port| attach::status(port, &attached)).collect(),
             flows: self.flow_counts(),
             tables: self.table_status(),
+            top_sources,
             totals: self.flow_totals(),
             passed_packets,
             drops,
+            noted: self.noted(),
             coverage: coverage::judge(&facts),
             coverage_notes: coverage::notes(&facts),
             degraded: Vec::new(),
@@ -91,8 +101,18 @@ impl Agent {
     }
 
     fn adopting_s(&self) -> u64 {
-        let until = self.tables.control().pickup_until;
-        until.saturating_sub(coarse_now()).div_ceil(1_000_000_000)
+        match self.tables.control().pickup_until {
+            u64::MAX => u64::MAX,
+            until => until.saturating_sub(coarse_now()).div_ceil(1_000_000_000),
+        }
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        let last = self.tables.control().heartbeat;
+        Heartbeat {
+            beats: self.pulse.beats(),
+            age_ms: (last != 0).then(|| coarse_now().saturating_sub(last) / 1_000_000),
+        }
     }
 
     fn attached(&self) -> Vec<Attachment> {
@@ -120,40 +140,72 @@ impl Agent {
         for (number, count) in counters {
             match Reason::from_number(number) {
                 Some(reason) if reason.allows() => passed += count.packets,
-                reason => drops.push(DropCount {
-                    reason: reason.map_or_else(|| format!("#{number}"), |reason| reason.name().to_owned()),
-                    packets: count.packets,
-                    bytes: count.bytes,
-                }),
+                _ => drops.push(drop_count(number, count)),
             }
         }
         drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
         (passed, drops)
     }
 
+    fn noted(&self) -> Vec<DropCount> {
+        let noted = self.counted(self.tables.noted()).unwrap_or_default();
+        let mut noted: Vec<_> = noted
+            .into_iter()
+            .map(|(number, count)| drop_count(number, count))
+            .collect();
+        noted.sort_by_key(|noted| std::cmp::Reverse(noted.packets));
+        noted
+    }
+
     fn flow_counts(&self) -> Vec<FlowCount> {
-        let counts = lock(&self.flow_counts);
+        let found = lock(&self.found);
         let count = |((table, family, state), count): (&(Table, u8, &'static str), &u64)| FlowCount {
             table: table.name().to_owned(),
             family: *family,
             state: (*state).to_owned(),
             count: *count,
         };
-        counts.iter().map(count).collect()
+        found.states.iter().map(count).collect()
     }
 
     fn table_status(&self) -> Vec<TableStatus> {
-        let mut used = BTreeMap::<(Table, u8), u64>::new();
-        for ((table, family, _), count) in lock(&self.flow_counts).iter() {
-            *used.entry((*table, *family)).or_default() += count;
-        }
-        let status = |(table, family, map): (Table, u8, &'static str)| TableStatus {
-            table: table.name().to_owned(),
-            family,
-            used: used.get(&(table, family)).copied().unwrap_or_default(),
-            capacity: self.counted(self.tables.capacity(map)).unwrap_or_default().into(),
+        let memory = self.counted(self.tables.memory()).unwrap_or_default();
+        let levels = self.tables.levels();
+        let found = lock(&self.found);
+        let status = |(table, family, map): (&str, u8, &'static str)| {
+            let memory = memory.iter().find(|memory| memory.name == map)?;
+            Some(TableStatus {
+                table: table.to_owned(),
+                family,
+                capacity: memory.entries.into(),
+                bytes: memory.bytes,
+                bytes_per_entry: memory.per_entry,
+                ..TableStatus::default()
+            })
         };
-        TABLES.into_iter().map(status).collect()
+        let flows = FLOW_TABLES.into_iter().filter_map(|(table, family, map)| {
+            let index = usize::from(family == 6);
+            let main = table == Table::Main;
+            let used = if main {
+                levels.used[index]
+            } else {
+                found.used(table, family)
+            };
+            Some(TableStatus {
+                used: Some(used),
+                highest: found.highest.get(&(table, family)).copied(),
+                room: main.then_some(levels.room[index]),
+                ..status((table.name(), family, map))?
+            })
+        });
+        let others = OTHER_TABLES.into_iter().filter_map(|(table, map)| {
+            let sources = (map == map_names::SOURCES).then_some(found.sources);
+            Some(TableStatus {
+                used: sources,
+                ..status((table, 0, map))?
+            })
+        });
+        flows.chain(others).collect()
     }
 
     fn flow_totals(&self) -> FlowTotals {
@@ -169,6 +221,9 @@ impl Agent {
                 .map_or(0, crate::telemetry::FlowLog::lost),
             events_suppressed: stat(FlowStat::EventsSuppressed),
             events_lost: stat(FlowStat::EventsLost),
+            replies_suppressed: stat(FlowStat::RepliesSuppressed),
+            stay_half_open: stat(FlowStat::StaysHalfOpen),
+            insert_retries: stat(FlowStat::InsertRetries),
         }
     }
 
@@ -176,9 +231,12 @@ impl Agent {
     pub async fn snapshot(&self) -> Snapshot {
         let status = self.status().await;
         let counters = self.counted(self.tables.counters()).unwrap_or_default();
+        let noted = self.counted(self.tables.noted()).unwrap_or_default();
         let known = |(number, count)| Reason::from_number(number).map(|reason| (reason, count));
         Snapshot {
             counters: counters.into_iter().filter_map(known).collect(),
+            noted: noted.into_iter().filter_map(known).collect(),
+            heartbeat: status.heartbeat,
             degraded: !status.healthy(),
             totals: totals(&status.totals, self.totals.strange_events.get()),
             generation: status.policy.generation,
@@ -186,6 +244,15 @@ impl Agent {
             flows: status.flows,
             tables: status.tables,
         }
+    }
+}
+
+fn drop_count(number: u8, count: Count) -> DropCount {
+    let reason = Reason::from_number(number);
+    DropCount {
+        reason: reason.map_or_else(|| format!("#{number}"), |reason| reason.name().to_owned()),
+        packets: count.packets,
+        bytes: count.bytes,
     }
 }
 
@@ -244,13 +311,28 @@ fn totals(totals: &FlowTotals, strange: u64) -> Vec<(&'static str, &'static str,
             totals.records_lost,
         ),
         (
+            "dpufw_replies_suppressed_total",
+            "Resets, ICMP errors and demands for proof not sent: the limit was reached.",
+            totals.replies_suppressed,
+        ),
+        (
+            "dpufw_flows_stay_half_open_total",
+            "Flows that stayed half-open because the main table was full.",
+            totals.stay_half_open,
+        ),
+        (
+            "dpufw_insert_retries_total",
+            "Insertions that were tried again because the table was locked.",
+            totals.insert_retries,
+        ),
+        (
             "dpufw_events_suppressed_total",
-            "Denied packets not reported: the limit was reached.",
+            "Packets not reported: the limit was reached.",
             totals.events_suppressed,
         ),
         (
             "dpufw_events_lost_total",
-            "Denied packets not reported: the ring was full.",
+            "Packets not reported: the ring was full.",
             totals.events_lost,
         ),
         (

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
 use super::core::{Agent, lock};
-use crate::control::{FlowFilter, Handler, PacketFilter, Replies, Reply, Request};
+use crate::control::{EventFilter, FlowFilter, Handler, Replies, Reply, Request};
 use crate::dataplane::{self, FlowTable, coarse_now};
 use crate::exit::Failure;
 use crate::telemetry::{FlowInfo, WallClock};
@@ -38,6 +38,7 @@ impl Handler for Service {
             } => list(agent, filter, replies).await,
             Request::Flows { filter, follow: true } => follow_flows(agent, &filter, replies).await,
             Request::Drops { filter, follow } => drops(agent, &filter, follow, replies).await,
+            Request::Limits { top, rule } => limits(agent, top, rule, replies).await,
             Request::Detach => {
                 let ports = agent.detach().await?;
                 send(replies, Reply::Detached { ports }).await?;
@@ -107,7 +108,7 @@ async fn follow_flows(agent: &Agent, filter: &FlowFilter, replies: &mut Replies)
     follow(agent, live, pick, replies).await
 }
 
-async fn drops(agent: &Agent, filter: &PacketFilter, on: bool, replies: &mut Replies) -> Result<(), Failure> {
+async fn drops(agent: &Agent, filter: &EventFilter, on: bool, replies: &mut Replies) -> Result<(), Failure> {
     let (recent, live) = agent.drops.subscribe();
     let pick = |drop: &crate::telemetry::DropRecord| {
         filter.matches(drop).then(|| Reply::Drop(Box::new(drop.clone())))
@@ -117,6 +118,26 @@ async fn drops(agent: &Agent, filter: &PacketFilter, on: bool, replies: &mut Rep
     }
     for reply in recent.iter().filter_map(|drop| pick(drop)) {
         replies.feed(reply).await.map_err(|error| gone(&error))?;
+    }
+    Ok(())
+}
+
+async fn limits(
+    agent: &Arc<Agent>,
+    top: u32,
+    rule: Option<String>,
+    replies: &mut Replies,
+) -> Result<(), Failure> {
+    let worker = Arc::clone(agent);
+    let walk = tokio::task::spawn_blocking(move || worker.limit_buckets(top as usize, rule.as_deref()));
+    let buckets = walk
+        .await
+        .map_err(|error| Failure::no(format!("the walk over the limits broke off: {error}")))?;
+    for bucket in buckets.map_err(|error| super::attach::refused(&error))? {
+        replies
+            .feed(Reply::Limit(Box::new(bucket)))
+            .await
+            .map_err(|error| gone(&error))?;
     }
     Ok(())
 }

@@ -2,32 +2,28 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
+use fw_common::abi::ABI_VERSION;
 use fw_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{InForce, texts};
+use super::apply::{InForce, pickup_until, texts};
 use super::attach::{attach, refused};
-use super::core::{Agent, FlowCounts, RECENT_DROPS, Totals, lock};
+use super::core::{Agent, Found, RECENT_DROPS, Totals, lock};
 use super::faults::{Faults, Part};
 use super::hub::Hub;
 use super::last_good::LastGood;
 use super::links::LinkFacts;
-use super::{AgentConfig, Locks, links, own_addresses, policy};
+use super::{AgentConfig, Locks, Pulse, links, own_addresses, policy};
 use crate::control::{Server, Session};
 use crate::dataplane::{
-    DataPlane, DataPlaneError, EventReader, FlowSizes, Options, coarse_now, detach_all, list_attached,
+    DataPlane, DataPlaneError, EventReader, Options, Tables, coarse_now, detach_all, layouts, list_attached,
 };
 use crate::exit::{Exit, Failure};
-use crate::telemetry::{FlowLog, Names};
-
-/// Denied packets reported per CPU and 67 ms.
-const EVENTS_PER_WINDOW: u32 = 32;
-/// How long running connections are adopted after a start without state.
-const COLD_START: Duration = Duration::from_mins(1);
+use crate::telemetry::{FlowLog, Names, boot_unix_s};
 
 /// A started agent with what its tasks need.
 pub struct Started {
@@ -58,6 +54,7 @@ struct Chosen {
 /// Outside of a multi-threaded tokio runtime.
 pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure> {
     privileged(&config)?;
+    same_layout(&config)?;
     let (locks, fault) = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
     let server = Server::bind(&config.socket)
         .map_err(|error| Failure::no(format!("cannot listen at {}: {error}", config.socket.display())))?;
@@ -82,6 +79,7 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         .iter()
         .for_each(|warning| tracing::warn!("{warning}"));
     let took_over = plane.took_over();
+    tell_memory(plane.tables());
     let events = plane.events().map_err(|error| refused(&error))?;
     let agent = Agent {
         tables: Arc::clone(plane.tables()),
@@ -92,7 +90,10 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         drops: Hub::new(RECENT_DROPS),
         records: Hub::new(0),
         flow_log: Mutex::new(flow_log),
-        flow_counts: Mutex::new(FlowCounts::new()),
+        found: Mutex::new(Found::default()),
+        pulse: Pulse::default(),
+        limits: Mutex::default(),
+        cold_start: AtomicU64::new(0),
         totals: Totals::default(),
         faults,
         started: Timestamp::now(),
@@ -120,21 +121,40 @@ impl Agent {
         previous: Option<&LastGood>,
         links: &[LinkFacts],
     ) -> Result<Option<InForce>, Failure> {
-        let in_force = chosen
-            .map(|policy| self.apply_first(policy, own, previous))
-            .transpose()?;
+        let apply = |policy| self.apply_first(policy, own, previous);
+        let in_force = if self.attached_before()? {
+            // The predecessor's policy stays in force until its ports are taken over: a start that fails half-way leaves what
+            // was, not a mixture.
+            self.attach_all(links)?;
+            chosen.map(apply).transpose()?
+        } else {
+            // The first start, the first after a reboot, or one after a start that was cut short: connections run that no
+            // table knows, the operator's among them.
+            let cold = coarse_now();
+            self.cold_start.store(cold, Ordering::Relaxed);
+            let pickup = chosen.as_ref().map(|policy| policy.tcp).unwrap_or_default().pickup;
+            self.tables.set_pickup_until(pickup_until(pickup, cold, 0));
+            let in_force = chosen.map(apply).transpose()?;
+            self.attach_all(links)?;
+            in_force
+        };
         self.save(in_force.as_ref());
+        Ok(in_force)
+    }
+
+    /// True if a predecessor's programs stand at a port.
+    fn attached_before(&self) -> Result<bool, Failure> {
+        let plane = lock(&self.plane);
+        let attached = plane.as_ref().map(DataPlane::attached).transpose();
+        let attached = attached.map_err(|error| refused(&error))?;
+        Ok(attached.is_some_and(|attached| !attached.is_empty()))
+    }
+
+    fn attach_all(&self, links: &[LinkFacts]) -> Result<(), Failure> {
         if let Some(plane) = lock(&self.plane).as_mut() {
-            let attached = plane.attached().map_err(|error| refused(&error))?;
-            if attached.is_empty() {
-                // The first start, the first after a reboot, or one after a start that was cut short: connections run that
-                // no table knows, the operator's among them.
-                self.tables
-                    .set_pickup_until(coarse_now() + COLD_START.as_nanos() as u64);
-            }
             *lock(&self.ports) = attach(plane, &self.config, links)?;
         }
-        Ok(in_force)
+        Ok(())
     }
 
     /// Takes down what a failed start has made, unless a predecessor's data plane was taken over: that goes on enforcing.
@@ -169,17 +189,43 @@ fn privileged(config: &AgentConfig) -> Result<(), Failure> {
     }
 }
 
+/// Refuses to start beside a data plane of another layout, whose programs stand at the ports already.
+fn same_layout(config: &AgentConfig) -> Result<(), Failure> {
+    let layouts = layouts(&config.pin_dir).map_err(|error| refused(&error))?;
+    let Some((version, path)) = layouts.iter().find(|(version, _)| *version != ABI_VERSION) else {
+        return Ok(());
+    };
+    Err(Failure::no(format!(
+        "{} holds a data plane of layout {version}, and this version has layout {ABI_VERSION}: it cannot take over its \
+         flows. That one goes on enforcing, and nothing was changed. Go back to the version that made it, or take it down \
+         with `dpufw detach --yes` and start again: then its flows are forgotten, the ports are open in between, and TCP \
+         connections that run are adopted as the policy's `pickup` says",
+        path.display()
+    )))
+}
+
+/// Says what the tables cost.
+fn tell_memory(tables: &Tables) {
+    // Not to know it is no reason not to start.
+    let Ok(memory) = tables.memory() else { return };
+    let total: u64 = memory.iter().map(|map| map.bytes).sum();
+    let sized = memory.iter().filter(|map| map.setting().is_some());
+    let parts: Vec<_> = sized
+        .map(|map| format!("{} {} entries of {} bytes", map.name, map.entries, map.per_entry))
+        .collect();
+    tracing::info!(
+        "the tables take {} MiB of kernel memory: {}",
+        total.div_ceil(1 << 20),
+        parts.join(", ")
+    );
+}
+
 fn options(config: &AgentConfig) -> Options {
-    let tables = config.tables;
     Options {
         pin_dir: Some(config.pins()),
-        sizes: FlowSizes {
-            flows4: tables.main,
-            flows6: tables.main,
-            half4: tables.half_open,
-            half6: tables.half_open,
-        },
-        events_per_window: EVENTS_PER_WINDOW,
+        sizes: config.tables.flow_sizes(),
+        events_per_window: config.windows.events,
+        replies_per_window: config.windows.replies,
         ..Options::default()
     }
 }
@@ -234,7 +280,7 @@ fn read_policy(
     let text = std::fs::read_to_string(&config.policy)
         .map_err(|error| Failure::input(format!("cannot read the policy {name}: {error}")))?;
     let (policy, warnings) = policy::check(&name, &text)?;
-    let lines = policy::compile(&policy, own, &config.roles(), 1)?;
+    let lines = policy::compile(&policy, own, &config.roles(), 1, boot_unix_s())?;
     let session = Session::own().filter(|_| !force);
     policy::guard(&lines, session.as_ref())?;
     Ok((policy, warnings))
@@ -242,7 +288,7 @@ fn read_policy(
 
 /// True if a predecessor's data plane is pinned and has a policy in force.
 fn enforcing(config: &AgentConfig) -> bool {
-    let tables = crate::dataplane::Tables::open_pinned(&config.pins());
+    let tables = Tables::open_pinned(&config.pins());
     tables.is_ok_and(|tables| tables.control().generation != 0)
 }
 

@@ -6,17 +6,21 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::StreamExt;
 use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkAttribute;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::core::{Agent, lock};
 use super::faults::Part;
 use super::{attach, links};
-use crate::exit::chain;
 
 /// Addresses come in bursts (DHCP, router advertisements): wait until it is quiet for this long, but not for ever.
 const QUIET: Duration = Duration::from_millis(200);
 const PATIENCE: usize = 10;
+/// How often the wall clock is looked at: nobody tells when it was set.
+const CLOCK: Duration = Duration::from_secs(10);
 
 /// Watches until the agent stops; starts anew if netlink breaks off (it does when it cannot keep up).
 pub(super) async fn run(agent: Arc<Agent>) {
@@ -44,18 +48,45 @@ async fn watch(agent: &Agent) -> anyhow::Result<()> {
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     loop {
         // First once without a message: something may have changed before the socket was open.
-        agent.follow_addresses().await;
+        agent.follow_machine().await;
         agent.follow_ports().await;
-        messages.next().await.context("netlink closed the connection")?;
+        let mut patience = CLOCK;
         for _ in 0..PATIENCE {
-            if timeout(QUIET, messages.next()).await.is_err() {
+            let Ok(message) = timeout(patience, messages.next()).await else {
                 break;
+            };
+            let (message, _) = message.context("netlink closed the connection")?;
+            // A port's interface is there again: every packet now passes it unseen.
+            if agent.is_new_port(&message) {
+                agent.follow_ports().await;
             }
+            patience = QUIET;
         }
     }
 }
 
+/// Name and index of the interface that a message tells of, unless it goes.
+fn interface(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<(&str, u32)> {
+    let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = &message.payload else {
+        return None;
+    };
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    });
+    Some((name?, link.header.index))
+}
+
 impl Agent {
+    /// True if the message tells of an interface with a port's name that is not guarded.
+    fn is_new_port(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+        interface(message).is_some_and(|(name, ifindex)| {
+            lock(&self.ports)
+                .iter()
+                .any(|port| port.spec.name == name && port.ifindex != ifindex)
+        })
+    }
+
     /// Guards ports again whose interfaces were replaced.
     async fn follow_ports(&self) {
         let outcome = match links::list().await {
@@ -71,16 +102,7 @@ impl Agent {
             return Ok(());
         };
         let mut ports = lock(&self.ports);
-        let attached = plane.attached().map_err(|error| chain(&error))?;
-        let there = |port: &attach::Port| links.iter().any(|link| link.name == port.spec.name);
-        let whole = |port: &attach::Port| attach::faults(port, &attached, links).is_empty();
-        // With one interface missing, its pair's other port has nowhere to forward to: status says so until it is back.
-        if ports.iter().all(whole) || !ports.iter().all(there) {
-            return Ok(());
-        }
-        tracing::warn!("an interface was replaced; its port is guarded anew");
-        *ports = attach::attach(plane, &self.config, links)
-            .map_err(|failure| format!("an interface was replaced and cannot be guarded: {failure}"))?;
-        Ok(())
+        attach::attach_again(plane, &self.config, &mut ports, links)
+            .map_err(|failure| format!("an interface was replaced and cannot be guarded: {failure}"))
     }
 }

@@ -1,15 +1,15 @@
 //! `dpufw detach`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use nix::net::if_::if_nameindex;
 
 use super::{AgentArgs, ask, unexpected};
-use crate::agent::{DEFAULT_PIN_DIR, Locks, versioned};
+use crate::agent::{DEFAULT_PIN_DIR, Locks};
 use crate::control::{Client, Reply, Request};
-use crate::dataplane::{Attachment, DataPlaneError, detach_all, list_attached};
+use crate::dataplane::{Attachment, DataPlaneError, detach_all, layouts, list_attached};
 use crate::exit::{Exit, Failure, chain};
 
 /// How long the agent may take to stop.
@@ -63,14 +63,27 @@ impl Detach {
     }
 
     fn ports_of_pins(&self) -> Result<Vec<String>, Failure> {
-        let pins = versioned(&self.pin_dir);
-        if !pins.exists() {
+        self.each_layout(list_attached)
+    }
+
+    /// Does this to the data planes of all layouts, this version's and others', and names their ports.
+    fn each_layout(
+        &self,
+        action: impl Fn(&Path) -> Result<Vec<Attachment>, DataPlaneError>,
+    ) -> Result<Vec<String>, Failure> {
+        let pinned = layouts(&self.pin_dir).map_err(|error| failure(&error))?;
+        if pinned.is_empty() {
             return Err(Failure::no_agent(format!(
                 "nothing is pinned in {}: there is nothing to take down",
-                pins.display()
+                self.pin_dir.display()
             )));
         }
-        Ok(names(&list_attached(&pins).map_err(|error| failure(&error))?))
+        let mut ports = Vec::new();
+        for (_, path) in pinned {
+            ports.extend(names(&action(&path).map_err(|error| failure(&error))?));
+        }
+        ports.dedup();
+        Ok(ports)
     }
 
     async fn ask_agent(&self) -> anyhow::Result<Vec<String>> {
@@ -88,9 +101,7 @@ impl Detach {
 
     fn take_down(&self) -> Result<Vec<String>, Failure> {
         let _locks = Locks::pins(&self.pin_dir)?;
-        Ok(names(
-            &detach_all(&versioned(&self.pin_dir)).map_err(|error| failure(&error))?,
-        ))
+        self.each_layout(detach_all)
     }
 }
 

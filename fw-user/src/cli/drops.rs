@@ -3,16 +3,18 @@
 use clap::Args;
 
 use super::{AgentArgs, output, unexpected};
-use crate::control::{Client, PacketFilter, Reply, Request};
+use crate::control::{Client, EventFilter, Reply, Request};
 use crate::exit::Exit;
 
-/// Show denied packets: the last ones, or with --follow new ones as they come
+/// Show denied packets, and those that rules with `log` or `audit` and screens in mode `count` report: the last ones, or
+/// with --follow new ones as they come
 ///
 /// The kernel reports a limited number per second, so that a flood costs nothing; `dpufw status` and the metrics count
 /// every packet.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  dpufw drops\n  dpufw drops --follow\n  dpufw drops --follow -p tcp --dport 22 --json"
+    after_help = "Examples:\n  dpufw drops\n  dpufw drops --follow\n  dpufw drops --follow -p tcp --dport 22 --json\n  \
+                        dpufw drops --kind audit   # what a rule on trial would deny"
 )]
 pub(super) struct Drops {
     /// Go on with new ones
@@ -22,7 +24,7 @@ pub(super) struct Drops {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    filter: PacketFilter,
+    filter: EventFilter,
     #[command(flatten)]
     agent: AgentArgs,
 }

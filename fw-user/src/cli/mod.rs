@@ -7,6 +7,7 @@ mod detach;
 mod drops;
 mod explain;
 mod flows;
+mod limits;
 mod man;
 mod output;
 mod run;
@@ -41,6 +42,7 @@ enum Command {
     Status(status::StatusArgs),
     Flows(flows::Flows),
     Drops(drops::Drops),
+    Limits(limits::Limits),
     Detach(detach::Detach),
     Completions(completions::Completions),
     Man(man::Man),
@@ -88,6 +90,7 @@ fn client(command: Command) -> anyhow::Result<Exit> {
             Command::Status(status) => status.execute().await,
             Command::Flows(flows) => flows.execute().await,
             Command::Drops(drops) => drops.execute().await,
+            Command::Limits(limits) => limits.execute().await,
             Command::Detach(detach) => detach.execute().await,
             Command::Completions(completions) => Ok(completions.execute(&mut Cli::command())),
             Command::Man(man) => man.execute(Cli::command()),
@@ -129,7 +132,7 @@ mod tests {
             assert!(sub.get_about().is_some(), "{name} says what it does");
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:"), "{name} has examples");
-            if ["check", "explain", "status", "flows", "drops", "apply"].contains(&name) {
+            if ["check", "explain", "status", "flows", "drops", "limits", "apply"].contains(&name) {
                 assert!(
                     sub.get_arguments().any(|arg| arg.get_id() == "json"),
                     "{name} has --json"

@@ -7,6 +7,7 @@ use super::output::{self, Paint, paint};
 use super::{AgentArgs, ask, unexpected};
 use crate::control::{Cover, Coverage, PortStatus, Reply, Request, Status};
 use crate::exit::Exit;
+use crate::telemetry::Realm;
 
 /// Show what runs, what is covered, and what is wrong
 ///
@@ -52,7 +53,9 @@ fn text(status: &Status) {
     }
     println!();
     tables(status);
+    sources(status);
     drops(status);
+    noted(status);
     for wrong in &status.degraded {
         println!("{} {wrong}", paint("degraded:", Paint::Red));
     }
@@ -78,11 +81,12 @@ fn head(status: &Status) {
     if status.took_over {
         println!("took over a running data plane from {}", status.pin_dir);
     }
-    if status.adopting_s > 0 {
-        println!(
-            "cold start: TCP connections that already run are adopted for {} s more",
-            status.adopting_s
-        );
+    match status.adopting_s {
+        0 => {}
+        u64::MAX => println!("pickup: TCP connections that already run are always adopted"),
+        seconds => {
+            println!("cold start: TCP connections that already run are adopted for {seconds} s more");
+        }
     }
     if policy.generation == 0 {
         println!("policy: none; everything is dropped");
@@ -145,7 +149,8 @@ fn coverage(lines: &[Coverage]) {
 }
 
 fn tables(status: &Status) {
-    let mut table = output::table(&["TABLE", "FLOWS", "CAPACITY", "STATES"]);
+    let mut table = output::table(&["TABLE", "USED", "HIGHEST", "ROOM", "CAPACITY", "MEMORY", "STATES"]);
+    let dash = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     for row in &status.tables {
         let states = status
             .flows
@@ -154,20 +159,46 @@ fn tables(status: &Status) {
         let states: Vec<_> = states
             .map(|flow| format!("{} {}", flow.state, flow.count))
             .collect();
+        let name = match row.family {
+            0 => row.table.clone(),
+            family => format!("{} IPv{family}", row.table),
+        };
         table.add_row([
-            format!("{} IPv{}", row.table, row.family),
-            row.used.to_string(),
+            name,
+            dash(row.used),
+            dash(row.highest),
+            dash(row.room),
             row.capacity.to_string(),
+            output::bytes(row.bytes),
             states.join(", "),
         ]);
     }
-    output::right(&mut table, &[1, 2]);
+    output::right(&mut table, &[1, 2, 3, 4, 5]);
     output::print(&mut table);
     let totals = &status.totals;
     println!(
         "{} opened, {} confirmed, {} that nobody answered; {} flow records, {} lost",
         totals.opened, totals.promoted, totals.unanswered, totals.records, totals.records_lost
     );
+}
+
+/// Who fills the tables.
+fn sources(status: &Status) {
+    if status.top_sources.is_empty() {
+        return;
+    }
+    let mut table = output::table(&["TABLE", "SOURCE", "ZONE", "FLOWS", "SHARE"]);
+    for top in &status.top_sources {
+        table.add_row([
+            format!("{} IPv{}", top.table, top.family),
+            format!("{}{}", top.source, Realm::tags(top.vlan, top.inner_vlan)),
+            top.zone.clone().unwrap_or_else(|| "-".to_owned()),
+            top.flows.to_string(),
+            format!("{:.0}%", top.share * 100.0),
+        ]);
+    }
+    output::right(&mut table, &[3, 4]);
+    output::print(&mut table);
 }
 
 fn drops(status: &Status) {
@@ -181,6 +212,22 @@ fn drops(status: &Status) {
             drop.reason.clone(),
             drop.packets.to_string(),
             output::bytes(drop.bytes),
+        ]);
+    }
+    output::right(&mut table, &[1, 2]);
+    output::print(&mut table);
+}
+
+fn noted(status: &Status) {
+    if status.noted.is_empty() {
+        return;
+    }
+    let mut table = output::table(&["NOTED, NOT DROPPED", "PACKETS", "BYTES"]);
+    for noted in &status.noted {
+        table.add_row([
+            noted.reason.clone(),
+            noted.packets.to_string(),
+            output::bytes(noted.bytes),
         ]);
     }
     output::right(&mut table, &[1, 2]);

@@ -6,7 +6,7 @@ use clap::Args;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::telemetry::{DropRecord, FlowInfo, proto_name, proto_number};
+use crate::telemetry::{DropRecord, FlowInfo, RecordKind, proto_name, proto_number, state_names};
 
 /// Addresses, protocol and ports. Everything that is given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -29,6 +29,20 @@ pub struct PacketFilter {
     pub dport: Option<u16>,
 }
 
+/// A [`PacketFilter`] and a kind of record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventFilter {
+    /// The packet's part.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub packet: PacketFilter,
+    /// Only records of this kind: dropped packets, or those that a rule with `log` or `audit` or a screen in mode
+    /// `count` reports
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub kind: Option<RecordKind>,
+}
+
 /// A [`PacketFilter`] and a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default)]
@@ -39,7 +53,7 @@ pub struct FlowFilter {
     pub packet: PacketFilter,
     /// State: `SYN_SENT`, `SYN_RECV`, `ESTABLISHED`, `FIN_WAIT`, `CLOSE_WAIT`, `LAST_ACK`, `TIME_WAIT`, `CLOSE`; for
     /// other protocols `UNREPLIED`, `REPLIED`, `ASSURED`
-    #[arg(long, value_name = "STATE", value_parser = upper)]
+    #[arg(long, value_name = "STATE", value_parser = state)]
     pub state: Option<String>,
 }
 
@@ -57,9 +71,13 @@ fn net(text: &str) -> Result<IpNet, String> {
     })
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the signature of a clap value parser")]
-fn upper(text: &str) -> Result<String, std::convert::Infallible> {
-    Ok(text.to_ascii_uppercase())
+fn state(text: &str) -> Result<String, String> {
+    let known = || state_names();
+    let name = known().find(|name| name.eq_ignore_ascii_case(text));
+    name.map(str::to_owned).ok_or_else(|| {
+        let known: Vec<_> = known().collect();
+        format!("not a state: give {}", known.join(", "))
+    })
 }
 
 /// True if nothing is asked, or exactly this is.
@@ -82,6 +100,14 @@ impl PacketFilter {
             && within(self.dst.as_ref(), drop.dst)
             && same(self.sport.as_ref(), &drop.sport)
             && same(self.dport.as_ref(), &drop.dport)
+    }
+}
+
+impl EventFilter {
+    /// True if the record matches.
+    #[must_use]
+    pub fn matches(&self, record: &DropRecord) -> bool {
+        same(self.kind.as_ref(), &record.kind) && self.packet.matches(record)
     }
 }
 
@@ -129,6 +155,7 @@ mod tests {
             dport: 22,
             realm: 0,
             vlan: 0,
+            inner_vlan: 0,
             state: "ESTABLISHED".into(),
             table: Table::Main,
             src_zone: None,
@@ -174,6 +201,9 @@ mod tests {
     fn nonsense_is_refused_with_an_example() {
         assert!(parse("-s 10.0.0").unwrap_err().contains("10.0.0.0/8"));
         assert!(parse("-p tpc").unwrap_err().contains("icmpv6"));
+        let message = parse("--state ESTABLISHD").unwrap_err();
+        assert!(message.contains("ESTABLISHED") && message.contains("ASSURED"), "{message}");
+        assert!(!message.contains("NONE"), "{message}");
         assert!(parse("--dport 70000").is_err());
     }
 

@@ -3,15 +3,18 @@
 mod client;
 mod codec;
 mod filter;
+mod limits;
 mod protocol;
 mod server;
 mod status;
 
 pub use client::Client;
 pub use codec::{Connection, MAX_MESSAGE};
-pub use filter::{FlowFilter, PacketFilter};
+pub use filter::{EventFilter, FlowFilter, PacketFilter};
+pub use limits::LimitInfo;
 pub use protocol::{Applied, Hello, PROTOCOL, Reply, Request, Session};
 pub use server::{Handler, Replies, Server};
 pub use status::{
-    Cover, Coverage, DropCount, FlowCount, FlowTotals, PolicyStatus, PortStatus, Status, TableStatus,
+    Cover, Coverage, DropCount, FlowCount, FlowTotals, Heartbeat, PolicyStatus, PortStatus, Status, TableStatus,
+    TopSource,
 };

@@ -8,12 +8,12 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FlowFilter, PacketFilter, Status};
+use super::{EventFilter, FlowFilter, LimitInfo, Status};
 use crate::exit::Failure;
 use crate::telemetry::{DropRecord, FlowInfo, FlowRecord};
 
 /// Version of the messages in this module.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The first message in both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,12 +75,19 @@ pub enum Request {
         /// Wait for records.
         follow: bool,
     },
-    /// The denied packets kept in memory, then with `follow` the new ones.
+    /// The denied and reported packets kept in memory, then with `follow` the new ones.
     Drops {
         /// Which.
-        filter: PacketFilter,
+        filter: EventFilter,
         /// Go on with new ones.
         follow: bool,
+    },
+    /// The buckets of the policy's limits, the fullest first.
+    Limits {
+        /// At most so many.
+        top: u32,
+        /// Of this rule only.
+        rule: Option<String>,
     },
     /// Take everything down and stop.
     Detach,
@@ -107,8 +114,10 @@ pub enum Reply {
     Flow(Box<FlowInfo>),
     /// A flow that ended.
     Record(Box<FlowRecord>),
-    /// A denied packet.
+    /// A denied or reported packet.
     Drop(Box<DropRecord>),
+    /// A bucket of a limit.
+    Limit(Box<LimitInfo>),
     /// The reader was too slow; so many items were left out.
     Missed {
         /// Items.

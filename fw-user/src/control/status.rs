@@ -107,16 +107,56 @@ pub struct FlowCount {
 }
 
 /// How full a table is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableStatus {
+    /// `main`, `half_open`, `sources`, `limits` or `fragments`.
+    pub table: String,
+    /// 4 or 6; 0 where one table serves both.
+    pub family: u8,
+    /// Entries in it; none where nobody counts them: the entry that was not used for longest makes room.
+    pub used: Option<u64>,
+    /// The most flows at any ageing pass since the agent started.
+    pub highest: Option<u64>,
+    /// Main tables: entries up to which anyone's flow is inserted; the rest is kept for lifelines.
+    pub room: Option<u64>,
+    /// Entries that fit.
+    pub capacity: u64,
+    /// Bytes of kernel memory, used or not.
+    pub bytes: u64,
+    /// Bytes of an entry, without its share of the buckets.
+    pub bytes_per_entry: u64,
+}
+
+/// A source with many flows. IPv4 sources are addresses, IPv6 sources networks of 64 bits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TopSource {
     /// `main` or `half_open`.
     pub table: String,
     /// 4 or 6.
     pub family: u8,
-    /// Flows in it.
-    pub used: u64,
-    /// Flows that fit.
-    pub capacity: u64,
+    /// Who opened the flows: `10.0.0.1`, `2001:db8::/64`.
+    pub source: String,
+    /// Realm of the port, 0..=15.
+    pub realm: u8,
+    /// VLAN id; 0: untagged.
+    pub vlan: u16,
+    /// Of two tags the inner VLAN id; else 0.
+    pub inner_vlan: u16,
+    /// Its most specific zone.
+    pub zone: Option<String>,
+    /// Its flows in the table.
+    pub flows: u64,
+    /// Their share of the table's flows, 0 to 1.
+    pub share: f64,
+}
+
+/// Whether the packet path knows that its tables are aged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Heartbeats since the agent started.
+    pub beats: u64,
+    /// Milliseconds since the last one, of this agent or its predecessor; none if there was none.
+    pub age_ms: Option<u64>,
 }
 
 /// Counted since the data plane was loaded (`opened`, `promoted`, `events_*`) or since the agent started (the rest).
@@ -132,13 +172,19 @@ pub struct FlowTotals {
     pub records: u64,
     /// Flow records that could not be written to the flow log.
     pub records_lost: u64,
-    /// Denied packets that were not reported because of the kernel's limit.
+    /// Packets that were not reported because of the kernel's limit.
     pub events_suppressed: u64,
-    /// Denied packets that were not reported because the ring was full.
+    /// Packets that were not reported because the ring was full.
     pub events_lost: u64,
+    /// Answers (resets, ICMP errors, demands for proof) that were not sent because of the kernel's limit.
+    pub replies_suppressed: u64,
+    /// Flows that stayed half-open because the main table was full.
+    pub stay_half_open: u64,
+    /// Insertions that were tried again because the table was locked.
+    pub insert_retries: u64,
 }
 
-/// Packets dropped for one reason.
+/// Packets dropped, or noted, for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropCount {
     /// Machine name of the reason.
@@ -166,8 +212,11 @@ pub struct Status {
     pub pin_dir: String,
     /// True if the agent took over a running data plane when it started.
     pub took_over: bool,
-    /// Seconds for which TCP connections that already run are still adopted (a cold start); 0: they are not.
+    /// Seconds for which TCP connections that already run are still adopted (a cold start); 0: they are not; `u64::MAX`:
+    /// they always are (`pickup: always`).
     pub adopting_s: u64,
+    /// The heartbeat.
+    pub heartbeat: Heartbeat,
     /// The policy in force.
     pub policy: PolicyStatus,
     /// Ports.
@@ -176,12 +225,17 @@ pub struct Status {
     pub flows: Vec<FlowCount>,
     /// Tables.
     pub tables: Vec<TableStatus>,
+    /// The ten sources that fill each flow table most, as of the last ageing pass.
+    pub top_sources: Vec<TopSource>,
     /// Totals.
     pub totals: FlowTotals,
     /// Packets that passed.
     pub passed_packets: u64,
     /// Packets dropped, by reason.
     pub drops: Vec<DropCount>,
+    /// Packets that a screen in mode `count` or a rule with `audit: true` would have dropped, by reason. They are also
+    /// counted by what happened to them.
+    pub noted: Vec<DropCount>,
     /// Coverage of every interface (invariant: no line is missing).
     pub coverage: Vec<Coverage>,
     /// What holds for the machine as a whole, one sentence each.

@@ -90,6 +90,30 @@ pub enum DataPlaneError {
     /// The object could not be parsed or its maps not made.
     #[error("the BPF object could not be loaded")]
     Load(#[source] Box<aya::EbpfError>),
+    /// The tables are larger than the memory that is left.
+    #[error(
+        "the tables need {needed} MiB of kernel memory and {available} MiB are available; nothing was made. The largest is \
+         {map}: {entries} entries of {per_entry} bytes and their buckets, {bytes} MiB. Set `tables: {{ {setting}: {largest} }}` \
+         or less in agent.yaml"
+    )]
+    NoMemory {
+        /// MiB of all tables that would be made.
+        needed: u64,
+        /// MiB that are available.
+        available: u64,
+        /// The largest table.
+        map: &'static str,
+        /// Its entries.
+        entries: u32,
+        /// Bytes of an entry.
+        per_entry: u64,
+        /// MiB of the largest table.
+        bytes: u64,
+        /// Its key in the configuration.
+        setting: &'static str,
+        /// Entries that would fit if only this setting changed.
+        largest: u64,
+    },
     /// The verifier refused a program.
     #[error("the kernel refused the program {program}; the end of the verifier's log is:\n{tail}")]
     Refused {

@@ -52,18 +52,23 @@ pub struct Aged {
     pub ended: u64,
     /// Half-open table: removed entries that nobody had answered.
     pub unanswered: u64,
+    /// Main table: by how much its levels were wrong and have been put right.
+    pub mended: u64,
 }
 
 /// The key types of the flow tables.
 trait TableKey: Plain {
     const MAIN: &'static str;
     const HALF: &'static str;
+    /// Index of the family in [`fw_common::abi::Levels`].
+    const FAMILY: usize;
     fn wrap(self) -> FlowKey;
 }
 
 impl TableKey for Key4 {
     const MAIN: &'static str = map_names::FLOWS4;
     const HALF: &'static str = map_names::HALF4;
+    const FAMILY: usize = 0;
     fn wrap(self) -> FlowKey {
         FlowKey::V4(self)
     }
@@ -72,6 +77,7 @@ impl TableKey for Key4 {
 impl TableKey for Key6 {
     const MAIN: &'static str = map_names::FLOWS6;
     const HALF: &'static str = map_names::HALF6;
+    const FAMILY: usize = 1;
     fn wrap(self) -> FlowKey {
         FlowKey::V6(self)
     }
@@ -129,29 +135,37 @@ impl Tables {
         })
     }
 
-    /// Calls `visit` with chunks of one map.
+    /// Calls `visit` with chunks of a flow table.
     fn walk<K: TableKey>(
         &self,
         table: FlowTable,
-        mut visit: impl FnMut(&[K], &[Flow]) -> Result<ControlFlow<()>, DataPlaneError>,
+        visit: impl FnMut(&[K], &[Flow]) -> Result<ControlFlow<()>, DataPlaneError>,
     ) -> Result<ControlFlow<()>, DataPlaneError> {
-        let name = map_name::<K>(table);
+        self.walk_map(map_name::<K>(table), visit)
+    }
+
+    /// Calls `visit` with chunks of a hash map, whose types must be those of its definition.
+    pub(super) fn walk_map<K: Plain, V: Plain>(
+        &self,
+        name: &'static str,
+        mut visit: impl FnMut(&[K], &[V]) -> Result<ControlFlow<()>, DataPlaneError>,
+    ) -> Result<ControlFlow<()>, DataPlaneError> {
         let map = self.fd(name)?;
         let mut keys = vec![K::default(); BATCH];
-        let mut flows = vec![Flow::default(); BATCH];
+        let mut values = vec![V::default(); BATCH];
         let mut cursor = Cursor::default();
         loop {
-            let step = sys::lookup_batch(map, &mut cursor, &mut keys, &mut flows)
+            let step = sys::lookup_batch(map, &mut cursor, &mut keys, &mut values)
                 .map_err(error::map("reading", name))?;
             let read = match step {
                 Step::More(read) | Step::End(read) => read,
                 Step::Grow => {
                     keys.resize(keys.len() * 2, K::default());
-                    flows.resize(flows.len() * 2, Flow::default());
+                    values.resize(values.len() * 2, V::default());
                     continue;
                 }
             };
-            let flow = visit(&keys[..read], &flows[..read])?;
+            let flow = visit(&keys[..read], &values[..read])?;
             if flow.is_break() || matches!(step, Step::End(_)) {
                 return Ok(flow);
             }
@@ -161,7 +175,8 @@ impl Tables {
     /// Removes flows from the main table that ended at least [`GRACE_NS`] before `now` ([`coarse_now`]), and tells
     /// `report` about every entry, so that one walk also serves the statistics.
     ///
-    /// An ended entry is never written again by the packet path, so what is reported is final.
+    /// An ended entry is never written again by the packet path, so what is reported is final. The table's level falls by
+    /// exactly what was removed, and is put right if it does not fit what was found (see [`drift`]).
     ///
     /// # Errors
     ///
@@ -184,8 +199,12 @@ impl Tables {
         report: &mut impl FnMut(FlowKey, &Flow, Fate),
     ) -> Result<(), DataPlaneError> {
         let map = self.fd(K::MAIN)?;
+        let _guard = self.deleting();
+        let before = self.used(K::FAMILY);
+        let (mut found, mut deleted) = (0_u64, 0_u64);
         let mut over: Vec<(K, Flow)> = Vec::new();
         let _ = self.walk::<K>(FlowTable::Main, |keys, flows| {
+            found += keys.len() as u64;
             over.clear();
             for (key, flow) in keys.iter().zip(flows) {
                 if is_over(flow, now) {
@@ -195,13 +214,22 @@ impl Tables {
                     report(key.wrap(), flow, Fate::Keep);
                 }
             }
-            delete_each(map, &over, |key, flow| {
-                aged.ended += 1;
+            let mut gone = 0;
+            let result = delete_each(map, &over, |key, flow| {
+                gone += 1;
                 report(key.wrap(), flow, Fate::End);
-            })
-            .map_err(error::map("deleting from", K::MAIN))?;
+            });
+            self.add_used(K::FAMILY, -gone);
+            deleted += gone.unsigned_abs();
+            aged.ended += gone.unsigned_abs();
+            result.map_err(error::map("deleting from", K::MAIN))?;
             Ok(ControlFlow::Continue(()))
         })?;
+        // Each CPU may be between an insertion and the count of it.
+        let cpus = aya::util::nr_cpus().map_or(1024, |cpus| cpus as i64);
+        let drift = drift(before, found, self.used(K::FAMILY) + deleted, cpus);
+        self.add_used(K::FAMILY, -drift);
+        aged.mended += drift.unsigned_abs();
         Ok(())
     }
 
@@ -263,9 +291,13 @@ impl Tables {
     }
 
     fn kill_in_both<K: TableKey>(&self, key: &K) -> Result<Option<Flow>, DataPlaneError> {
+        let _guard = self.deleting();
         // Half-open first: the other way round, a promotion in between would survive.
         let half = sys::take(self.fd(K::HALF)?, key).map_err(error::map("deleting from", K::HALF))?;
         let main = sys::take(self.fd(K::MAIN)?, key).map_err(error::map("deleting from", K::MAIN))?;
+        if main.is_some() {
+            self.add_used(K::FAMILY, -1);
+        }
         Ok(main.or(half))
     }
 
@@ -290,6 +322,22 @@ impl Tables {
 /// True if a flow ended at least [`GRACE_NS`] ago. Of an entry marked dead it is only known when its last packet came.
 fn is_over(flow: &Flow, now: u64) -> bool {
     flow.expired(now.saturating_sub(GRACE_NS)) && now.saturating_sub(flow.last_seen()) > GRACE_NS
+}
+
+/// By how much a level is certainly too high (or, negative, too low) after a walk.
+///
+/// `before` and `after` are the level at the start and the end of the walk, the latter with what the walk deleted added
+/// again; `found` is how many entries it met. Meanwhile only the packet path inserts and only the walk deletes, so it met
+/// at least the entries of the start and at most those of the end. With a true level, `before <= found <= after`;
+/// what lies outside is drift, from an agent that was killed between a deletion and its subtraction. Within `slack` it
+/// may be insertions under way, and is left to the next walk.
+fn drift(before: u64, found: u64, after: u64, slack: i64) -> i64 {
+    let (low, high) = (before.wrapping_sub(found).cast_signed(), after.wrapping_sub(found).cast_signed());
+    match () {
+        () if low > slack => low,
+        () if high < -slack => high,
+        () => 0,
+    }
 }
 
 /// Deletes these entries and calls `done` for each that this call deleted. One that is gone already is skipped.
@@ -339,7 +387,7 @@ fn take_expired<K: TableKey>(map: BorrowedFd<'_>, key: &K, now: u64) -> Result<O
 mod tests {
     use fw_common::abi::{Flow, Half, StateWord};
 
-    use super::{GRACE_NS, coarse_now, is_over};
+    use super::{GRACE_NS, coarse_now, drift, is_over};
 
     fn flow(last_seen: u64, flags: u32, timeout_s: u32) -> Flow {
         let half = Half {
@@ -373,6 +421,15 @@ mod tests {
     fn a_clock_behind_the_packets_ends_nothing() {
         assert!(!is_over(&flow(u64::MAX, 0, 1), 5));
         assert!(!is_over(&flow(u64::MAX, StateWord::DEAD, 1), 5));
+    }
+
+    #[test]
+    fn a_level_is_mended_by_what_is_certain_only() {
+        assert_eq!(drift(100, 100, 100, 2), 0);
+        assert_eq!(drift(100, 130, 150, 2), 0, "inserted meanwhile");
+        assert_eq!(drift(101, 99, 101, 2), 0, "under way");
+        assert_eq!(drift(4196, 110, 4206, 2), 4086, "killed between deletion and subtraction");
+        assert_eq!(drift(0, 300, 20, 2), -280, "entries that nobody counted");
     }
 
     #[test]

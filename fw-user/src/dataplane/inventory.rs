@@ -49,6 +49,27 @@ pub struct Attachment {
     pub ahead: u32,
 }
 
+/// Layouts of which something is pinned below `base`: version and directory ([`fw_common::abi::ABI_VERSION`] is this
+/// build's). Reads only.
+///
+/// # Errors
+///
+/// If the directory exists and cannot be read.
+pub fn layouts(base: &Path) -> Result<Vec<(u32, PathBuf)>, DataPlaneError> {
+    let mut layouts = Vec::new();
+    for name in bpffs::names(base)? {
+        let Some(version) = name.strip_prefix('v').and_then(|version| version.parse().ok()) else {
+            continue;
+        };
+        let path = base.join(name);
+        if !bpffs::names(&path)?.is_empty() {
+            layouts.push((version, path));
+        }
+    }
+    layouts.sort_unstable();
+    Ok(layouts)
+}
+
 /// What a pinned data plane has attached, in the order of interfaces. Reads only. Links whose interface is gone are left
 /// out.
 ///

@@ -14,7 +14,7 @@ use super::hook::Hook;
 use super::links::Links;
 use super::options::Options;
 use super::tables::Tables;
-use super::{object, pins, privilege, shape};
+use super::{memory, object, pins, privilege, shape};
 
 /// Lines of the verifier's log that an error shows.
 const LOG_TAIL: usize = 20;
@@ -61,6 +61,10 @@ impl DataPlane {
         privilege::check()?;
         let object = object::object()?;
         let mut warnings = Vec::new();
+        if !options.dry_run {
+            let pin = |name: &str| options.pin_dir.as_ref().map(|pin_dir| pin_dir.join(name));
+            memory::check(&options.sizes, |name| pin(name).is_some_and(|path| path.exists()))?;
+        }
         let pinned = match &options.pin_dir {
             Some(pin_dir) => pins::check(pin_dir, &options, &mut warnings)?,
             None => Vec::new(),
@@ -87,7 +91,9 @@ impl DataPlane {
             maps.into_iter().partition(|(name, _)| *name == map_names::EVENTS);
         let tables = Arc::new(Tables::new(maps)?);
         if !options.dry_run {
+            tables.prepare()?;
             tables.set_events_per_window(options.events_per_window);
+            tables.set_replies_per_window(options.replies_per_window);
         }
         let links = Links::new(options.pin_dir.clone());
         let events = events.pop().map(|(_, map)| map);

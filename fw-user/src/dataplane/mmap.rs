@@ -1,11 +1,11 @@
-//! Maps in memory that user space and kernel share: table sets, and the control word.
+//! Maps in memory that user space and kernel share: table sets, the control word, levels, bits.
 
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use fw_common::abi::{Control, LINE_BYTES, LINE_WORDS, Line};
+use fw_common::abi::{Control, LINE_BYTES, LINE_WORDS, Levels, Line};
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions, MmapRaw};
 
 /// Bytes of a word.
@@ -46,6 +46,31 @@ fn line(bytes: &[u8]) -> Line {
     Line { w: words }
 }
 
+/// A mapped word of four bytes.
+///
+/// # Panics
+/// If it does not lie in the mapping, aligned: offsets come from the layout and the map's size, never from outside.
+fn word32(memory: &MmapRaw, offset: usize) -> &AtomicU32 {
+    assert!(offset.is_multiple_of(align_of::<AtomicU32>()) && offset + size_of::<u32>() <= memory.len());
+    // SAFETY: the mapping is page-aligned, so by the check above the word is in it and aligned; it lives as long as the
+    // reference, and everyone else (kernel programs, other processes) accesses it by whole words.
+    unsafe { AtomicU32::from_ptr(memory.as_mut_ptr().add(offset).cast()) }
+}
+
+/// A mapped word of eight bytes.
+///
+/// # Panics
+/// As [`word32`].
+fn word64(memory: &MmapRaw, offset: usize) -> &AtomicU64 {
+    assert!(offset.is_multiple_of(align_of::<AtomicU64>()) && offset + size_of::<u64>() <= memory.len());
+    // SAFETY: as for `word32`.
+    unsafe { AtomicU64::from_ptr(memory.as_mut_ptr().add(offset).cast()) }
+}
+
+fn map(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<MmapRaw> {
+    MmapOptions::new().len(bytes).map_raw(fd.as_raw_fd())
+}
+
 /// The mapped control element. A map update would copy the element byte by byte; here each field changes by one store, so
 /// a packet reads the old generation or the new one.
 #[derive(Debug)]
@@ -53,49 +78,102 @@ pub(super) struct ControlPage(MmapRaw);
 
 impl ControlPage {
     /// Maps the element of the `CONTROL` map.
-    pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
-        MmapOptions::new()
-            .len(size_of::<Control>())
-            .map_raw(map.as_raw_fd())
-            .map(Self)
+    pub fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        map(fd, size_of::<Control>()).map(Self)
     }
 
     pub fn generation(&self) -> &AtomicU32 {
-        // SAFETY: the mapping is as long as Control and page-aligned, so the field is in it and aligned; it lives as long
-        // as the reference, and everyone else (kernel programs, other processes) accesses it by whole words.
-        unsafe { AtomicU32::from_ptr(self.0.as_mut_ptr().add(offset_of!(Control, generation)).cast()) }
+        word32(&self.0, offset_of!(Control, generation))
+    }
+
+    pub fn flags(&self) -> &AtomicU32 {
+        word32(&self.0, offset_of!(Control, flags))
     }
 
     pub fn clock(&self) -> &AtomicU64 {
-        // SAFETY: as for the generation.
-        unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset_of!(Control, clock)).cast()) }
+        word64(&self.0, offset_of!(Control, clock))
     }
 
     pub fn pickup_until(&self) -> &AtomicU64 {
-        // SAFETY: as for the generation.
-        unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset_of!(Control, pickup_until)).cast()) }
+        word64(&self.0, offset_of!(Control, pickup_until))
     }
 
     pub fn events_per_window(&self) -> &AtomicU32 {
-        // SAFETY: as for the generation.
-        unsafe {
-            AtomicU32::from_ptr(
-                self.0
-                    .as_mut_ptr()
-                    .add(offset_of!(Control, events_per_window))
-                    .cast(),
-            )
-        }
+        word32(&self.0, offset_of!(Control, events_per_window))
+    }
+
+    pub fn replies_per_window(&self) -> &AtomicU32 {
+        word32(&self.0, offset_of!(Control, replies_per_window))
+    }
+
+    pub fn heartbeat(&self) -> &AtomicU64 {
+        word64(&self.0, offset_of!(Control, heartbeat))
+    }
+
+    pub fn secret(&self) -> [&AtomicU64; 2] {
+        let first = offset_of!(Control, secret);
+        [first, first + size_of::<u64>()].map(|offset| word64(&self.0, offset))
     }
 
     /// A copy of all fields.
     pub fn load(&self) -> Control {
         Control {
             generation: self.generation().load(Ordering::Acquire),
+            flags: self.flags().load(Ordering::Relaxed),
             clock: self.clock().load(Ordering::Relaxed),
             pickup_until: self.pickup_until().load(Ordering::Relaxed),
             events_per_window: self.events_per_window().load(Ordering::Relaxed),
+            replies_per_window: self.replies_per_window().load(Ordering::Relaxed),
+            heartbeat: self.heartbeat().load(Ordering::Relaxed),
+            secret: self.secret().map(|word| word.load(Ordering::Relaxed)),
             ..Control::default()
+        }
+    }
+}
+
+/// The mapped levels of the main tables: the packet path adds to them while the agent subtracts.
+#[derive(Debug)]
+pub(super) struct LevelsPage(MmapRaw);
+
+impl LevelsPage {
+    /// Maps the element of the `LEVELS` map.
+    pub fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        map(fd, size_of::<Levels>()).map(Self)
+    }
+
+    /// Entries of the table of this family's index (0: IPv4, 1: IPv6).
+    pub fn used(&self, family: usize) -> &AtomicU64 {
+        word64(&self.0, offset_of!(Levels, used) + (family & 1) * size_of::<u64>())
+    }
+
+    /// Entries up to which anyone's flow is inserted.
+    pub fn room(&self, family: usize) -> &AtomicU64 {
+        word64(&self.0, offset_of!(Levels, room) + (family & 1) * size_of::<u64>())
+    }
+}
+
+/// The mapped bits of sources that have completed a handshake.
+#[derive(Debug)]
+pub(super) struct BitsPage {
+    memory: MmapRaw,
+    words: usize,
+}
+
+/// Bytes from one element of an array of u32 to the next: the kernel rounds them up (`array_map_alloc` in
+/// kernel/bpf/arraymap.c).
+const BITS_STRIDE: usize = 8;
+
+impl BitsPage {
+    /// Maps the `SOURCE_BITS` map of so many words.
+    pub fn new(fd: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+        let memory = map(fd, words * BITS_STRIDE)?;
+        Ok(Self { memory, words })
+    }
+
+    /// Clears every word.
+    pub fn clear(&self) {
+        for word in 0..self.words {
+            word32(&self.memory, word * BITS_STRIDE).store(0, Ordering::Relaxed);
         }
     }
 }

@@ -13,7 +13,7 @@ pub fn default_pin_dir() -> PathBuf {
     Path::new(BPFFS).join("dpufw").join(format!("v{ABI_VERSION}"))
 }
 
-/// Entries of the flow tables.
+/// Entries of the tables whose size is configured.
 ///
 /// The main tables are preallocated hashes; the kernel rounds the number of buckets up to a power of two, so a size just
 /// above one has twice the buckets and short chains.
@@ -27,16 +27,30 @@ pub struct FlowSizes {
     pub half4: u32,
     /// Half-open IPv6 flows.
     pub half6: u32,
+    /// Sources that are remembered for caps, proofs and bans; the one not seen for longest makes room.
+    pub sources: u32,
+    /// Buckets of rate limits, likewise.
+    pub limits: u32,
+    /// Fragmented datagrams at a time, likewise.
+    pub fragments: u32,
+}
+
+impl FlowSizes {
+    /// Sizes for a machine of which nothing is known.
+    pub const DEFAULT: Self = Self {
+        flows4: (1 << 17) + 1,
+        flows6: (1 << 17) + 1,
+        half4: 1 << 16,
+        half6: 1 << 15,
+        sources: 1 << 16,
+        limits: 1 << 16,
+        fragments: 1 << 13,
+    };
 }
 
 impl Default for FlowSizes {
     fn default() -> Self {
-        Self {
-            flows4: (1 << 17) + 1,
-            flows6: (1 << 17) + 1,
-            half4: 1 << 16,
-            half6: 1 << 15,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -56,7 +70,7 @@ pub struct Options {
     /// Directory on a BPF file system for maps and links. `None`: private maps, and everything ends with this process;
     /// for tests.
     pub pin_dir: Option<PathBuf>,
-    /// Sizes of the flow tables where they do not exist yet.
+    /// Sizes of the tables where they do not exist yet.
     pub sizes: FlowSizes,
     /// The programs write nothing and their return value is a report. With `pin_dir`, policy, ports and flows are shared
     /// with the running data plane; counters and events are not.
@@ -65,8 +79,10 @@ pub struct Options {
     pub report: bool,
     /// Programs take the time from [`super::Tables::set_clock`]. For tests.
     pub clock_override: bool,
-    /// Denied packets that may be reported per CPU and 67 ms; 0: none.
+    /// Packets that may be reported per CPU and 67 ms; 0: none.
     pub events_per_window: u32,
+    /// Answers (resets, ICMP errors, demands for proof) that may be sent per CPU and 67 ms; 0: none.
+    pub replies_per_window: u32,
     /// Which TC hook to use.
     pub tc: TcFlavour,
 }
@@ -78,6 +94,7 @@ impl Options {
         Self {
             pin_dir: Some(default_pin_dir()),
             events_per_window: 32,
+            replies_per_window: 64,
             ..Self::default()
         }
     }

@@ -1,6 +1,6 @@
 //! Types that may be copied to and from the kernel byte by byte.
 
-use fw_common::abi::{Control, Count, Event, Flow, Key4, Key6, PortConfig};
+use fw_common::abi::{Control, Count, Event, Flow, Key4, Key6, LimitKey, PortConfig, Source, SourceKey};
 
 /// A type that the kernel may read and overwrite as bytes.
 ///
@@ -25,8 +25,14 @@ unsafe impl Plain for PortConfig {}
 unsafe impl Plain for Key4 {}
 // SAFETY: `repr(C)`, integers only; explicit padding fields and an asserted size.
 unsafe impl Plain for Key6 {}
-// SAFETY: `repr(C)`, integers only, u64 before u32, six u32 at the end; asserted size.
+// SAFETY: `repr(C)`, integers only, each u64 at a multiple of 8, an even number of u32 between; asserted size.
 unsafe impl Plain for Flow {}
+// SAFETY: `repr(C)`, six u32; asserted size.
+unsafe impl Plain for SourceKey {}
+// SAFETY: `repr(C)`, four u32 and four u64; asserted size.
+unsafe impl Plain for Source {}
+// SAFETY: `repr(C)`, ten u32; asserted size.
+unsafe impl Plain for LimitKey {}
 // SAFETY: `repr(C)`, integers only; explicit padding fields and an asserted size.
 unsafe impl Plain for Event {}
 

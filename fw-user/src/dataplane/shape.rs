@@ -15,8 +15,10 @@ pub(super) struct Difference {
     pub wanted: String,
 }
 
-/// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h): the control word is changed through a mapping.
+/// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
+/// Maps that the agent reads and writes through a mapping, word by word.
+const MAPPED: [&str; 3] = [map_names::CONTROL, map_names::LEVELS, map_names::SOURCE_BITS];
 
 /// Compares a map with its definition; `max_entries` is left out.
 pub(super) fn difference(def: &MapDef, info: &MapInfo) -> Option<Difference> {
@@ -31,7 +33,7 @@ pub(super) fn difference(def: &MapDef, info: &MapInfo) -> Option<Difference> {
         });
     }
     let flags = info.map_flags();
-    if def.name == map_names::CONTROL && flags & MMAPABLE == 0 {
+    if MAPPED.contains(&def.name) && flags & MMAPABLE == 0 {
         return Some(Difference {
             what: "flags",
             found: format!("{flags:#x}"),
@@ -83,6 +85,9 @@ pub(super) fn configured(name: &str, sizes: &FlowSizes) -> Option<u32> {
         map_names::FLOWS6 => Some(sizes.flows6),
         map_names::HALF4 => Some(sizes.half4),
         map_names::HALF6 => Some(sizes.half6),
+        map_names::SOURCES => Some(sizes.sources),
+        map_names::LIMITS => Some(sizes.limits),
+        map_names::FRAGMENTS => Some(sizes.fragments),
         _ => None,
     }
 }

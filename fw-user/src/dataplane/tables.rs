@@ -6,12 +6,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::MapData;
-use fw_common::abi::{Control, Count, MAPS, PORT_SLOTS, PortConfig, map_names, port_slot};
+use fw_common::abi::{Control, Count, Levels, MAPS, NOTED, PORT_SLOTS, PortConfig, map_names, port_slot};
 
 use super::error::{self, DataPlaneError};
-use super::mmap::ControlPage;
+use super::memory::MapMemory;
+use super::mmap::{BitsPage, ControlPage, LevelsPage};
 use super::plain::Plain;
 use super::{privilege, shape, sys};
+
+/// Entries of a main table that are kept for lifelines: a share of it, but at least so many.
+const RESERVE_SHARE: u32 = 64;
+const RESERVE_LEAST: u32 = 16;
 
 /// Open maps of one data plane: policy, ports, counters and flows. The event ring is apart ([`super::EventReader`]).
 ///
@@ -20,6 +25,10 @@ use super::{privilege, shape, sys};
 pub struct Tables {
     maps: Vec<(&'static str, MapData)>,
     control: ControlPage,
+    levels: LevelsPage,
+    bits: BitsPage,
+    /// Held by whoever deletes from the main tables, until the levels say so too.
+    deleting: Mutex<()>,
     /// Held over every read-modify-write.
     writer: Mutex<()>,
 }
@@ -56,11 +65,36 @@ impl Tables {
     pub(super) fn new(maps: Vec<(&'static str, MapData)>) -> Result<Self, DataPlaneError> {
         let control = find(&maps, map_names::CONTROL)?.fd().as_fd();
         let control = ControlPage::new(control).map_err(error::map("mapping", map_names::CONTROL))?;
+        let levels = find(&maps, map_names::LEVELS)?.fd().as_fd();
+        let levels = LevelsPage::new(levels).map_err(error::map("mapping", map_names::LEVELS))?;
+        let words = entries(&maps, map_names::SOURCE_BITS)? as usize;
+        let bits = find(&maps, map_names::SOURCE_BITS)?.fd().as_fd();
+        let bits = BitsPage::new(bits, words).map_err(error::map("mapping", map_names::SOURCE_BITS))?;
         Ok(Self {
             maps,
             control,
+            levels,
+            bits,
+            deleting: Mutex::new(()),
             writer: Mutex::new(()),
         })
+    }
+
+    /// Makes what the packet path needs before its first packet and nobody has made yet: the key of its hashes, and how
+    /// much room the main tables have. The key is never changed: what was hashed with it lives as long as the maps.
+    pub(super) fn prepare(&self) -> Result<(), DataPlaneError> {
+        let secret = self.control.secret();
+        if secret.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+            let random = random().map_err(error::map("making a random key for", map_names::CONTROL))?;
+            for (word, random) in secret.into_iter().zip(random) {
+                word.store(random, Ordering::Relaxed);
+            }
+        }
+        for (family, name) in [map_names::FLOWS4, map_names::FLOWS6].into_iter().enumerate() {
+            let room = room(self.capacity(name)?);
+            self.levels.room(family).store(room.into(), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The descriptor of the map with this name.
@@ -74,13 +108,58 @@ impl Tables {
     ///
     /// If the kernel does not answer.
     pub fn capacity(&self, name: &'static str) -> Result<u32, DataPlaneError> {
-        let info = find(&self.maps, name)?.info();
-        let info = info.map_err(|source| DataPlaneError::AyaMap {
-            action: "reading",
-            map: name,
-            source: Box::new(source),
-        })?;
-        Ok(info.max_entries())
+        entries(&self.maps, name)
+    }
+
+    /// What each map costs.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not answer.
+    pub fn memory(&self) -> Result<Vec<MapMemory>, DataPlaneError> {
+        let cost = |(name, _): &(&'static str, MapData)| {
+            let def = MAPS.iter().find(|def| def.name == *name)?;
+            Some(self.capacity(name).and_then(|entries| MapMemory::of(def, entries)))
+        };
+        self.maps.iter().filter_map(cost).collect()
+    }
+
+    /// How full the main tables are, and how full they may get.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        let pair = |word: fn(&LevelsPage, usize) -> &std::sync::atomic::AtomicU64| {
+            [0, 1].map(|family| word(&self.levels, family).load(Ordering::Relaxed))
+        };
+        Levels {
+            used: pair(LevelsPage::used),
+            room: pair(LevelsPage::room),
+            reserved: [0; 4],
+        }
+    }
+
+    /// Adds to a main table's level, or subtracts from it; it never falls below 0, which would read as a full table.
+    pub(super) fn add_used(&self, family: usize, change: i64) {
+        let used = self.levels.used(family);
+        // Without a wanted value the update would fail; this one always has one.
+        let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            Some(used.saturating_add_signed(change))
+        });
+    }
+
+    /// Entries of a main table, as its level says now.
+    pub(super) fn used(&self, family: usize) -> u64 {
+        self.levels.used(family).load(Ordering::Relaxed)
+    }
+
+    /// Forgets which sources have completed a handshake; each is known again after its next one.
+    pub fn clear_source_bits(&self) {
+        self.bits.clear();
+    }
+
+    /// Serialises those who delete from the main tables.
+    pub(super) fn deleting(&self) -> MutexGuard<'_, ()> {
+        // As for `lock`.
+        self.deleting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serialises writers of this process.
@@ -89,7 +168,7 @@ impl Tables {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Generation in force, test clock, event limit.
+    /// All control words.
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.load()
@@ -100,12 +179,28 @@ impl Tables {
         self.control.generation().store(generation, Ordering::Release);
     }
 
-    /// Sets how many denied packets may be reported per CPU and window of 67 ms.
+    /// Sets how many packets may be reported per CPU and window of 67 ms.
     pub fn set_events_per_window(&self, events: u32) {
         self.control.events_per_window().store(events, Ordering::Relaxed);
     }
 
-    /// Sets until when TCP connections are adopted that were running before the data plane; coarse monotonic ns, 0: never.
+    /// Sets how many answers may be sent per CPU and window of 67 ms.
+    pub fn set_replies_per_window(&self, replies: u32) {
+        self.control.replies_per_window().store(replies, Ordering::Relaxed);
+    }
+
+    /// Sets the [`fw_common::abi::ControlFlags`].
+    pub fn set_flags(&self, flags: u32) {
+        self.control.flags().store(flags, Ordering::Relaxed);
+    }
+
+    /// Says that the tables are aged; `now` is [`super::coarse_now`]. See [`fw_common::abi::HEARTBEAT_NS`].
+    pub fn beat(&self, now: u64) {
+        self.control.heartbeat().store(now, Ordering::Relaxed);
+    }
+
+    /// Sets until when TCP connections are adopted that were running before the data plane; coarse monotonic ns, 0: never,
+    /// `u64::MAX`: always.
     pub fn set_pickup_until(&self, ns: u64) {
         self.control.pickup_until().store(ns, Ordering::Relaxed);
     }
@@ -186,13 +281,25 @@ impl Tables {
     ///
     /// If the kernel refuses a read.
     pub fn counters(&self) -> Result<Vec<(u8, Count)>, DataPlaneError> {
+        self.counters_from(0)
+    }
+
+    /// The same of packets that would have been dropped, had their screen or rule not been told to report only. They count
+    /// among [`Tables::counters`] too, by what happened to them.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a read.
+    pub fn noted(&self) -> Result<Vec<(u8, Count)>, DataPlaneError> {
+        self.counters_from(NOTED)
+    }
+
+    fn counters_from(&self, base: u32) -> Result<Vec<(u8, Count)>, DataPlaneError> {
         let mut counters = Vec::new();
         for reason in 0..=u8::MAX {
             let mut sum = Count::default();
-            for cpu in self
-                .per_cpu(map_names::COUNTERS, reason as u32, 2)?
-                .chunks_exact(2)
-            {
+            let slot = base + u32::from(reason);
+            for cpu in self.per_cpu(map_names::COUNTERS, slot, 2)?.chunks_exact(2) {
                 sum.packets = sum.packets.wrapping_add(cpu[0]);
                 sum.bytes = sum.bytes.wrapping_add(cpu[1]);
             }
@@ -242,10 +349,67 @@ impl Tables {
     }
 }
 
+/// Entries up to which anyone's flow is inserted into a main table of this capacity.
+const fn room(capacity: u32) -> u32 {
+    let share = capacity / RESERVE_SHARE;
+    let reserve = if share > RESERVE_LEAST {
+        share
+    } else {
+        RESERVE_LEAST
+    };
+    // A table for a handful of flows is no table for lifelines only.
+    let half = capacity / 2;
+    capacity - if reserve < half { reserve } else { half }
+}
+
+/// Two random numbers, not both 0, once the kernel has gathered enough randomness.
+fn random() -> std::io::Result<[u64; 2]> {
+    loop {
+        let mut random = [0_u64; 2];
+        // SAFETY: the buffer is live and as long as the call is told; any bytes make two numbers.
+        let got = unsafe { libc::getrandom(random.as_mut_ptr().cast(), size_of_val(&random), 0) };
+        match usize::try_from(got) {
+            Err(_) => return Err(std::io::Error::last_os_error()),
+            // Up to 256 bytes come at once, unless a signal was caught before there was any randomness.
+            Ok(got) if got == size_of_val(&random) && random != [0; 2] => return Ok(random),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Entries that a map can hold, as the kernel says.
+fn entries(maps: &[(&'static str, MapData)], name: &'static str) -> Result<u32, DataPlaneError> {
+    let info = find(maps, name)?.info();
+    let info = info.map_err(|source| DataPlaneError::AyaMap {
+        action: "reading",
+        map: name,
+        source: Box::new(source),
+    })?;
+    Ok(info.max_entries())
+}
+
 fn find<'a>(maps: &'a [(&'static str, MapData)], name: &'static str) -> Result<&'a MapData, DataPlaneError> {
     let map = maps.iter().find(|(known, _)| *known == name).map(|(_, map)| map);
     map.ok_or_else(|| DataPlaneError::Missing {
         what: "map",
         name: name.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{random, room};
+
+    #[test]
+    fn lifelines_keep_a_share_of_the_table() {
+        assert_eq!(room(131_073), 131_073 - 2_048);
+        assert_eq!(room(1_000), 984);
+        assert_eq!(room(20), 10);
+        assert_eq!(room(1), 1);
+    }
+
+    #[test]
+    fn keys_differ() {
+        assert_ne!(random().unwrap(), random().unwrap());
+    }
 }

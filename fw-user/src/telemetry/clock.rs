@@ -43,9 +43,23 @@ impl WallClock {
     }
 }
 
+/// When this machine was started, Unix time in seconds: the wall clock less the time since then (`CLOCK_BOOTTIME`, which
+/// goes on while the machine sleeps). A set wall clock changes it, so it is asked anew for each policy.
+#[must_use]
+pub fn boot_unix_s() -> i64 {
+    let since_boot = nanoseconds(ClockId::CLOCK_BOOTTIME) / 1_000_000_000;
+    Timestamp::now().as_second().saturating_sub_unsigned(since_boot)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::WallClock;
+    use super::{WallClock, boot_unix_s};
+
+    #[test]
+    fn the_machine_was_started_in_the_past_and_not_at_the_epoch() {
+        let now = jiff::Timestamp::now().as_second();
+        assert!((1..now).contains(&boot_unix_s()));
+    }
 
     #[test]
     fn monotonic_times_become_wall_times() {

@@ -1,18 +1,48 @@
-//! Denied packets as people and machines read them.
+//! Denied and reported packets as people and machines read them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fw_common::abi::{Event, EventKind, Ip6, Proto, Reason};
 use jiff::Timestamp;
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::flow::endpoint;
-use super::{Names, WallClock, proto_name};
+use super::{Names, Realm, WallClock, proto_name};
 
-/// One denied packet.
+/// Why a packet is reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKind {
+    /// It was dropped
+    #[default]
+    Drop,
+    /// A rule with `log: true` matched
+    Log,
+    /// A rule with `audit: true` would have denied it; it was let through
+    Audit,
+    /// A screen in mode `count` would have dropped it
+    Noted,
+}
+
+impl RecordKind {
+    const fn new(number: u8) -> Option<Self> {
+        match number {
+            n if n == EventKind::Drop as u8 => Some(Self::Drop),
+            n if n == EventKind::Log as u8 => Some(Self::Log),
+            n if n == EventKind::Audit as u8 => Some(Self::Audit),
+            n if n == EventKind::Noted as u8 => Some(Self::Noted),
+            _ => None,
+        }
+    }
+}
+
+/// One denied or reported packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropRecord {
+    /// Why it is reported.
+    pub kind: RecordKind,
     /// When, wall clock.
     pub time: Timestamp,
     /// 4, 6, or 0 where no IP header was reached.
@@ -33,18 +63,22 @@ pub struct DropRecord {
     pub icmp_code: Option<u8>,
     /// TCP flags.
     pub tcp_flags: Option<String>,
+    /// True if it is a fragment without the header that has ports or type.
+    pub fragment: bool,
     /// Ethernet type, as a number.
     pub ethertype: u16,
     /// The source's most specific zone.
     pub src_zone: Option<String>,
     /// The destination's most specific zone.
     pub dst_zone: Option<String>,
-    /// The rule that denied it, `default`, or none where no rule was asked.
+    /// The rule that decided, `default`, or none where no rule was asked.
     pub rule: Option<String>,
     /// Machine name of the reason.
     pub reason: String,
     /// The reason as a sentence.
     pub sentence: String,
+    /// Errno of the table that refused a flow; else 0.
+    pub errno: u16,
     /// The interface, or `#index` where it has gone.
     pub interface: String,
     /// True if this machine was sending it.
@@ -55,18 +89,22 @@ pub struct DropRecord {
     pub realm: u8,
     /// VLAN id; 0: untagged.
     pub vlan: u16,
+    /// Of two tags the inner VLAN id; else 0.
+    pub inner_vlan: u16,
     /// Generation of the policy that was in force.
     pub generation: u32,
 }
 
 impl DropRecord {
-    /// Reads an event. `None` if it is not a drop that this version knows: the record is ignored, not trusted.
+    /// Reads an event. `None` if this version does not know its kind or reason, or they contradict each other: the record
+    /// is ignored, not trusted.
     #[must_use]
     pub fn new(event: &Event, interface: String, names: &Names, clock: &WallClock) -> Option<Self> {
-        if event.kind != EventKind::Drop as u8 {
-            return None;
-        }
-        let reason = Reason::from_number(event.reason).filter(|reason| !reason.allows())?;
+        let kind = RecordKind::new(event.kind)?;
+        // What an event of another kind than a drop tells is what would have happened, or what matched: either may be.
+        let fits = |reason: &Reason| kind != RecordKind::Drop || !reason.allows();
+        let reason = Reason::from_number(event.reason).filter(fits)?;
+        let (realm, fragment) = (Realm::new(event.realm), is_fragment(reason));
         let ip = |words: [u32; 4]| match event.family {
             4 => Some(IpAddr::V4(Ipv4Addr::from_bits(words[0]))),
             6 => Some(IpAddr::V6(Ipv6Addr::from_bits(Ip6(words).to_bits()))),
@@ -76,6 +114,7 @@ impl DropRecord {
         let icmp = proto.is_some_and(|proto| proto == Proto::ICMP || proto == Proto::ICMPV6);
         let [icmp_type, icmp_code] = event.dport.to_be_bytes();
         Some(Self {
+            kind,
             time: clock.at(event.time),
             family: event.family & 7,
             src: ip(event.src),
@@ -83,24 +122,27 @@ impl DropRecord {
             proto: proto.map(proto_name),
             sport: event.sport,
             dport: if icmp { 0 } else { event.dport },
-            icmp_type: icmp.then_some(icmp_type),
-            icmp_code: icmp.then_some(icmp_code),
-            tcp_flags: (proto == Some(Proto::TCP)).then(|| tcp_flags(event.tcp_flags)),
+            icmp_type: (icmp && !fragment).then_some(icmp_type),
+            icmp_code: (icmp && !fragment).then_some(icmp_code),
+            tcp_flags: (proto == Some(Proto::TCP) && !fragment).then(|| tcp_flags(event.tcp_flags)),
+            fragment,
             ethertype: event.ethertype,
             src_zone: names.zone(event.src_zone),
             dst_zone: names.zone(event.dst_zone),
             rule: match (event.rule, reason) {
-                (0, Reason::DenyDefault) => Some("default".to_owned()),
+                (0, Reason::DenyDefault | Reason::RejectDefault) => Some("default".to_owned()),
                 (0, _) => None,
                 (id, _) => Some(names.rule(id)),
             },
             reason: reason.name().to_owned(),
             sentence: reason.sentence().to_owned(),
+            errno: event.errno,
             interface,
             egress: event.egress != 0,
             len: event.len,
-            realm: (event.realm >> 12) as u8,
-            vlan: event.realm & 0xfff,
+            realm: realm.port,
+            vlan: realm.vlan,
+            inner_vlan: event.inner_vlan,
             generation: event.generation,
         })
     }
@@ -121,6 +163,9 @@ impl DropRecord {
         if let Some(flags) = &self.tcp_flags {
             text = format!("{text} [{flags}]");
         }
+        if self.fragment {
+            text += " fragment";
+        }
         text
     }
 }
@@ -139,16 +184,43 @@ impl fmt::Display for DropRecord {
             zone(&self.dst_zone),
             self.interface
         )?;
-        if self.vlan != 0 {
-            write!(f, " vlan {}", self.vlan)?;
-        }
+        f.write_str(&Realm::tags(self.vlan, self.inner_vlan))?;
         match self.rule.as_deref() {
             Some("default") => f.write_str(", default")?,
             Some(rule) => write!(f, ", rule {rule}")?,
             None => {}
         }
-        write!(f, ": {} ({})", self.sentence, self.reason)
+        // A packet that was not dropped says so first.
+        f.write_str(match self.kind {
+            RecordKind::Drop => "",
+            RecordKind::Log => ", logged",
+            RecordKind::Audit => ", audited: let through, would be",
+            RecordKind::Noted => ", noted: not dropped, would be",
+        })?;
+        write!(f, ": {} ({}", self.sentence, self.reason)?;
+        if self.errno != 0 {
+            write!(f, ", errno {} {:?}", self.errno, Errno::from_raw(self.errno.into()))?;
+        }
+        f.write_str(")")
     }
+}
+
+/// True for the reasons of fragments, whose ports and type nobody knows.
+const fn is_fragment(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Fragment
+            | Reason::FragmentTiny
+            | Reason::FragmentBad
+            | Reason::FragmentOverrun
+            | Reason::FragmentOverlap
+            | Reason::FragmentRanges
+            | Reason::FragmentEarly
+            | Reason::FragmentDenied
+            | Reason::FragmentDuplicate
+            | Reason::FragmentEarlyPass
+            | Reason::FragmentPass
+    )
 }
 
 /// Names of the flags that are set, as in RFC 9293 section 3.1.
@@ -228,6 +300,51 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_has_no_type_and_no_flags() {
+        let fragment = |proto| Event {
+            proto,
+            sport: 0,
+            dport: 0,
+            tcp_flags: 0,
+            ..event(Reason::FragmentEarly)
+        };
+        for proto in [1, 6] {
+            let line = text(&fragment(proto));
+            assert!(line.contains("10.0.0.1 -> 10.0.0.2 fragment (- -> -)"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_refused_says_why() {
+        let line = text(&Event {
+            errno: 12,
+            ..event(Reason::TableError)
+        });
+        assert!(line.ends_with("(table_error, errno 12 ENOMEM)"), "{line}");
+        let line = text(&Event {
+            errno: 60_000,
+            ..event(Reason::TableError)
+        });
+        assert!(line.contains("errno 60000"), "{line}");
+    }
+
+    #[test]
+    fn packets_that_were_not_dropped_say_so() {
+        let kind = |kind: EventKind, reason| Event {
+            kind: kind as u8,
+            rule: 5,
+            realm: 101,
+            ..event(reason)
+        };
+        let line = text(&kind(EventKind::Log, Reason::Rule));
+        assert!(line.contains("by up0 vlan 101, rule no_bmc, logged: A rule"), "{line}");
+        let line = text(&kind(EventKind::Audit, Reason::DenyRule));
+        assert!(line.contains("let through, would be: A rule of the policy denies"), "{line}");
+        let line = text(&kind(EventKind::Noted, Reason::Land));
+        assert!(line.contains("not dropped, would be:") && line.ends_with("(land)"), "{line}");
+    }
+
+    #[test]
     fn hostile_records_are_ignored_or_shown_but_never_crash() {
         let ignored = [
             Event {
@@ -256,7 +373,9 @@ mod tests {
                     proto,
                     time: u64::MAX,
                     src: [u32::MAX; 4],
-                    realm: u16::MAX,
+                    realm: u32::MAX,
+                    inner_vlan: u16::MAX,
+                    errno: u16::MAX,
                     ..event(Reason::BadIpv4)
                 };
                 assert!(!text(&ones).is_empty());

@@ -7,7 +7,7 @@ use fw_common::abi::{Flow, FlowFlags, Ip4, Ip6, Proto, StateWord};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Names, WallClock, proto_name};
+use super::{Names, Realm, WallClock, proto_name};
 use crate::dataplane::{FlowKey, FlowTable};
 
 /// Which table a flow lies in.
@@ -95,6 +95,9 @@ pub struct FlowInfo {
     pub realm: u8,
     /// VLAN id; 0: untagged.
     pub vlan: u16,
+    /// Of two tags the inner VLAN id; else 0.
+    #[serde(default)]
+    pub inner_vlan: u16,
     /// State; for TCP the names of the kernel's conntrack.
     pub state: String,
     /// The table it lies in, or lay in.
@@ -140,7 +143,7 @@ struct Ends {
     family: u8,
     lo: (IpAddr, u16),
     hi: (IpAddr, u16),
-    realm: u16,
+    realm: u32,
     proto: u8,
 }
 
@@ -158,14 +161,14 @@ const fn ends(key: &FlowKey) -> Ends {
             family: 4,
             lo: (ip4(key.lo), key.lo_port),
             hi: (ip4(key.hi), key.hi_port),
-            realm: key.realm,
+            realm: key.full_realm(),
             proto: key.proto,
         },
         FlowKey::V6(key) => Ends {
             family: 6,
             lo: (ip6(key.lo), key.lo_port),
             hi: (ip6(key.hi), key.hi_port),
-            realm: key.realm,
+            realm: key.full_realm(),
             proto: key.proto,
         },
     }
@@ -190,10 +193,11 @@ impl FlowInfo {
         } else {
             (ends.lo, ends.hi)
         };
-        let [original, reply] = flow.half.map(|half| Direction {
-            packets: half.packets,
-            bytes: half.bytes,
+        let [original, reply] = [0, 1].map(|direction| Direction {
+            packets: flow.packets(direction),
+            bytes: flow.bytes(direction),
         });
+        let realm = Realm::new(ends.realm);
         Self {
             family: ends.family,
             proto: proto_name(ends.proto),
@@ -201,8 +205,9 @@ impl FlowInfo {
             dst: dst.0,
             sport: src.1,
             dport: dst.1,
-            realm: (ends.realm >> 12) as u8,
-            vlan: ends.realm & 0xfff,
+            realm: realm.port,
+            vlan: realm.vlan,
+            inner_vlan: realm.inner_vlan,
             state: state_name(ends.proto, StateWord(flow.state)).to_owned(),
             table,
             src_zone: names.zone(flow.src_zone),
@@ -281,11 +286,23 @@ pub fn state_name(proto: u8, word: StateWord) -> &'static str {
     if proto == Proto::TCP {
         return fw_common::tcp::State::from_bits(word.state()).name();
     }
+    let [unreplied, replied, assured] = OTHER_STATES;
     match () {
-        () if word.has(StateWord::CONFIRMED) => "ASSURED",
-        () if word.has(StateWord::REPLIED) => "REPLIED",
-        () => "UNREPLIED",
+        () if word.has(StateWord::CONFIRMED) => assured,
+        () if word.has(StateWord::REPLIED) => replied,
+        () => unreplied,
     }
+}
+
+/// Names of states of other protocols than TCP.
+const OTHER_STATES: [&str; 3] = ["UNREPLIED", "REPLIED", "ASSURED"];
+
+/// All names that [`state_name`] gives, without TCP's `NONE`, which no flow has.
+pub fn state_names() -> impl Iterator<Item = &'static str> {
+    let tcp = (1..16).map(|bits| fw_common::tcp::State::from_bits(bits).name());
+    let mut known = std::collections::BTreeSet::new();
+    tcp.filter(move |name| *name != "NONE" && known.insert(*name))
+        .chain(OTHER_STATES)
 }
 
 #[cfg(test)]
@@ -326,7 +343,7 @@ mod tests {
             hi_port: 4000,
             realm: 0x2065,
             proto: 17,
-            pad: 0,
+            realm_high: 0,
         });
         let mut names = Names::default();
         names.add(Kind::Rule, [(7, "dns")]).unwrap();

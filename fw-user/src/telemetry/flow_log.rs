@@ -1,13 +1,14 @@
-//! The flow log: a file of JSON lines.
+//! The flow log: a file of JSON lines. A record of a flow at its end has a key `ended`, a packet that a rule with `log` or
+//! `audit` reports has a key `kind`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::FlowRecord;
+use serde::Serialize;
 
-/// Appends flow records to a file. A full disk loses records, which are counted, and nothing else.
+/// Appends records to a file. A full disk loses records, which are counted, and nothing else.
 #[derive(Debug)]
 pub struct FlowLog {
     path: PathBuf,
@@ -42,7 +43,7 @@ impl FlowLog {
     ///
     /// # Errors
     /// The first write error of this batch; the records behind it are counted as lost.
-    pub fn write<'a>(&mut self, records: impl Iterator<Item = &'a FlowRecord>) -> std::io::Result<()> {
+    pub fn write<'a, T: Serialize + 'a>(&mut self, records: impl Iterator<Item = &'a T>) -> std::io::Result<()> {
         let mut result = Ok(());
         for record in records {
             if result.is_ok() {
@@ -60,7 +61,7 @@ impl FlowLog {
         self.lost
     }
 
-    fn line(&mut self, record: &FlowRecord) -> std::io::Result<()> {
+    fn line(&mut self, record: &impl Serialize) -> std::io::Result<()> {
         let file = self
             .file
             .as_mut()

@@ -60,6 +60,7 @@ impl Plane {
             own_addresses: Vec::new(),
             roles: Vec::new(),
             generation: tables.next_generation(),
+            ..Environment::sample()
         };
         tables.apply(&fw_policy::compile(&policy, &environment)?.lines)?;
         let sizes = loaded.program_sizes()?;

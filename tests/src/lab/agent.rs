@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Finished, Leftover, Namespace, Process};
 
-/// How long a start may take: on a slow kernel the verifier alone takes seconds.
-const START: Duration = Duration::from_secs(30);
+/// How long a start may take: under emulation the verifier alone takes half a minute.
+const START: Duration = Duration::from_mins(2);
 /// How long a question may take.
 const ANSWER: Duration = Duration::from_secs(10);
 const BPFFS: &str = "/sys/fs/bpf";

@@ -1,6 +1,8 @@
 //! A hop on the way: what a NIC's hardware does for its host, done in software.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 
 use super::tcx::{self, Tcx, Way};
 use super::{End, Namespace, Veth};
@@ -15,7 +17,7 @@ use super::{End, Namespace, Veth};
 pub struct Hop {
     /// Where it lives.
     pub namespace: Namespace,
-    _programs: [Tcx; 2],
+    _programs: [Option<Tcx>; 2],
 }
 
 impl Hop {
@@ -27,7 +29,7 @@ impl Hop {
     /// Connects an end and a port of the firewall through a hop of its own.
     ///
     /// # Errors
-    /// If a set-up command refuses, or the kernel has no TCX.
+    /// If a set-up command refuses.
     pub fn between(end: &End<'_>, port: &End<'_>, mtu: u32) -> Result<Self> {
         let namespace = Namespace::new("hop")?;
         // GRO is off towards the end: nothing is redirected to it by XDP, and what comes in is what the end has sent.
@@ -48,8 +50,9 @@ impl Hop {
     }
 }
 
-/// `return bpf_redirect(ifindex, 0)` for all that comes in.
-fn redirect(namespace: &Namespace, from: &str, to: &str) -> Result<Tcx> {
+/// `return bpf_redirect(ifindex, 0)` for all that comes in; before Linux 6.6, which has no TCX, a filter that does the
+/// same and stays with the interface.
+fn redirect(namespace: &Namespace, from: &str, to: &str) -> Result<Option<Tcx>> {
     const REDIRECT: i32 = 23;
     let target = namespace.ifindex(to)?.cast_signed();
     let code = [
@@ -58,5 +61,19 @@ fn redirect(namespace: &Namespace, from: &str, to: &str) -> Result<Tcx> {
         tcx::call(REDIRECT),
         tcx::EXIT,
     ];
-    Tcx::attach(namespace, from, Way::In, &code)
+    match Tcx::attach(namespace, from, Way::In, &code) {
+        Ok(tcx) => Ok(Some(tcx)),
+        Err(refused) => mirred(namespace, from, to).context(refused).map(|()| None),
+    }
+}
+
+fn mirred(namespace: &Namespace, from: &str, to: &str) -> Result<()> {
+    let tc = |words: &str| {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        namespace.check(&words, Duration::from_secs(10)).map(drop)
+    };
+    tc(&format!("tc qdisc add dev {from} clsact"))?;
+    tc(&format!(
+        "tc filter add dev {from} ingress matchall action mirred egress redirect dev {to}"
+    ))
 }

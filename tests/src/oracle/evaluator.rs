@@ -27,7 +27,7 @@ pub enum Answer {
     UnknownRealm,
     /// This rule, counted from 1, allows it.
     Allow(u32),
-    /// This rule denies it.
+    /// This rule denies or rejects it.
     Deny(u32),
     /// No rule matches.
     Default,
@@ -55,7 +55,7 @@ pub fn judge(policy: &Policy, own: &[IpAddr], question: &Question) -> Answer {
             let number = index as u32 + 1;
             return match rule.action {
                 RuleAction::Allow => Answer::Allow(number),
-                RuleAction::Deny => Answer::Deny(number),
+                RuleAction::Deny | RuleAction::Reject => Answer::Deny(number),
             };
         }
     }

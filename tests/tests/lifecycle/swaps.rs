@@ -68,6 +68,7 @@ fn compile(policy: &Policy, generation: u32) -> Result<Vec<Line>> {
         own_addresses: vec![IpAddr::V4(OWN)],
         roles: Vec::new(),
         generation,
+        ..Environment::sample()
     };
     Ok(fw_policy::compile(policy, &environment)?.lines)
 }
@@ -75,7 +76,7 @@ fn compile(policy: &Policy, generation: u32) -> Result<Vec<Line>> {
 /// What a set says of each kind, as the kernel's report would say it. A damaged set says nothing of some.
 fn answers(lines: &[Line]) -> Answers {
     let answer = |(net, service): Kind| {
-        let realm = realm_record(lines, 0).ok()?;
+        let realm = realm_record(lines, (0, 0)).ok()?;
         let addresses = (Ip4(u32::from_be_bytes([10, NETS[net], 0, 7])), Ip4(OWN.to_bits()));
         let port = (Proto::UDP, SERVICES[service]);
         let mut found = Classified::default();

@@ -69,6 +69,7 @@ impl Guarded {
             own_addresses,
             roles: Vec::new(),
             generation: plane.tables().next_generation(),
+            ..Environment::sample()
         };
         plane
             .tables()

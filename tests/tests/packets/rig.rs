@@ -224,6 +224,7 @@ impl Rig {
             own_addresses: nets.iter().map(|net| net.own).collect::<Vec<IpAddr>>(),
             roles: ROLES.map(str::to_owned).to_vec(),
             generation: self.plane.tables().next_generation(),
+            ..Environment::sample()
         };
         Ok(fw_policy::compile(&self.compiled[text], &environment)?.lines)
     }

@@ -48,6 +48,8 @@ const VM: &[Package] = &[
     package("cpio", "cpio"),
     package("kmod", "modprobe"),
     package("qemu-system-x86", "qemu-system-x86_64"),
+    package("wireguard-tools", "wg"),
+    package("xz-utils", "xz"),
 ];
 
 /// clippy of the same version as the rustc for BPF.

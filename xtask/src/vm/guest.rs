@@ -1,7 +1,7 @@
-//! What runs inside the virtual machine: an initramfs of busybox and test programs with their libraries.
+//! What runs inside the virtual machine: an initramfs of busybox, test programs and tools with their libraries.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,23 +19,46 @@ pub struct Guest {
 pub const BEGIN: &str = "dpufw-guest-begin";
 pub const END: &str = "dpufw-guest-end";
 
+/// What a guest is to do.
+#[derive(Default)]
+pub struct Job {
+    /// Test programs, run one after the other.
+    pub programs: Vec<PathBuf>,
+    /// Their arguments.
+    pub args: Vec<String>,
+    /// Kernel modules, loaded first with those they need.
+    pub modules: Vec<String>,
+    /// Programs of this machine that the tests call.
+    pub tools: Vec<PathBuf>,
+    /// Environment of the test programs: `NAME=value`.
+    pub variables: Vec<String>,
+}
+
 impl Guest {
-    /// Packs `programs`, which run with `args` one after the other once `modules` are loaded.
-    pub fn pack(kernel: &Kernel, programs: &[PathBuf], args: &[String], modules: &[String]) -> Result<Self> {
+    /// Packs all that `job` needs.
+    pub fn pack(kernel: &Kernel, job: &Job) -> Result<Self> {
         let guest = Self {
             folder: project::store().join(format!("vm/guest-{}", std::process::id())),
         };
         let root = guest.root();
-        for folder in ["bin", "dev", "proc", "sys", "tmp", "guest", "modules"] {
+        for folder in [
+            "bin", "dev", "proc", "sys", "tmp", "run", "var", "guest", "modules",
+        ] {
             fs::create_dir_all(root.join(folder)).with_context(|| root.join(folder).display().to_string())?;
         }
         let busybox =
             shell::find_in_path("busybox").context("busybox is missing: run `cargo xtask setup`")?;
         copy(&busybox, &root.join("bin/busybox"))?;
-        let runs = guest.add_programs(programs, args)?;
-        let loads = guest.add_modules(kernel, modules)?;
+        let link = root.join("var/run");
+        symlink("/run", &link).with_context(|| link.display().to_string())?;
+        for tool in &job.tools {
+            guest.add_program(tool, "bin")?;
+        }
+        let runs = guest.add_programs(&job.programs, &job.args)?;
+        let loads = guest.add_modules(kernel, &job.modules)?;
         let init = root.join("init");
-        fs::write(&init, init_script(&loads, &runs)).with_context(|| init.display().to_string())?;
+        fs::write(&init, init_script(&loads, &job.variables, &runs))
+            .with_context(|| init.display().to_string())?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
         guest.archive()?;
         Ok(guest)
@@ -54,16 +77,7 @@ impl Guest {
     fn add_programs(&self, programs: &[PathBuf], args: &[String]) -> Result<String> {
         let mut lines = Vec::new();
         for program in programs {
-            let name = program
-                .file_name()
-                .context("a program without a name")?
-                .to_string_lossy();
-            // Debug information is nine tenths of a test program, and an emulator copies it slowly.
-            let copied = self.root().join("guest").join(&*name);
-            shell::run(Command::new("strip").arg("-o").arg(copied).arg(program))?;
-            for library in libraries(program)? {
-                copy(&library, &inside(&self.root(), &library))?;
-            }
+            let name = self.add_program(program, "guest")?;
             let args: String = args.iter().map(|arg| quoted(arg)).collect();
             lines.push(format!(
                 "./{name} --show-output --color never{args} 2>&1 || code=$?\n"
@@ -72,18 +86,29 @@ impl Guest {
         Ok(lines.concat())
     }
 
+    /// Copies a program into a folder, with its libraries, and returns its name.
+    fn add_program(&self, program: &Path, folder: &str) -> Result<String> {
+        let name = program.file_name().context("a program without a name")?;
+        // Debug information is nine tenths of a test program, and an emulator copies it slowly.
+        let copied = self.root().join(folder).join(name);
+        shell::run(Command::new("strip").arg("-o").arg(copied).arg(program))?;
+        for library in libraries(program)? {
+            copy(&library, &inside(&self.root(), &library))?;
+        }
+        Ok(name.to_string_lossy().into_owned())
+    }
+
     /// Copies modules and returns the script's lines that load them.
     fn add_modules(&self, kernel: &Kernel, modules: &[String]) -> Result<String> {
         let mut lines = Vec::new();
         for module in modules {
             for file in kernel.module_files(module)? {
-                let name = file
-                    .file_name()
-                    .context("a module without a name")?
-                    .to_string_lossy();
-                let line = format!("$b insmod /modules/{name}\n");
+                let name = file.file_name().context("a module without a name")?;
+                let name = name.to_string_lossy();
+                let plain = name.strip_suffix(".xz").unwrap_or(&name);
+                let line = format!("$b insmod /modules/{plain}\n");
                 if !lines.contains(&line) {
-                    copy(&file, &self.root().join("modules").join(&*name))?;
+                    unpack(&file, &self.root().join("modules").join(plain))?;
                     lines.push(line);
                 }
             }
@@ -111,7 +136,8 @@ impl Drop for Guest {
     }
 }
 
-fn init_script(load_modules: &str, run_programs: &str) -> String {
+fn init_script(load_modules: &str, variables: &[String], run_programs: &str) -> String {
+    let variables: String = variables.iter().map(|variable| quoted(variable)).collect();
     format!(
         "#!/bin/busybox sh\n\
          b=/bin/busybox\n\
@@ -120,8 +146,10 @@ fn init_script(load_modules: &str, run_programs: &str) -> String {
          $b mount -t sysfs sys /sys\n\
          $b mount -t bpf bpf /sys/fs/bpf\n\
          $b mount -t tmpfs tmp /tmp\n\
+         $b mount -t tmpfs run /run\n\
          $b ip link set lo up\n\
          {load_modules}\
+         export PATH=/bin{variables}\n\
          cd /guest\n\
          code=0\n\
          echo {BEGIN}\n\
@@ -149,6 +177,15 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 /// Where an absolute path of this machine lies under `root`.
 fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Copies a module, unpacked if it is packed: the kernel can do that itself only if it was built so.
+fn unpack(from: &Path, to: &Path) -> Result<()> {
+    if from.extension().is_none_or(|ending| ending != "xz") {
+        return copy(from, to);
+    }
+    let file = File::create(to).with_context(|| to.display().to_string())?;
+    shell::run(Command::new("xz").args(["-dc"]).arg(from).stdout(file)).map(drop)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

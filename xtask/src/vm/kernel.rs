@@ -29,6 +29,8 @@ impl Kernel {
         let modprobe =
             shell::find_in_path("modprobe").context("modprobe is missing: run `cargo xtask setup`")?;
         let mut command = Command::new(modprobe);
+        // Without this machine's own options and blacklists.
+        command.args(["--config", "/dev/null"]);
         command.arg("--dirname").arg(&self.root).args([
             "--set-version",
             &self.release,

@@ -16,8 +16,8 @@ const GUEST: &str = "guest| ";
 
 /// Boots, prints what the guest's program prints, and returns its exit code. The machine is gone afterwards, whatever
 /// happened.
-pub fn boot(kernel: &Kernel, initramfs: PathBuf, limit: Duration) -> Result<i32> {
-    let mut child = command(kernel, initramfs)
+pub fn boot(kernel: &Kernel, initramfs: PathBuf, cpus: u8, limit: Duration) -> Result<i32> {
+    let mut child = command(kernel, initramfs, cpus)
         .spawn()
         .context("cannot run qemu: run `cargo xtask setup`")?;
     let console = child.stdout.take().context("qemu has no console")?;
@@ -39,7 +39,7 @@ pub fn boot(kernel: &Kernel, initramfs: PathBuf, limit: Duration) -> Result<i32>
     result
 }
 
-fn command(kernel: &Kernel, initramfs: PathBuf) -> Command {
+fn command(kernel: &Kernel, initramfs: PathBuf, cpus: u8) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command
         // Software emulation: hardware virtualisation is not to be had everywhere, least inside another machine.
@@ -55,6 +55,7 @@ fn command(kernel: &Kernel, initramfs: PathBuf) -> Command {
             "none",
         ])
         .args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
+        .args(["-smp", &cpus.to_string()])
         .arg("-kernel")
         .arg(kernel.image())
         .arg("-initrd")

@@ -9,11 +9,11 @@ use super::sections;
 use super::zones::{self, Zones};
 use crate::diagnostic::{Diagnostic, Diagnostics, LineCounter};
 use crate::flow::{Endpoint, FlowSpec};
-use crate::model::{Expectation, Rule, RuleAction, ZoneKind};
+use crate::model::{Expectation, Rule, RuleAction, Tags, ZoneKind};
 use crate::names;
 use crate::yaml::{Node, Value};
 
-const KEYS: &[&str] = &["flow", "in", "vlan", "self", "is", "rule", "reason"];
+const KEYS: &[&str] = &["flow", "in", "out", "vlan", "self", "is", "rule", "reason"];
 
 /// Reads the section.
 pub(super) fn read(
@@ -51,9 +51,16 @@ fn expectation(
     let flow = fields.require("flow", "an expectation", findings);
     let is = fields.require("is", "an expectation", findings);
     let flow = flow.and_then(|node| Some((flow_spec(node, zones, findings)?, node)));
-    let is = is.and_then(|node| fields::word(node, &["allow", "deny"], findings));
+    let is = is.and_then(|node| fields::word(node, &["allow", "deny", "reject"], findings));
     let role = fields.get("in").and_then(|node| sections::role(node, findings));
-    let vlan = fields.get("vlan").and_then(|node| vlan(node, findings));
+    let peer = fields.get("out").and_then(|node| sections::role(node, findings));
+    if let Some(span) = fields.key_span("out").filter(|_| !fields.has("in")) {
+        findings.push(
+            Diagnostic::error("missing_key", span, "`out` needs the key `in`")
+                .help("say by which port of the pair the packet comes in, or remove `out`"),
+        );
+    }
+    let tags = fields.get("vlan").and_then(|node| tags(node, findings));
     let own_addresses = fields
         .get("self")
         .map_or_else(Vec::new, |node| own_addresses(node, findings));
@@ -67,12 +74,13 @@ fn expectation(
         flow,
         text: text.to_owned(),
         role,
-        vlan,
+        peer,
+        tags,
         own_addresses,
-        is: if is == "allow" {
-            RuleAction::Allow
-        } else {
-            RuleAction::Deny
+        is: match is {
+            "allow" => RuleAction::Allow,
+            "reject" => RuleAction::Reject,
+            _ => RuleAction::Deny,
         },
         rule,
         reason,
@@ -117,10 +125,10 @@ fn flow_spec(node: &Node, zones: &Zones, findings: &mut Diagnostics) -> Option<F
 }
 
 /// As a zone's VLAN, but 0 may be written for untagged.
-fn vlan(node: &Node, findings: &mut Diagnostics) -> Option<u16> {
+fn tags(node: &Node, findings: &mut Diagnostics) -> Option<Tags> {
     match written(node) {
-        ("0", true) => Some(0),
-        _ => zones::vlan(node, findings),
+        ("0", true) => Some(Tags::NONE),
+        _ => zones::tags(node, findings),
     }
 }
 

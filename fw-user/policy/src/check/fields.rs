@@ -122,6 +122,26 @@ pub(super) fn word(node: &Node, words: &[&'static str], findings: &mut Diagnosti
     None
 }
 
+/// Reads `true` or `false`.
+pub(super) fn truth(node: &Node, findings: &mut Diagnostics) -> Option<bool> {
+    let expected = "`true` or `false`";
+    let text = text(node, expected, findings)?;
+    match text {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => {
+            let item = Diagnostic::error("unknown_word", node.span, format!("`{text}` is not known here"))
+                .label(format!("expected {expected}"));
+            findings.push(match text.to_lowercase().as_str() {
+                "yes" | "on" | "true" => item.help("write `true`"),
+                "no" | "off" | "false" => item.help("write `false`"),
+                _ => item,
+            });
+            None
+        }
+    }
+}
+
 /// Reads a name that is defined here.
 pub(super) fn new_name(text: &str, plain: bool, span: Span, what: &str, findings: &mut Diagnostics) -> bool {
     if plain && names::YAML_WORDS.contains(&text.to_lowercase().as_str()) {

@@ -1,11 +1,16 @@
 //! Text to checked model. Every finding of a file is reported, not only the first.
 
+mod attributes;
 mod expect;
 mod fields;
+mod limits;
 mod matches;
+mod planes;
+mod protect;
 mod rules;
 mod sections;
 mod services;
+mod units;
 mod zones;
 
 use sha2::{Digest as _, Sha256};
@@ -20,7 +25,16 @@ use fields::Fields;
 /// The version of the language.
 const VERSION: &str = "1";
 const SECTIONS: &[&str] = &[
-    "version", "zones", "services", "link", "rules", "default", "expect",
+    "version",
+    "zones",
+    "services",
+    "link",
+    "tcp",
+    "fragments",
+    "protect",
+    "rules",
+    "default",
+    "expect",
 ];
 
 /// Where the text of a policy comes from. The crate itself reads no files.
@@ -76,6 +90,22 @@ pub fn check(text: &str, file: &str) -> Result<(Policy, Diagnostics), Diagnostic
     }
 }
 
+/// Warnings about rules whose `until` has passed at `now_unix_s`. [`check`] has no clock, so this is a question of its own.
+#[must_use]
+pub fn ended_rules(policy: &Policy, now_unix_s: i64) -> Diagnostics {
+    let mut findings = Diagnostics::new(&policy.file, &policy.text);
+    for rule in &policy.rules {
+        if rule.until.is_some_and(|until| until <= now_unix_s) {
+            let message = format!("the rule `{}` has ended: its `until` has passed", rule.name);
+            findings.push(
+                Diagnostic::warning("rule_ended", rule.span, message)
+                    .help("remove it, or write a later time; until then what it matches is dropped"),
+            );
+        }
+    }
+    findings
+}
+
 /// The whole file. `None` only if nothing can be made of it; errors may stand in `findings` in either case.
 fn build(root: &yaml::Node, findings: &mut Diagnostics) -> Option<Policy> {
     if matches!(root.value, yaml::Value::Empty) {
@@ -102,13 +132,18 @@ fn build(root: &yaml::Node, findings: &mut Diagnostics) -> Option<Policy> {
     }
     services.warn_unused(&rules, findings);
     let expectations = expect::read(top.get("expect"), &zones, &rules, findings);
+    let protect = protect::read(top.get("protect"), &zones, findings);
     Some(Policy {
         file: findings.file.clone(),
         text: findings.text.clone(),
         hash: Sha256::digest(findings.text.as_bytes()).into(),
         zones: zones.list,
+        planes: zones.planes,
         services: services.list,
         link: sections::link(top.get("link"), findings),
+        tcp: protect::tcp(top.get("tcp"), findings),
+        fragments: protect::fragments(top.get("fragments"), findings),
+        protect,
         rules,
         default: sections::default(top.get("default"), findings),
         expectations,

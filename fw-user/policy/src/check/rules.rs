@@ -1,7 +1,8 @@
 //! The `rules:` section.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
+use super::attributes;
 use super::fields::{self, Fields};
 use super::matches;
 use super::services::Services;
@@ -13,7 +14,14 @@ use crate::yaml::{Node, Value};
 
 /// Most rules of a policy: a decision holds the number in 22 bits.
 const MAX_RULES: usize = 1 << 20;
-const KEYS: &[&str] = &["name", "allow", "deny", "from", "to", "between"];
+const KEYS: &[&str] = &[
+    "name", "allow", "deny", "reject", "from", "to", "between", "limit", "log", "audit", "track", "until",
+];
+const ACTIONS: [(&str, RuleAction); 3] = [
+    ("allow", RuleAction::Allow),
+    ("deny", RuleAction::Deny),
+    ("reject", RuleAction::Reject),
+];
 
 /// Reads the section. Rules with errors are left out, except that their names count.
 pub(super) fn read(
@@ -80,7 +88,11 @@ impl Reader<'_> {
         let action = action(&fields, findings);
         let directions = self.directions(&fields, findings);
         let services = action.map(|(_, node)| self.services.matches(node, findings));
+        let named = name.as_ref().map_or("", |(name, _)| name.as_str());
+        let attributes =
+            action.map(|(action, _)| attributes::read(&fields, named, action, findings));
         let ((name, span), (action, _), directions, services) = (name?, action?, directions?, services?);
+        let attributes = attributes?;
         let rule = Rule {
             number,
             id: names::stable_id("rule", &name),
@@ -88,6 +100,11 @@ impl Reader<'_> {
             action,
             directions,
             services,
+            limits: attributes.limits,
+            log: attributes.log,
+            audit: attributes.audit,
+            track: attributes.track,
+            until: attributes.until,
             line: self.lines.line(&findings.text, node.span.start),
             span,
         };
@@ -126,8 +143,8 @@ impl Reader<'_> {
         let Some(between) = fields.get("between") else {
             let from = fields.require("from", "a rule without `between`", findings);
             let to = fields.require("to", "a rule without `between`", findings);
-            let from = from.and_then(|node| self.zone_list(node, findings));
-            let to = to.and_then(|node| self.zone_list(node, findings));
+            let from = from.and_then(|node| self.zones.read_list(node, findings));
+            let to = to.and_then(|node| self.zones.read_list(node, findings));
             return Some(vec![Direction { from: from?, to: to? }]);
         };
         for key in ["from", "to"] {
@@ -162,8 +179,11 @@ impl Reader<'_> {
             );
             return None;
         };
-        let (a, b) = (self.zone(a, findings), self.zone(b, findings));
-        let (a, b) = (vec![a?], vec![b?]);
+        let (a, b) = (
+            self.zones.read_list(a, findings),
+            self.zones.read_list(b, findings),
+        );
+        let (a, b) = (a?, b?);
         let mut directions = vec![Direction {
             from: a.clone(),
             to: b.clone(),
@@ -172,38 +192,6 @@ impl Reader<'_> {
             directions.push(Direction { from: b, to: a });
         }
         Some(directions)
-    }
-
-    fn zone_list(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<ZoneIndex>> {
-        let items = fields::list(node, "a zone or a list of zones", findings)?;
-        if items.is_empty() {
-            findings.push(
-                Diagnostic::error("empty_list", node.span, "the rule names no zone")
-                    .label("expected at least one zone")
-                    .help("write `any` for every address"),
-            );
-            return None;
-        }
-        let found: Vec<Option<ZoneIndex>> = items.iter().map(|item| self.zone(item, findings)).collect();
-        let found: Option<BTreeSet<ZoneIndex>> = found.into_iter().collect();
-        found.map(|zones| zones.into_iter().collect())
-    }
-
-    fn zone(&self, node: &Node, findings: &mut Diagnostics) -> Option<ZoneIndex> {
-        if let Value::Map(pairs) = &node.value
-            && let Some((key, _)) = pairs
-                .iter()
-                .find(|(key, _)| names::NOT_ENFORCED.contains(&key.text.as_str()))
-        {
-            findings.push(fields::not_enforced(&key.text, key.span));
-            return None;
-        }
-        let name = fields::text(node, "a zone's name", findings)?;
-        let zone = self.zones.get(name);
-        if zone.is_none() {
-            findings.push(self.zones.unknown(name, node.span));
-        }
-        zone
     }
 
     /// Warns of a rule that can match nothing.
@@ -232,36 +220,36 @@ impl Reader<'_> {
     /// True if one VLAN has addresses of both zones.
     fn may_meet(&self, from: ZoneIndex, to: ZoneIndex) -> bool {
         let (from, to) = (&self.zones.list[from], &self.zones.list[to]);
-        from.kind != ZoneKind::Named || to.kind != ZoneKind::Named || from.vlan == to.vlan
+        from.kind != ZoneKind::Named || to.kind != ZoneKind::Named || from.tags() == to.tags()
     }
 }
 
 /// Action and services of a rule.
 fn action<'n>(fields: &Fields<'n>, findings: &mut Diagnostics) -> Option<(RuleAction, &'n Node)> {
-    match (fields.get("allow"), fields.get("deny")) {
-        (Some(node), None) => Some((RuleAction::Allow, node)),
-        (None, Some(node)) => Some((RuleAction::Deny, node)),
-        (Some(_), Some(_)) => {
-            let [allow, deny] = ["allow", "deny"].map(|key| fields.key_span(key).unwrap_or(fields.span));
+    let mut found = ACTIONS.iter().filter(|(key, _)| fields.has(key));
+    match (found.next(), found.next()) {
+        (Some((key, action)), None) => Some((*action, fields.get(key)?)),
+        (Some((first, _)), Some((second, _))) => {
+            let [first, second] = [first, second].map(|key| fields.key_span(key).unwrap_or(fields.span));
             findings.push(
-                Diagnostic::error("action", deny, "a rule has either `allow` or `deny`, not both")
-                    .label("the second one")
-                    .also(allow, "the first one")
-                    .help("make two rules of it; the first that matches wins"),
+                Diagnostic::error(
+                    "action",
+                    second,
+                    "a rule has one of `allow`, `deny` and `reject`, not more",
+                )
+                .label("the second one")
+                .also(first, "the first one")
+                .help("make two rules of it; the first that matches wins"),
             );
             None
         }
-        // `reject` was reported as not enforced, a misspelt key as unknown.
-        (None, None)
-            if fields.has("reject") || ["allow", "deny"].iter().any(|key| fields.is_misspelt(key)) =>
-        {
-            None
-        }
-        (None, None) => {
+        // A misspelt key was reported as unknown.
+        (None, _) if ACTIONS.iter().any(|(key, _)| fields.is_misspelt(key)) => None,
+        (None, _) => {
             let place = Span::new(fields.span.start, fields.span.start);
             findings.push(
-                Diagnostic::error("action", place, "the rule has neither `allow` nor `deny`")
-                    .label("expected exactly one of the two")
+                Diagnostic::error("action", place, "the rule has neither `allow` nor `deny` nor `reject`")
+                    .label("expected exactly one of them")
                     .help("write `allow: [ssh]` or `deny: all`"),
             );
             None

@@ -66,18 +66,20 @@ pub(super) fn role(node: &Node, findings: &mut Diagnostics) -> Option<String> {
     fields::new_name(text, plain, node.span, "a role", findings).then(|| text.to_owned())
 }
 
-/// Reads `default:`. Both sides drop unless they say otherwise, and this version knows nothing else.
+/// Reads `default:`. Both sides drop unless they say otherwise.
 pub(super) fn default(section: Option<&Node>, findings: &mut Diagnostics) -> Defaults {
     let fields =
         section.and_then(|node| Fields::read(node, "the default section", &["inside", "outside"], findings));
-    for key in ["inside", "outside"] {
-        if let Some(node) = fields.as_ref().and_then(|fields| fields.get(key)) {
-            // An unknown word is reported; the policy is refused then, so the value below never counts.
-            fields::word(node, &["drop"], findings);
-        }
-    }
+    let mut side = |key| {
+        let node = fields.as_ref().and_then(|fields| fields.get(key))?;
+        fields::word(node, &["drop", "reject"], findings)
+    };
+    let action = |word| match word {
+        Some("reject") => DefaultAction::Reject,
+        _ => DefaultAction::Drop,
+    };
     Defaults {
-        inside: DefaultAction::Drop,
-        outside: DefaultAction::Drop,
+        inside: action(side("inside")),
+        outside: action(side("outside")),
     }
 }

@@ -1,22 +1,27 @@
 //! The `zones:` section.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::fields::{self, Fields};
+use super::planes;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::model::{Zone, ZoneIndex, ZoneKind};
+use crate::model::{Plane, Tags, Zone, ZoneIndex, ZoneKind};
 use crate::names;
 use crate::yaml::{Key, Node, Value};
 
 /// VLAN ids that a tag can carry (IEEE 802.1Q: 0 is a priority tag, 4095 is reserved).
 const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
 
+/// Keys of a zone's long form.
+const KEYS: &[&str] = &["addresses", "vlan", "plane", "ports", "lifeline", "labels"];
+
 /// All zones, and their places by name.
 pub(super) struct Zones {
     pub(super) list: Vec<Zone>,
+    pub(super) planes: Vec<Plane>,
     by_name: HashMap<String, ZoneIndex>,
 }
 
@@ -45,18 +50,98 @@ impl Zones {
     }
 }
 
+impl Zones {
+    /// Reads names of zones, or labels that stand for zones. Sorted, without duplicates, not empty.
+    pub(super) fn read_list(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<ZoneIndex>> {
+        let items = fields::list(node, "a zone or a list of zones", findings)?;
+        if items.is_empty() {
+            findings.push(
+                Diagnostic::error("empty_list", node.span, "no zone is named")
+                    .label("expected at least one zone")
+                    .help("write `any` for every address"),
+            );
+            return None;
+        }
+        let found: Vec<Option<Vec<ZoneIndex>>> =
+            items.iter().map(|item| self.read_one(item, findings)).collect();
+        let found: Option<Vec<Vec<ZoneIndex>>> = found.into_iter().collect();
+        found.map(|zones| {
+            let sorted: BTreeSet<ZoneIndex> = zones.into_iter().flatten().collect();
+            sorted.into_iter().collect()
+        })
+    }
+
+    fn read_one(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<ZoneIndex>> {
+        if let Value::Map(_) = &node.value {
+            let fields = Fields::read(node, "a selection of zones", &["label"], findings)?;
+            let label = fields.require("label", "a selection of zones", findings)?;
+            return self.labelled(label, findings);
+        }
+        let name = fields::text(node, "a zone's name", findings)?;
+        let zone = self.get(name);
+        if zone.is_none() {
+            findings.push(self.unknown(name, node.span));
+        }
+        Some(vec![zone?])
+    }
+
+    /// The zones that have a label: `tenant`, or with a certain value: `{ tenant: a }`. Of several, all must fit.
+    fn labelled(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<ZoneIndex>> {
+        let wanted: Vec<(String, Option<String>)> = match &node.value {
+            Value::Map(_) => planes::labels(node, findings)?
+                .into_iter()
+                .map(|(key, value)| (key, Some(value)))
+                .collect(),
+            _ => vec![(fields::text(node, "a label", findings)?.to_owned(), None)],
+        };
+        let fits = |zone: &Zone| {
+            wanted.iter().all(|(key, value)| {
+                let own = zone.labels.get(key);
+                own.is_some() && value.as_ref().is_none_or(|value| own == Some(value))
+            })
+        };
+        let found: Vec<ZoneIndex> = (0..self.list.len())
+            .filter(|index| fits(&self.list[*index]))
+            .collect();
+        if !found.is_empty() && !wanted.is_empty() {
+            return Some(found);
+        }
+        let keys = self.list.iter().flat_map(|zone| zone.labels.keys());
+        let near = wanted
+            .first()
+            .and_then(|(key, _)| names::nearest(key, keys.map(String::as_str)))
+            .filter(|near| wanted.iter().all(|(key, _)| key != near));
+        let item = Diagnostic::error("unknown_label", node.span, "no zone has this label")
+            .label("expected a label that a zone has, such as `label: tenant`");
+        findings.push(match near {
+            Some(near) => item.help(format!("did you mean `{near}`?")),
+            None => item.help("give zones the label: `labels: { tenant: a }`"),
+        });
+        None
+    }
+}
+
 /// Reads the section. Zones with errors are kept, so that rules can name them without a second error.
 pub(super) fn read(section: Option<&Node>, findings: &mut Diagnostics) -> Zones {
     let mut list = Vec::new();
+    let mut bindings = planes::Bindings::default();
     match section.map(|node| (node, &node.value)) {
         None | Some((_, Value::Empty)) => {}
-        Some((_, Value::Map(pairs))) => list.extend(pairs.iter().filter_map(|pair| zone(pair, findings))),
+        Some((_, Value::Map(pairs))) => {
+            list.extend(
+                pairs
+                    .iter()
+                    .filter_map(|pair| zone(pair, &mut bindings, findings)),
+            );
+        }
         Some((node, _)) => findings.push(fields::wrong_type(
             node,
             "`zones` is a mapping of names to addresses (`name: { addresses: [10.0.0.0/8] }`)",
             "a mapping",
         )),
     }
+    let planes = bindings.finish(&mut list);
+    planes::refuse_overlaps(&list, &planes, findings);
     list.extend(ZoneKind::BUILT_IN.into_iter().filter_map(built_in));
     let mut by_id: HashMap<u32, usize> = HashMap::new();
     for (index, zone) in list.iter().enumerate() {
@@ -69,7 +154,7 @@ pub(super) fn read(section: Option<&Node>, findings: &mut Diagnostics) -> Zones 
         .enumerate()
         .map(|(index, zone)| (zone.name.clone(), index))
         .collect();
-    Zones { list, by_name }
+    Zones { list, planes, by_name }
 }
 
 /// The finding for two names with one stable id.
@@ -86,6 +171,10 @@ fn built_in(kind: ZoneKind) -> Option<Zone> {
         id: names::stable_id("zone", name),
         kind,
         vlan: 0,
+        inner_vlan: 0,
+        plane: 0,
+        lifeline: false,
+        labels: BTreeMap::new(),
         prefixes: kind
             .prefixes()
             .iter()
@@ -95,7 +184,11 @@ fn built_in(kind: ZoneKind) -> Option<Zone> {
     })
 }
 
-fn zone((key, node): &(Key, Node), findings: &mut Diagnostics) -> Option<Zone> {
+fn zone(
+    (key, node): &(Key, Node),
+    bindings: &mut planes::Bindings,
+    findings: &mut Diagnostics,
+) -> Option<Zone> {
     if ZoneKind::BUILT_IN
         .iter()
         .any(|kind| kind.name() == Some(key.text.as_str()))
@@ -118,13 +211,18 @@ fn zone((key, node): &(Key, Node), findings: &mut Diagnostics) -> Option<Zone> {
         id: names::stable_id("zone", &key.text),
         kind: ZoneKind::Named,
         vlan: 0,
+        inner_vlan: 0,
+        plane: 0,
+        lifeline: false,
+        labels: BTreeMap::new(),
         prefixes: Vec::new(),
         span: key.span,
     };
     match &node.value {
         Value::Map(_) => {
-            if let Some(fields) = Fields::read(node, "a zone", &["addresses", "vlan"], findings) {
+            if let Some(fields) = Fields::read(node, "a zone", KEYS, findings) {
                 long_form(&fields, &mut zone, findings);
+                bindings.read(&zone.name, &fields, findings);
             }
         }
         _ => zone.prefixes = addresses(node, findings),
@@ -142,12 +240,43 @@ fn long_form(fields: &Fields<'_>, zone: &mut Zone, findings: &mut Diagnostics) {
         zone.prefixes = addresses(node, findings);
     }
     if let Some(node) = fields.get("vlan") {
-        zone.vlan = vlan(node, findings).unwrap_or(0);
+        let tags = tags(node, findings).unwrap_or_default();
+        (zone.vlan, zone.inner_vlan) = (tags.outer, tags.inner);
+    }
+    if let Some(node) = fields.get("lifeline") {
+        zone.lifeline = fields::truth(node, findings).unwrap_or(false);
+    }
+    if let Some(node) = fields.get("labels") {
+        zone.labels = planes::labels(node, findings).unwrap_or_default();
+    }
+}
+
+/// Reads a VLAN id, or a list of two: the outer and the inner tag.
+pub(super) fn tags(node: &Node, findings: &mut Diagnostics) -> Option<Tags> {
+    let Value::List(items) = &node.value else {
+        return vlan(node, findings).map(Tags::from);
+    };
+    match items.as_slice() {
+        [outer, inner] => {
+            let (outer, inner) = (vlan(outer, findings), vlan(inner, findings));
+            Some(Tags {
+                outer: outer?,
+                inner: inner?,
+            })
+        }
+        [only] => vlan(only, findings).map(Tags::from),
+        _ => {
+            findings.push(
+                Diagnostic::error("bad_vlan", node.span, format!("a frame has no {} tags", items.len()))
+                    .label("expected a VLAN id, or two such as [100, 7], the outer tag first"),
+            );
+            None
+        }
     }
 }
 
 /// Reads a VLAN id.
-pub(super) fn vlan(node: &Node, findings: &mut Diagnostics) -> Option<u16> {
+fn vlan(node: &Node, findings: &mut Diagnostics) -> Option<u16> {
     let expected = "a number from 1 to 4094";
     let text = fields::text(node, expected, findings)?;
     match text.parse() {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::CompileError;
 use super::sweep::{Range, sweep};
-use crate::model::{Policy, ZoneIndex, ZoneKind};
+use crate::model::{Policy, Tags, ZoneIndex, ZoneKind};
 
 /// Classes that fit into an address map's entry.
 const MAX_CLASSES: usize = 1 << 24;
@@ -132,13 +132,13 @@ impl Classes {
     pub(super) fn intervals(
         &mut self,
         policy: &Policy,
-        vlan: u16,
+        tags: Tags,
         own: &[IpAddr],
     ) -> Result<Intervals, CompileError> {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (index, zone) in policy.zones.iter().enumerate() {
             let built_in = zone.kind != ZoneKind::Named;
-            let here = built_in || zone.vlan == vlan;
+            let here = built_in || zone.tags() == tags;
             let own = if zone.kind == ZoneKind::SelfMachine {
                 own
             } else {

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use fw_common::abi::{Action, Decision, LINE_WORDS, Line};
+use fw_common::abi::{Action, Decision, LINE_WORDS, Line, PairEntry};
 
 use super::CompileError;
-use super::classes::{Bits, Classes};
+use super::classes::{Bits, Class, Classes};
 use super::lines::{Lines, Section};
 use super::services::{Matched, Services};
-use crate::model::{Direction, Policy, Rule, RuleAction, ZoneIndex};
+use crate::model::{DefaultAction, Direction, Policy, Rule, RuleAction, ZoneIndex, ZoneKind};
 
 /// Distinct lists of zones, as numbers.
 #[derive(Default)]
@@ -25,14 +25,14 @@ impl<'p> Lists<'p> {
         })
     }
 
-    /// Groups the classes that the same lists hold.
-    fn group(&self, classes: &Classes, zones: usize) -> Groups {
+    /// Groups the classes that the same lists hold and that have the same default.
+    fn group(&self, classes: &Classes, zones: usize, default: impl Fn(&Class) -> Action) -> Groups {
         let mut of_zone: Vec<Vec<usize>> = vec![Vec::new(); zones];
         for (number, list) in self.list.iter().enumerate() {
             list.iter().for_each(|zone| of_zone[*zone].push(number));
         }
-        let mut numbers: HashMap<Vec<usize>, u32> = HashMap::new();
-        let mut lists = Vec::new();
+        let mut numbers: HashMap<(Vec<usize>, u8), u32> = HashMap::new();
+        let (mut lists, mut defaults) = (Vec::new(), Vec::new());
         let of_class = classes.iter().map(|class| {
             let mut held: Vec<usize> = class
                 .zones
@@ -42,13 +42,21 @@ impl<'p> Lists<'p> {
                 .collect();
             held.sort_unstable();
             held.dedup();
-            *numbers.entry(held).or_insert_with_key(|held| {
-                lists.push(held.clone());
-                lists.len() as u32 - 1
-            })
+            let default = default(class);
+            *numbers
+                .entry((held, default as u8))
+                .or_insert_with_key(|(held, _)| {
+                    lists.push(held.clone());
+                    defaults.push(default);
+                    lists.len() as u32 - 1
+                })
         });
         let of_class = of_class.collect();
-        Groups { lists, of_class }
+        Groups {
+            lists,
+            defaults,
+            of_class,
+        }
     }
 }
 
@@ -56,6 +64,8 @@ impl<'p> Lists<'p> {
 pub(super) struct Groups {
     /// By group: the lists of zones that hold its classes, ascending.
     lists: Vec<Vec<usize>>,
+    /// By group: what happens to flows that no rule matches. Of rows only.
+    defaults: Vec<Action>,
     /// By class: its group.
     pub(super) of_class: Vec<u32>,
 }
@@ -99,8 +109,8 @@ impl Axes {
         }
         let zones = policy.zones.len();
         Self {
-            rows: from.group(classes, zones),
-            columns: to.group(classes, zones),
+            rows: from.group(classes, zones, |class| default(policy, class)),
+            columns: to.group(classes, zones, |_| Action::Deny),
             edges,
             rules,
         }
@@ -143,11 +153,13 @@ pub(super) fn build(
     let pairs = lines.reserve_words(Section::Pairs, cells)?;
     let (edges_from, columns_to) = axes.incidence();
     let mut table = Table::new(&policy.rules, services);
-    let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
+    // By what lies on a cell: its entry, for each of the two defaults.
+    let mut known: HashMap<Vec<u32>, [Option<u32>; 2]> = HashMap::new();
     // By column: the edges between the row at hand and it, ascending.
     let mut between: Vec<Vec<u32>> = vec![Vec::new(); axes.columns.len()];
     let mut cell = 0;
-    for row in &axes.rows.lists {
+    for (row, default) in axes.rows.lists.iter().zip(&axes.rows.defaults) {
+        let rejects = usize::from(*default == Action::Reject);
         let mut edges: Vec<u32> = row.iter().flat_map(|list| &edges_from[*list]).copied().collect();
         edges.sort_unstable();
         for edge in edges {
@@ -157,11 +169,12 @@ pub(super) fn build(
                 .for_each(|column| between[*column as usize].push(edge));
         }
         for edges in &mut between {
-            let pair = if let Some(pair) = known.get(edges) {
-                *pair
+            let seen = known.get(edges).and_then(|entries| entries[rejects]);
+            let pair = if let Some(pair) = seen {
+                pair
             } else {
-                let pair = table.pair(axes, edges, lines)?;
-                known.insert(edges.clone(), pair);
+                let pair = table.pair(axes, edges, *default, lines)?;
+                known.entry(edges.clone()).or_default()[rejects] = Some(pair);
                 pair
             };
             lines.set_word(pairs, cell, pair);
@@ -183,9 +196,9 @@ pub(super) fn build(
 struct Table<'p> {
     rules: &'p [Rule],
     services: &'p Services,
-    /// Pair classes by the rules that decide in them. The same rules in the same order give the same decisions, and
-    /// different rules never do.
-    numbers: HashMap<Vec<u32>, u32>,
+    /// Entries of the pair table by the rules that decide there, and the default where they leave anything to it. The same
+    /// rules in the same order give the same decisions, and different rules never do.
+    numbers: HashMap<(Vec<u32>, Option<u32>), u32>,
     /// The rules of the pair at hand.
     matching: Bits,
     /// Service classes that no rule has decided yet.
@@ -211,21 +224,36 @@ impl<'p> Table<'p> {
         }
     }
 
-    /// The pair class of pairs on which these edges lie.
-    fn pair(&mut self, axes: &Axes, edges: &[u32], lines: &mut Lines) -> Result<u32, CompileError> {
+    /// The entry of pairs on which these edges lie.
+    fn pair(
+        &mut self,
+        axes: &Axes,
+        edges: &[u32],
+        default: Action,
+        lines: &mut Lines,
+    ) -> Result<u32, CompileError> {
         self.matching.clear();
         for edge in edges {
             axes.rules[*edge as usize]
                 .iter()
                 .for_each(|rule| self.matching.set(*rule as usize, true));
         }
-        let deciding = self.decide();
-        if let Some(number) = self.numbers.get(&deciding) {
-            return Ok(*number);
+        let default = Decision::new(default, 0).0;
+        let (deciding, left) = self.decide(default);
+        let deciding = (deciding, (left > 0).then_some(default));
+        if let Some(entry) = self.numbers.get(&deciding) {
+            return Ok(*entry);
         }
         let number = self.numbers.len() as u32;
+        if number > PairEntry::CLASS_MASK {
+            return Err(CompileError::TooMany {
+                what: "pairs of zones",
+                count: number as usize + 1,
+                limit: PairEntry::CLASS_MASK as usize + 1,
+            });
+        }
         for page in self.row.chunks(LINE_WORDS) {
-            let mut w = [Decision::new(Action::Deny, 0).0; LINE_WORDS];
+            let mut w = [default; LINE_WORDS];
             w[..page.len()].copy_from_slice(page);
             let line = match self.written.get(&w) {
                 Some(line) => *line,
@@ -234,14 +262,28 @@ impl<'p> Table<'p> {
             self.written.insert(w, line);
             self.pages.push(line);
         }
-        self.numbers.insert(deciding, number);
-        Ok(number)
+        let entry = number | self.allowed_protocols();
+        self.numbers.insert(deciding, entry);
+        Ok(entry)
+    }
+
+    /// Bits of the protocols of which `row` lets anything through.
+    fn allowed_protocols(&self) -> u32 {
+        let bits = self.row.iter().zip(&self.services.proto_bits);
+        bits.fold(0, |bits, (word, own)| {
+            let decision = Decision(*word);
+            let rule = (decision.rule() as usize)
+                .checked_sub(1)
+                .and_then(|place| self.rules.get(place));
+            let passes = decision.allows() || rule.is_some_and(|rule| rule.audit);
+            bits | if passes { *own } else { 0 }
+        })
     }
 
     /// Fills `row` with the first matching rule's decision for each service class, the default where none matches.
-    /// Returns the rules that decide at least one class.
-    fn decide(&mut self) -> Vec<u32> {
-        self.row.fill(Decision::new(Action::Deny, 0).0);
+    /// Returns the rules that decide at least one class, and for how many classes the default does.
+    fn decide(&mut self, default: u32) -> (Vec<u32>, usize) {
+        self.row.fill(default);
         self.open.fill(self.services.count);
         let mut left = self.services.count;
         let mut deciding = Vec::new();
@@ -271,7 +313,21 @@ impl<'p> Table<'p> {
                 deciding.push(place as u32);
             }
         }
-        deciding
+        (deciding, left)
+    }
+}
+
+/// What happens to flows of such a source that no rule matches.
+fn default(policy: &Policy, class: &Class) -> Action {
+    let outside = policy.built_in(ZoneKind::Outside);
+    let side = if outside.is_some_and(|zone| class.zones.has(zone)) {
+        policy.default.outside
+    } else {
+        policy.default.inside
+    };
+    match side {
+        DefaultAction::Drop => Action::Deny,
+        DefaultAction::Reject => Action::Reject,
     }
 }
 
@@ -279,6 +335,7 @@ fn decision(rule: &Rule) -> Decision {
     let action = match rule.action {
         RuleAction::Allow => Action::Allow,
         RuleAction::Deny => Action::Deny,
+        RuleAction::Reject => Action::Reject,
     };
     Decision::new(action, rule.number)
 }

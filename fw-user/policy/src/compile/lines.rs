@@ -14,12 +14,13 @@ pub(super) enum Section {
     Classes,
     Protocols,
     Rules,
+    Protect,
     Pairs,
     Decisions,
 }
 
 impl Section {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Header,
         Self::Realms,
         Self::Ipv4,
@@ -27,6 +28,7 @@ impl Section {
         Self::Classes,
         Self::Protocols,
         Self::Rules,
+        Self::Protect,
         Self::Pairs,
         Self::Decisions,
     ];
@@ -39,7 +41,8 @@ impl Section {
             Self::Ipv6 => "IPv6 address maps",
             Self::Classes => "address classes",
             Self::Protocols => "port maps",
-            Self::Rules => "rule records",
+            Self::Rules => "rule and limit records",
+            Self::Protect => "planes and protection",
             Self::Pairs => "pairs of zones",
             Self::Decisions => "decisions",
         }
@@ -52,7 +55,7 @@ impl Section {
             }
             Self::Ipv6 => "Use fewer or larger IPv6 prefixes",
             Self::Classes | Self::Pairs => "Zones that overlap in many ways cost space: merge some",
-            Self::Protocols | Self::Rules => "Use fewer rules or protocols",
+            Self::Protocols | Self::Rules | Self::Protect => "Use fewer rules or protocols",
             Self::Decisions => {
                 "Each pair of zones that has rules of its own times each 16 ports that rules tell apart costs 4 bytes: \
                  join ports to ranges, or give rules lists of zones"

@@ -14,6 +14,9 @@
 mod classes;
 mod decisions;
 mod lines;
+mod protect;
+mod realms;
+mod records;
 mod services;
 mod sweep;
 mod tree6;
@@ -22,14 +25,12 @@ mod trie4;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use fw_common::abi::{
-    ABI_VERSION, ClassFlags, ClassRecord, LINE_BYTES, Line, LinkFlags, SET_MAGIC, SetHeader, checksum,
-};
+use fw_common::abi::{ABI_VERSION, LINE_BYTES, Line, LinkFlags, SET_MAGIC, SetHeader, checksum};
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::Environment;
-use crate::model::{Link, Policy, RouterAdvertisement, ZoneKind};
+use crate::model::{Link, Pickup, Policy, RouterAdvertisement};
 
 use classes::Classes;
 use lines::{Lines, Section};
@@ -39,16 +40,27 @@ use lines::{Lines, Section};
 pub const DEFAULT_LIMIT: u64 = 512 << 20;
 /// No limit is higher: words of a set are numbered in 32 bits.
 const MAX_LIMIT: u64 = 8 << 30;
-/// Ports' roles have numbers below this.
-const MAX_ROLES: usize = 32;
+/// Ports' roles have numbers below this; the highest bit of 32 means "a role that no port here has".
+const MAX_ROLES: usize = 31;
 
 /// A compiled policy.
 #[derive(Clone)]
 pub struct TableSet {
     /// The set as the kernel takes it.
     pub lines: Vec<Line>,
+    /// What the policy asks for that does not lie in tables.
+    pub settings: Settings,
     /// How large its parts are.
     pub stats: Stats,
+}
+
+/// What the policy asks of the data plane as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Settings {
+    /// TCP windows are not judged ([`fw_common::abi::ControlFlags::WINDOW_LOOSE`]).
+    pub window_loose: bool,
+    /// When connections are adopted that were running before ([`fw_common::abi::Control::pickup_until`]).
+    pub pickup: Pickup,
 }
 
 /// The sizes only: a set has thousands of lines.
@@ -69,7 +81,7 @@ pub struct Stats {
     pub bytes: u64,
     /// Bytes of each part.
     pub parts: Vec<(&'static str, u64)>,
-    /// VLAN ids that the policy names, 0 (untagged) included.
+    /// VLAN tags that the policy names, none (untagged) included.
     pub realms: usize,
     /// Sets of zones that hold an address.
     pub address_classes: usize,
@@ -83,6 +95,8 @@ pub struct Stats {
     pub service_classes: usize,
     /// Rules.
     pub rules: usize,
+    /// Limits of rules.
+    pub limits: usize,
     /// Roles that the policy names and the environment has not.
     pub unknown_roles: Vec<String>,
 }
@@ -121,7 +135,7 @@ pub enum CompileError {
     #[error("generation 0 means that there is no policy; the first policy has generation 1")]
     Generation,
     /// More roles than a port's number can hold.
-    #[error("the machine has {0} port roles; at most 32 are supported")]
+    #[error("the machine has {0} port roles; at most 31 are supported")]
     Roles(usize),
 }
 
@@ -150,13 +164,14 @@ pub fn compile_within(
     }
     let mut lines = Lines::new(limit.min(MAX_LIMIT));
     let header_at = lines.reserve(Section::Header, 2)?;
-    let vlans = policy.vlans();
     let mut classes = Classes::new(policy);
-    let realms = realms(policy, environment, &vlans, &mut classes, &mut lines)?;
+    let realms = realms::write(policy, environment, &mut classes, &mut lines)?;
     let services = services::build(&policy.rules, &mut lines)?;
     let axes = decisions::Axes::new(policy, &classes);
-    let class_table = class_records(policy, &classes, &axes, &mut lines)?;
-    let rules = rule_records(policy, &mut lines)?;
+    let class_table = records::classes(policy, &classes, &axes, &mut lines)?;
+    let (rules, limits) = records::rules(policy, environment, &mut lines)?;
+    let protect = protect::record(policy, &mut lines)?;
+    let planes = protect::planes(policy, environment, &mut lines)?;
     let decided = decisions::build(policy, &axes, &services, &mut lines)?;
     let (link, ra_roles) = link_words(&policy.link, environment);
     let header = SetHeader {
@@ -164,8 +179,8 @@ pub fn compile_within(
         abi: ABI_VERSION,
         generation: environment.generation,
         lines: lines.len(),
-        realms: realms.0,
-        realm_records: realms.1,
+        realms: realms.table,
+        realm_records: realms.records,
         classes: class_table,
         pairs: decided.pairs,
         pair_columns: axes.columns.len() as u32,
@@ -178,23 +193,34 @@ pub fn compile_within(
         class_count: classes.len() as u32,
         pair_count: decided.pair_count as u32,
         rule_count: policy.rules.len() as u32,
+        limits,
+        protect,
+        planes,
+        features: records::features(policy),
+        stacks: realms.stacks,
+        stack_tables: realms.stack_tables,
         ..SetHeader::default()
     };
     let stats = Stats {
         lines: u64::from(lines.len()),
         bytes: u64::from(lines.len()) * LINE_BYTES as u64,
         parts: lines.parts(),
-        realms: vlans.len(),
+        realms: realms.count,
         address_classes: classes.len(),
         source_rows: axes.rows.len(),
         destination_columns: axes.columns.len(),
         pair_classes: decided.pair_count,
         service_classes: services.count,
         rules: policy.rules.len(),
-        unknown_roles: unknown_roles(&policy.link, environment),
+        limits: policy.rules.iter().map(|rule| rule.limits.len()).sum(),
+        unknown_roles: unknown_roles(policy, environment),
     };
     Ok(TableSet {
         lines: sealed(lines, header_at, header),
+        settings: Settings {
+            window_loose: policy.tcp.window_loose,
+            pickup: policy.tcp.pickup,
+        },
         stats,
     })
 }
@@ -209,66 +235,6 @@ fn sealed(lines: Lines, at: u32, mut header: SetHeader) -> Vec<Line> {
     header.checksum_hi = (sum >> 32) as u32;
     lines[at..at + 2].copy_from_slice(&header.to_lines());
     lines
-}
-
-/// Writes the address maps of all realms. Returns the lines of the realm table and of realm record 0.
-fn realms(
-    policy: &Policy,
-    environment: &Environment,
-    vlans: &BTreeSet<u16>,
-    classes: &mut Classes,
-    lines: &mut Lines,
-) -> Result<(u32, u32), CompileError> {
-    // Two entries of 16 bits a word; record 0 is never used, so that 0 can mean "no record".
-    let table = lines.reserve_words(Section::Realms, 4096 / 2)?;
-    let records = lines.reserve(Section::Realms, vlans.len() as u64 + 1)?;
-    let (mut v4, mut v6) = (trie4::Writer::default(), tree6::Writer::default());
-    for (number, vlan) in (1_u32..).zip(vlans) {
-        lines.set_half(table, u32::from(*vlan), number as u16);
-        let intervals = classes.intervals(policy, *vlan, &environment.own_addresses)?;
-        let root = v4.write(&intervals.v4, lines)?;
-        let tree = v6.write(&intervals.v6, lines)?;
-        lines.set(records + number, 0, root);
-        for (index, word) in tree6::words(&tree).into_iter().enumerate() {
-            lines.set(records + number, 1 + index, word);
-        }
-    }
-    Ok((table, records))
-}
-
-fn class_records(
-    policy: &Policy,
-    classes: &Classes,
-    axes: &decisions::Axes,
-    lines: &mut Lines,
-) -> Result<u32, CompileError> {
-    let flag = |kind: ZoneKind, bit: u32| policy.built_in(kind).map(|zone| (zone, bit));
-    let flags = [
-        flag(ZoneKind::SelfMachine, ClassFlags::OWN),
-        flag(ZoneKind::Multicast, ClassFlags::MULTICAST),
-        flag(ZoneKind::LinkLocal, ClassFlags::LINK_LOCAL),
-    ];
-    let table = lines.reserve_words(Section::Classes, classes.len() as u64 * 4)?;
-    for (number, class) in classes.iter().enumerate() {
-        let bits = flags.iter().flatten().filter(|(zone, _)| class.zones.has(*zone));
-        let record = ClassRecord {
-            src_row: axes.rows.of_class[number],
-            dst_col: axes.columns.of_class[number],
-            zone: class.best.map_or(0, |zone| policy.zones[zone].id),
-            flags: bits.fold(0, |flags, (_, bit)| flags | bit),
-        };
-        let words = [record.src_row, record.dst_col, record.zone, record.flags];
-        lines.set_words(table, number as u32 * 4, &words);
-    }
-    Ok(table)
-}
-
-fn rule_records(policy: &Policy, lines: &mut Lines) -> Result<u32, CompileError> {
-    let table = lines.reserve_words(Section::Rules, (policy.rules.len() as u64 + 1) * 4)?;
-    for rule in &policy.rules {
-        lines.set_words(table, rule.number * 4, &[rule.id, 0, 0, 0]);
-    }
-    Ok(table)
 }
 
 /// [`LinkFlags`] and the roles from which router advertisements are accepted.
@@ -296,13 +262,16 @@ fn link_words(link: &Link, environment: &Environment) -> (u32, u32) {
     (flags, roles.fold(0, |word, (number, _)| word | 1 << number))
 }
 
-fn unknown_roles(link: &Link, environment: &Environment) -> Vec<String> {
-    match &link.router_advertisement {
-        RouterAdvertisement::Never => Vec::new(),
-        RouterAdvertisement::Roles(roles) => roles
-            .iter()
-            .filter(|role| !environment.roles.contains(role))
-            .cloned()
-            .collect(),
-    }
+/// Roles that decide something in the policy and that no port has.
+fn unknown_roles(policy: &Policy, environment: &Environment) -> Vec<String> {
+    let accepted = match &policy.link.router_advertisement {
+        RouterAdvertisement::Never => &[][..],
+        RouterAdvertisement::Roles(roles) => roles,
+    };
+    let planes = policy.planes.iter().flat_map(|plane| &plane.roles);
+    let named: BTreeSet<&String> = accepted.iter().chain(planes).collect();
+    let unknown = named
+        .into_iter()
+        .filter(|role| !environment.roles.contains(role));
+    unknown.cloned().collect()
 }

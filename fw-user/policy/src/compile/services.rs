@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fw_common::abi::PROTO_DIRECT;
+use fw_common::abi::{PROTO_DIRECT, PairEntry};
 
 use super::CompileError;
 use super::classes::Bits;
@@ -20,6 +20,8 @@ pub(super) struct Services {
     pub(super) protos: u32,
     /// Number of classes, at least 1.
     pub(super) count: usize,
+    /// By class: the bits of the protocols that it holds packets of ([`PairEntry::proto_bit`]).
+    pub(super) proto_bits: Vec<u32>,
     /// By rule: the list of services that it has in common with other rules.
     list_of: Vec<usize>,
     /// By list: its classes.
@@ -64,18 +66,27 @@ pub(super) fn build(rules: &[Rule], lines: &mut Lines) -> Result<Services, Compi
     let protos = lines.reserve_words(Section::Protocols, 256)?;
     let mut maps = Maps::default();
     let others = classes.cut(&every)?;
-    for (proto, own) in by_proto.iter().enumerate() {
-        let entry = if own.is_empty() {
-            maps.write(&others, lines)?
+    let mut proto_bits = Vec::new();
+    for (proto, own) in (0_u8..=255).zip(&by_proto) {
+        let mixed;
+        let intervals = if own.is_empty() {
+            &others
         } else {
             let all: Vec<_> = own.iter().chain(&every).copied().collect();
-            maps.write(&classes.cut(&all)?, lines)?
+            mixed = classes.cut(&all)?;
+            &mixed
         };
-        lines.set_word(protos, proto as u32, entry);
+        proto_bits.resize(classes.sets.len(), 0);
+        for (_, class) in intervals {
+            proto_bits[usize::from(*class)] |= PairEntry::proto_bit(proto);
+        }
+        let entry = maps.write(intervals, lines)?;
+        lines.set_word(protos, u32::from(proto), entry);
     }
     Ok(Services {
         protos,
         count: classes.sets.len(),
+        proto_bits,
         list_of,
         matched: classes.matched(),
     })

@@ -12,6 +12,8 @@ use super::{address, address_mut, bpf, own, raw};
 
 /// `BPF_NOEXIST`: create, never overwrite.
 pub(in crate::dataplane) const NOEXIST: u64 = 1;
+/// `BPF_EXIST`: overwrite, never create.
+pub(in crate::dataplane) const EXIST: u64 = 2;
 
 #[repr(C)]
 struct Elem {

@@ -19,7 +19,7 @@ pub(super) use self::link::{
     LinkInfo, TCX_FIRST, XDP_DRIVER, link_create, link_detach, link_info, link_update, tcx_chain,
 };
 pub(super) use self::map::{
-    Cursor, NOEXIST, Step, create_lines, delete_batch, freeze, lookup, lookup_batch, lookup_per_cpu,
+    Cursor, EXIST, NOEXIST, Step, create_lines, delete_batch, freeze, lookup, lookup_batch, lookup_per_cpu,
     map_by_id, take, update,
 };
 

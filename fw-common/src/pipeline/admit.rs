@@ -1,0 +1,120 @@
+//! A flow that a rule allows: may it be opened now, as far as floods, caps, limits and the table's room go?
+
+use super::limits::{self, Draw};
+use super::{Outcome, Scratch, Tables, source};
+use crate::abi::{ClassFlags, HEARTBEAT_NS, PRESSURE_SLOTS, ProtectMode, Proto, Reason, threshold};
+use crate::classify;
+use crate::limit::{self, Taken};
+
+/// [`Outcome::miss`] if the flow may be opened.
+#[inline(always)]
+pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
+    let Some(lines) = t.lines(s.generation) else {
+        return Outcome::drop(Reason::TableCorrupt);
+    };
+    let Some(protect) = classify::protect(lines) else {
+        return Outcome::drop(Reason::TableCorrupt);
+    };
+    let now = t.now();
+    s.reversed = 0;
+    source::key(s);
+    let spared = s.class.src.flags & (ClassFlags::EXEMPT | ClassFlags::LIFELINE) != 0;
+    if !spared {
+        let refused = source::caps(t, s, &protect.w, now);
+        if refused != 0 {
+            return Outcome::from_word(refused);
+        }
+        let flood = flood(t, s, lines, &protect.w);
+        if !flood.is_miss() {
+            return flood;
+        }
+    }
+    let refused = limits::draw(t, s, Draw::Opening);
+    if refused != 0 {
+        return Outcome::from_word(refused);
+    }
+    if !room::<T>(t, s) {
+        return Outcome::drop(Reason::TableFull);
+    }
+    if !spared && !t.dry_run() {
+        source::opens(t, s, now);
+    }
+    Outcome::miss()
+}
+
+/// True if the main table has room for this flow, or if it does not matter: a lifeline uses the reserve, and while nobody
+/// ages the table flows stay in the half-open one.
+#[inline(always)]
+fn room<'a, T: Tables<'a>>(t: T, s: &Scratch) -> bool {
+    let lifeline = (s.class.src.flags | s.class.dst.flags) & ClassFlags::LIFELINE != 0;
+    lifeline || free(t, s.meta.family == 6) || !agent_alive(t)
+}
+
+/// True if the main table of the family holds fewer flows than anyone may fill.
+#[inline(always)]
+pub(super) fn free<'a, T: Tables<'a>>(t: T, v6: bool) -> bool {
+    t.levels().is_some_and(|levels| {
+        let family = usize::from(v6);
+        levels.used[family].load() < levels.room[family].load()
+    })
+}
+
+/// True if the agent was seen at work lately.
+#[inline(always)]
+pub(super) fn agent_alive<'a, T: Tables<'a>>(t: T) -> bool {
+    t.control()
+        .is_some_and(|control| t.now().saturating_sub(control.heartbeat.load()) <= HEARTBEAT_NS)
+}
+
+/// New flows to one destination: above the threshold TCP must prove its source, others are dropped.
+#[inline(always)]
+fn flood<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines, protect: &[u32; 16]) -> Outcome {
+    let (number, reason) = match s.meta.proto {
+        Proto::TCP => (threshold::SYN, Reason::SynProof),
+        Proto::ICMP | Proto::ICMPV6 => (threshold::ICMP, Reason::IcmpFlood),
+        _ => (threshold::UDP, Reason::UdpFlood),
+    };
+    let mode = match number {
+        threshold::SYN => protect[5],
+        threshold::UDP => protect[6],
+        _ => protect[7],
+    };
+    if mode == ProtectMode::Skip as u32 || within(t, s, lines, number) {
+        return Outcome::miss();
+    }
+    if mode == ProtectMode::Count as u32 {
+        super::finish::note(t, s, reason as u32);
+        return Outcome::miss();
+    }
+    if number != threshold::SYN {
+        return Outcome::drop(reason);
+    }
+    if source::proved(t, s, t.now()) {
+        return Outcome::miss();
+    }
+    Outcome::reply(reason)
+}
+
+/// Draws one flow from the destination's bucket. Destinations that share a bucket by their hash share its rate.
+#[inline(always)]
+fn within<'a, T: Tables<'a>>(t: T, s: &Scratch, lines: T::Lines, number: u32) -> bool {
+    let Some(rate) = limits::rate(lines, number) else {
+        return false;
+    };
+    let m = &s.meta;
+    let secret = t.control().map_or(0, |control| control.secret[1].load());
+    let hash = source::mix(secret, (u64::from(m.dst[0]) << 32) | u64::from(m.dst[1]));
+    let hash = source::mix(hash, (u64::from(m.dst[2]) << 32) | u64::from(m.dst[3]));
+    let hash = source::mix(hash, (u64::from(m.realm) << 8) | u64::from(number));
+    let Some(bucket) = t.pressure(hash as u32 & (PRESSURE_SLOTS - 1)) else {
+        return false;
+    };
+    let (now, cost) = (t.precise(), rate.cost(1));
+    if t.dry_run() {
+        return limit::admit(bucket.load(), now, cost, rate.burst).is_some();
+    }
+    let taken = limit::take(bucket, now, cost, rate.burst, |cell, old, new| {
+        t.swap64(cell, old, new)
+    });
+    matches!(taken, Taken::Admitted)
+}

@@ -1,0 +1,76 @@
+//! A flow of an older policy: may it go on?
+
+use super::{Family, Scratch, Tables, create, police};
+use crate::abi::{FlowFlags, LiveFlow, Proto, Reason, RuleFlags, StateWord};
+use crate::classify::{self, classify};
+use crate::wire::echo_request;
+
+/// Asks the policy in force about the flow of the key in `s`, in its opener's direction. Returns
+/// [`Reason::Established`], [`Reason::PolicyRevoked`], or [`Reason::TableCorrupt`], which ends nothing.
+#[inline(always)]
+pub(super) fn ask_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
+    let Some(lines) = t.lines(s.generation) else {
+        return Reason::TableCorrupt as u32;
+    };
+    let realm = match classify::realm_record(lines, (s.meta.vlan, s.meta.inner_vlan)) {
+        Ok(realm) => realm,
+        Err(Reason::UnknownRealm) => return Reason::PolicyRevoked as u32,
+        Err(_) => return Reason::TableCorrupt as u32,
+    };
+    let (lo, hi) = F::sides(s);
+    let (from, to) = if s.opener_hi != 0 { (hi, lo) } else { (lo, hi) };
+    let proto = s.meta.proto;
+    let icmp = proto == Proto::ICMP || proto == Proto::ICMPV6;
+    let selector = if icmp { echo_request(proto) } else { to.1 };
+    match classify(lines, realm, (from.0, to.0), (proto, selector), &mut s.class) {
+        Ok(decision)
+            if (decision.allows() || s.class.rule_flags & RuleFlags::AUDIT != 0)
+                && !police::expired(t, s) =>
+        {
+            s.policed = create::policed(s, decision);
+            Reason::Established as u32
+        }
+        Ok(_) => Reason::PolicyRevoked as u32,
+        Err(_) => Reason::TableCorrupt as u32,
+    }
+}
+
+/// Judges a flow of an older generation again, whichever side sent this packet: stamps it if the policy in force allows
+/// it, ends it if not. The key in `s` must be the flow's.
+///
+/// # Errors
+/// The reason to drop the packet.
+#[inline(always)]
+pub(super) fn judge_again<'a, F: Family, T: Tables<'a>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+) -> Result<(), Reason> {
+    s.opener_hi = u32::from(FlowFlags(flow.flags.load()).opener_hi());
+    let answer = t.stage(F::AGAIN, s);
+    if answer == Reason::Established as u32 {
+        if !t.dry_run() {
+            flow.policed.store(s.policed);
+            flow.rule.store(s.class.rule_id);
+            flow.src_zone.store(s.class.src.zone);
+            flow.dst_zone.store(s.class.dst.zone);
+            flow.generation.store(s.generation);
+        }
+        return Ok(());
+    }
+    if answer != Reason::PolicyRevoked as u32 {
+        return Err(Reason::TableCorrupt);
+    }
+    if !t.dry_run() {
+        revoke(t, flow);
+    }
+    Err(Reason::PolicyRevoked)
+}
+
+/// Ends a flow that the policy in force denies. If another CPU changes the word at the same time, that CPU's packet was
+/// judged by the same generation or the next packet will be: the flow cannot go on.
+#[inline(always)]
+fn revoke<'a, T: Tables<'a>>(t: T, flow: &LiveFlow) {
+    let word = flow.state.load();
+    let _lost_race = t.swap(&flow.state, word, word | StateWord::DEAD | StateWord::REVOKED);
+}

@@ -1,0 +1,103 @@
+//! From the half-open map to the main map: insert there, hand over what was counted meanwhile, then delete here.
+
+use super::create::fresh_copy;
+use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, source};
+use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Shared, Side};
+use crate::tcp;
+
+/// Moves a flow to the main map, so that a look-up in this order (main, half-open, main) always finds it. While an expired
+/// entry of the same key waits for the agent, the flow stays where it is.
+///
+/// The outcome goes into `s.word`: see [`crate::classify::class4`].
+#[inline(never)]
+pub(super) fn promote<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    to: Side,
+) {
+    s.word = to_main::<F, T>(t, s, flow, to).word();
+}
+
+#[inline(always)]
+fn to_main<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    to: Side,
+) -> Outcome {
+    let lifeline = flow.flags.load() & FlowFlags::LIFELINE != 0;
+    fresh_copy(s, flow);
+    let inserted = if lifeline || admit::free(t, s.meta.family == 6) {
+        t.insert_main(F::key(s), &s.fresh)
+    } else {
+        Insert::Full
+    };
+    match inserted {
+        Insert::Done => {
+            moved::<F, T>(t, s, flow);
+            Outcome::deliver(s, to, Reason::Established)
+        }
+        Insert::Exists => {
+            t.stat(FlowStat::PromotionWaits);
+            Outcome::deliver(s, to, Reason::Established)
+        }
+        Insert::Full if lifeline || !admit::agent_alive(t) => {
+            t.stat(FlowStat::StaysHalfOpen);
+            Outcome::deliver(s, to, Reason::Established)
+        }
+        refused => Outcome::drop(refused.reason()),
+    }
+}
+
+#[inline(always)]
+fn moved<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch, old: &LiveFlow) {
+    if let Some(levels) = t.levels() {
+        let family = usize::from(s.meta.family == 6);
+        t.add64(&levels.used[family], 1);
+    }
+    if let Some(new) = t.main(F::key(s)) {
+        hand_over(t, s, old, new);
+    }
+    t.delete_half_open(F::key(s));
+    t.stat(FlowStat::Promoted);
+    source::confirms(t, s, s.meta.proto == Proto::TCP, t.now());
+}
+
+/// The answering side's packets may run on another CPU and have been written to the old entry after it was copied: their
+/// counts go into the new entry's `carried` words, which nobody else writes, and their numbers move it forward. A packet that
+/// comes later to the old entry finds [`Flow::TAKEN`] and goes to the new one.
+#[inline(always)]
+fn hand_over<'a, T: Tables<'a>>(t: T, s: &Scratch, old: &LiveFlow, new: &LiveFlow) {
+    let (from, into) = (&old.half[1], &new.half[1]);
+    let packets = t.exchange64(&from.packets, Flow::TAKEN);
+    let bytes = t.exchange64(&from.bytes, Flow::TAKEN);
+    new.carried_packets
+        .store(packets.wrapping_sub(s.fresh.half[1].packets) as u32);
+    new.carried_bytes
+        .store(bytes.wrapping_sub(s.fresh.half[1].bytes) as u32);
+    if into.last_seen.load() < from.last_seen.load() {
+        into.last_seen.store(from.last_seen.load());
+    }
+    numbers(t, from, into);
+}
+
+#[inline(always)]
+fn numbers<'a, T: Tables<'a>>(t: T, from: &LiveHalf, into: &LiveHalf) {
+    forward(t, &from.seq_end, &into.seq_end);
+    forward(t, &from.ack, &into.ack);
+    forward(t, &from.edge, &into.edge);
+    let (known, newer) = (into.window.load(), from.window.load());
+    if known != newer {
+        let _newer_still = t.swap(&into.window, known, newer);
+    }
+}
+
+/// Moves a number forward in sequence space, unless its own side has done so.
+#[inline(always)]
+fn forward<'a, T: Tables<'a>>(t: T, from: &Shared<u32>, into: &Shared<u32>) {
+    let (known, newer) = (into.load(), from.load());
+    if tcp::before(known, newer) {
+        let _newer_still = t.swap(into, known, newer);
+    }
+}

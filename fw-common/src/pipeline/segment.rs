@@ -1,0 +1,242 @@
+//! A packet as a TCP segment: what the TCP machine needs of the flow, and what it leaves there.
+//!
+//! The common case is judged in line. Everything else is a stage of its own, which finds its question in
+//! [`Scratch::tcp`] and leaves its answer there.
+
+use super::{Scratch, Stage, Tables};
+use crate::abi::{ControlFlags, FlowFlags, LiveFlow, LiveHalf, Reason, StateWord};
+use crate::tcp::window::fits;
+use crate::tcp::{self, Judged, Known, Numbers, Outcome, Segment};
+
+/// A question to the TCP machine, and its answer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// What the segment's sender has sent; then, what is to be stored as that.
+    pub own: Numbers,
+    /// What its receiver has sent.
+    pub peer: Numbers,
+    /// The flow's `answer`; then, what is to be stored as that.
+    pub answer: u32,
+    /// 1 if `answer` has changed.
+    pub answered: u32,
+    /// The flow's word; then, its next one.
+    pub word: u32,
+    /// 1 if the answering side sent the segment.
+    pub reply: u32,
+    /// Not 0 if the flow was picked up in its middle, where windows are not judged.
+    pub loose: u32,
+    /// What happens to the segment: one of [`code`].
+    pub code: u32,
+}
+
+impl Case {
+    /// All zero.
+    pub const EMPTY: Self = {
+        let none = Numbers {
+            end: 0,
+            ack: 0,
+            edge: 0,
+            window: 0,
+        };
+        Self {
+            own: none,
+            peer: none,
+            answer: 0,
+            answered: 0,
+            word: 0,
+            reply: 0,
+            loose: 0,
+            code: 0,
+        }
+    };
+}
+
+/// [`Case::code`]: an outcome as a number, because it goes through memory.
+mod code {
+    pub const PASS: u32 = 0;
+    pub const REOPEN: u32 = 1;
+    pub const END: u32 = 2;
+    pub const INVALID: u32 = 3;
+    pub const BAD_ACK: u32 = 4;
+    pub const OUT_OF_WINDOW: u32 = 5;
+    pub const RST_INVALID: u32 = 6;
+}
+
+/// Judges the segment in `s` by its flow. What is to be stored waits in `s.tcp` for [`note`].
+#[inline(always)]
+pub(super) fn judge<'a, T: Tables<'a>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    word: StateWord,
+    reply: bool,
+) -> Outcome {
+    let (own, peer) = if reply {
+        (&flow.half[1], &flow.half[0])
+    } else {
+        (&flow.half[0], &flow.half[1])
+    };
+    let (own, peer) = (load(own), load(peer));
+    if tcp::is_common(word, s.meta.tcp_flags) && s.meta.tcp_options == 0 {
+        s.meta.sack = s.meta.ack;
+        let segment = segment(s);
+        if fits(segment, own, peer) {
+            s.tcp.own = own.after(segment, peer);
+            s.tcp.answered = 0;
+            return Outcome::Pass(tcp::common(word, reply, segment, peer));
+        }
+    }
+    s.tcp.own = own;
+    s.tcp.peer = peer;
+    s.tcp.answer = flow.answer.load();
+    s.tcp.word = word.0;
+    s.tcp.reply = u32::from(reply);
+    s.tcp.loose = flow.flags.load() & FlowFlags::PICKED_UP;
+    t.stage(Stage::Segment, s);
+    outcome(s)
+}
+
+/// Stores what the segment has changed: its own side's numbers, where they differ. `flow` may be the entry that took the
+/// judged one's place in the main map.
+#[inline(always)]
+pub(super) fn note(s: &Scratch, flow: &LiveFlow, reply: bool) {
+    let half = if reply { &flow.half[1] } else { &flow.half[0] };
+    let own = &s.tcp.own;
+    if half.seq_end.load() != own.end {
+        half.seq_end.store(own.end);
+    }
+    if half.ack.load() != own.ack {
+        half.ack.store(own.ack);
+    }
+    if half.edge.load() != own.edge {
+        half.edge.store(own.edge);
+    }
+    if half.window.load() != own.window {
+        half.window.store(own.window);
+    }
+    if s.tcp.answered != 0 {
+        flow.answer.store(s.tcp.answer);
+    }
+}
+
+/// The stage: options, then everything but the common case without options.
+#[inline(always)]
+pub(super) fn stage<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
+    options(t, s);
+    let known = Known {
+        own: s.tcp.own,
+        peer: s.tcp.peer,
+        answer: s.tcp.answer,
+        loose: s.tcp.loose != 0 || loose(t),
+    };
+    let judged = tcp::step(StateWord(s.tcp.word), s.tcp.reply != 0, segment(s), &known);
+    answer(s, judged);
+    0
+}
+
+#[inline(always)]
+fn options<'a, T: Tables<'a>>(t: T, s: &mut Scratch) {
+    s.meta.option_bits = 0;
+    s.meta.sack = s.meta.ack;
+    if s.meta.tcp_options != 0 {
+        t.stage(Stage::Options, s);
+    }
+}
+
+/// True if the policy says that windows are not judged.
+#[inline(always)]
+fn loose<'a, T: Tables<'a>>(t: T) -> bool {
+    t.control()
+        .is_some_and(|control| control.flags.load() & ControlFlags::WINDOW_LOOSE != 0)
+}
+
+#[inline(always)]
+fn answer(s: &mut Scratch, judged: Judged) {
+    s.tcp.answered = u32::from(judged.answer != s.tcp.answer);
+    s.tcp.answer = judged.answer;
+    s.tcp.own = judged.own;
+    s.tcp.code = match judged.outcome {
+        Outcome::Pass(word) => {
+            s.tcp.word = word.0;
+            code::PASS
+        }
+        Outcome::Reopen => code::REOPEN,
+        Outcome::End(_) => code::END,
+        Outcome::Drop(Reason::TcpBadAck) => code::BAD_ACK,
+        Outcome::Drop(Reason::TcpOutOfWindow) => code::OUT_OF_WINDOW,
+        Outcome::Drop(Reason::RstInvalid) => code::RST_INVALID,
+        Outcome::Drop(_) => code::INVALID,
+    };
+}
+
+#[inline(always)]
+fn outcome(s: &Scratch) -> Outcome {
+    match s.tcp.code {
+        code::PASS => Outcome::Pass(StateWord(s.tcp.word)),
+        code::REOPEN => Outcome::Reopen,
+        code::END => Outcome::End(Reason::TcpInvalid),
+        code::BAD_ACK => Outcome::Drop(Reason::TcpBadAck),
+        code::OUT_OF_WINDOW => Outcome::Drop(Reason::TcpOutOfWindow),
+        code::RST_INVALID => Outcome::Drop(Reason::RstInvalid),
+        _ => Outcome::Drop(Reason::TcpInvalid),
+    }
+}
+
+/// The TCP part of a flow that the SYN in `s` opens.
+#[inline(always)]
+pub(super) fn open<'a, T: Tables<'a>>(t: T, s: &mut Scratch) {
+    options(t, s);
+    let own = tcp::opener(segment(s));
+    s.fresh.state = tcp::opened().0;
+    fill(s, false, own);
+}
+
+/// The TCP part of a flow that the segment in `s` shows to be running. `reply`: it comes from the answering side.
+#[inline(always)]
+pub(super) fn pick_up(s: &mut Scratch, reply: bool) {
+    s.meta.option_bits = 0;
+    s.meta.sack = s.meta.ack;
+    let (own, peer) = tcp::picked_up_numbers(segment(s));
+    s.fresh.state = tcp::picked_up(reply).0;
+    fill(s, reply, own);
+    fill(s, !reply, peer);
+}
+
+#[inline(always)]
+fn fill(s: &mut Scratch, reply: bool, numbers: Numbers) {
+    let half = if reply {
+        &mut s.fresh.half[1]
+    } else {
+        &mut s.fresh.half[0]
+    };
+    half.seq_end = numbers.end;
+    half.ack = numbers.ack;
+    half.edge = numbers.edge;
+    half.window = numbers.window;
+}
+
+/// Each number is read once: the other side's may change at any time.
+#[inline(always)]
+fn load(half: &LiveHalf) -> Numbers {
+    Numbers {
+        end: half.seq_end.load(),
+        ack: half.ack.load(),
+        edge: half.edge.load(),
+        window: half.window.load(),
+    }
+}
+
+/// The packet as a TCP segment; its options were parsed, or there are none.
+#[inline(always)]
+fn segment(s: &Scratch) -> Segment {
+    Segment {
+        flags: s.meta.tcp_flags,
+        window: s.meta.tcp_window,
+        seq: s.meta.seq,
+        ack: s.meta.ack,
+        sack: s.meta.sack,
+        payload: s.meta.payload,
+        options: s.meta.option_bits,
+    }
+}

@@ -1,0 +1,56 @@
+//! Resets. One ends a flow only if its sequence number is exactly the one expected: the receiver's last acknowledgement or
+//! the sender's highest (RFC 5961 section 3.2; `nf_conntrack` likewise). One inside the window passes and ends nothing, so
+//! that the receiver may challenge it; any other is dropped.
+
+use super::opening::{answers, syn_window};
+use super::{Known, Outcome, Segment, State, before, moved, window};
+use crate::abi::{Reason, StateWord};
+use crate::wire::tcp_flag;
+
+#[inline(always)]
+pub(super) fn judge(word: StateWord, state: State, reply: bool, segment: Segment, known: &Known) -> Outcome {
+    if exact(state, reply, segment, known) {
+        return Outcome::Pass(moved(word, State::Close, 0));
+    }
+    if harmless(state, reply, segment, known) {
+        Outcome::Pass(word)
+    } else {
+        Outcome::Drop(Reason::RstInvalid)
+    }
+}
+
+/// True if the reset ends the flow.
+#[inline(always)]
+fn exact(state: State, reply: bool, segment: Segment, known: &Known) -> bool {
+    let (own, peer) = (known.own, known.peer);
+    match (state, reply) {
+        // In SYN_SENT a refusal must acknowledge the SYN (RFC 9293 section 3.10.7.3); the opener may take its SYN back.
+        (State::SynSent, true) => segment.has(tcp_flag::ACK) && answers(segment, peer),
+        (State::SynSent, false) => segment.seq == own.end || segment.seq == own.ack,
+        // The opener has acknowledged nothing yet.
+        (State::SynRecv, true) => segment.seq == own.end || segment.seq == known.answer,
+        _ => segment.seq == own.end || segment.seq == peer.ack,
+    }
+}
+
+/// True if the reset passes without effect.
+#[inline(always)]
+fn harmless(state: State, reply: bool, segment: Segment, known: &Known) -> bool {
+    let (own, peer) = (known.own, known.peer);
+    let acks = segment.has(tcp_flag::ACK);
+    let lax = known.loose && !before(segment.seq, peer.ack);
+    match (state, reply) {
+        // Stacks that refuse a SYN without acknowledging it; the opener decides what that means to it.
+        (State::SynSent, true) => (acks && segment.ack == 0) || (!acks && segment.seq == 0),
+        // The answer to a challenge carries the number that this acknowledged.
+        (State::SynSent, false) => segment.seq == peer.ack,
+        // A SYN that was sent again may be refused although the first was answered.
+        (State::SynRecv, true) => {
+            (acks && segment.seq == 0 && answers(segment, peer))
+                || window::in_window(segment, own, syn_window(known))
+        }
+        // The refusal of a SYN that passed without effect.
+        (_, true) if acks && known.answer != 0 && segment.ack == known.answer => true,
+        _ => lax || window::in_window(segment, own, peer),
+    }
+}

@@ -1,0 +1,154 @@
+//! Window tracking, after van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2000), and `tcp_in_window` of
+//! `nf_conntrack_proto_tcp.c`, with one change: every number is kept by the side that sent it, so that each half of a flow
+//! has one writer.
+
+use super::Segment;
+
+/// Window scale shift that a side announced (RFC 7323 section 2.2), in [`Numbers::window`].
+pub const SHIFT: u32 = 0xf;
+/// The side sent the window scale option.
+pub const SCALED: u32 = 1 << 4;
+/// The side may be sent selective acknowledgements (RFC 2018 section 2).
+pub const SACK_PERMITTED: u32 = 1 << 5;
+/// The largest window that the side has offered, in bytes, rounded up to the next multiple of 64.
+pub const LARGEST: u32 = !0x3f;
+/// The largest legal shift (RFC 7323 section 2.3).
+pub const MAX_SHIFT: u32 = 14;
+
+/// A window counts as at least this large where old segments are judged: 64 KiB and a little, as `MAXACKWINCONST` of
+/// `nf_conntrack_proto_tcp.c`. What lies below a receiver's window changes nothing there, so nothing is lost.
+const LEAST: u32 = 66_000;
+
+/// What one side of a connection has sent so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Numbers {
+    /// The highest sequence number plus one.
+    pub end: u32,
+    /// The highest acknowledgement number; before the first, the number after the own SYN.
+    pub ack: u32,
+    /// The highest right edge of a window offered: acknowledgement plus window, one more where the window was zero,
+    /// because it may be probed (RFC 9293 section 3.8.6.1).
+    pub edge: u32,
+    /// [`SHIFT`], [`SCALED`], [`SACK_PERMITTED`] and [`LARGEST`]; 0 before the side has sent.
+    pub window: u32,
+}
+
+/// `a` is behind `b` in sequence space (RFC 9293 section 3.4).
+#[inline(always)]
+#[must_use]
+pub const fn before(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).cast_signed() < 0
+}
+
+/// The later of two sequence numbers.
+#[inline(always)]
+#[must_use]
+pub const fn later(a: u32, b: u32) -> u32 {
+    if before(a, b) { b } else { a }
+}
+
+impl Numbers {
+    /// The largest window offered, at least [`LEAST`], in bytes.
+    #[inline(always)]
+    const fn reach(self) -> u32 {
+        self.window & LARGEST
+    }
+
+    /// What a SYN or SYN-ACK makes of a side. Its window is never scaled (RFC 7323 section 2.2).
+    #[inline(always)]
+    #[must_use]
+    pub const fn opening(segment: Segment, ack: u32, acknowledged: u32) -> Self {
+        let window = segment.window as u32;
+        Self {
+            end: segment.end(),
+            ack,
+            edge: right_edge(acknowledged, window),
+            window: grown(segment.options & !LARGEST, window),
+        }
+    }
+
+    /// The side after a segment with ACK that fits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after(self, segment: Segment, peer: Self) -> Self {
+        let window = scaled(segment.window, self, peer);
+        Self {
+            end: later(self.end, segment.end()),
+            ack: later(self.ack, segment.ack),
+            edge: later(self.edge, right_edge(segment.ack, window)),
+            window: grown(self.window, window),
+        }
+    }
+
+    /// The side after its first segment with ACK that is no SYN: nothing that stood in `ack` and `edge` counts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after_first(self, segment: Segment, peer: Self) -> Self {
+        let window = scaled(segment.window, self, peer);
+        Self {
+            end: later(self.end, segment.end()),
+            ack: segment.ack,
+            edge: right_edge(segment.ack, window),
+            window: grown(self.window, window),
+        }
+    }
+}
+
+/// A segment's window in bytes: scaled only if both sides sent the option (RFC 7323 section 2.2).
+#[inline(always)]
+const fn scaled(window: u16, own: Numbers, peer: Numbers) -> u32 {
+    let both = (own.window & peer.window & SCALED) >> 4;
+    (window as u32) << (own.window & SHIFT & both.wrapping_neg())
+}
+
+#[inline(always)]
+const fn right_edge(ack: u32, window: u32) -> u32 {
+    ack.wrapping_add(window).wrapping_add((window == 0) as u32)
+}
+
+/// The packed window word once a window of so many bytes was offered.
+#[inline(always)]
+const fn grown(packed: u32, window: u32) -> u32 {
+    let least = if window < LEAST { LEAST } else { window };
+    // Always at least one more than the window, for the probe and for a FIN at the very edge.
+    let rounded = (least + 64) & LARGEST;
+    if rounded > packed & LARGEST {
+        (packed & !LARGEST) | rounded
+    } else {
+        packed
+    }
+}
+
+/// True if a segment may come now: it begins inside the window that its receiver has offered (I) and does not end before
+/// it (II), and acknowledges something that was sent (III) not too long ago (IV).
+///
+/// Where the sender has overshot the window (a probe, a FIN), II is judged from the window's edge. One comparison of four
+/// sign bits: branches would multiply what the verifier has to follow.
+#[inline(always)]
+#[must_use]
+pub const fn fits(segment: Segment, own: Numbers, peer: Numbers) -> bool {
+    let sack = if peer.window & SACK_PERMITTED != 0 {
+        segment.sack
+    } else {
+        segment.ack
+    };
+    let sent = peer.end.wrapping_sub(sack);
+    let fresh = segment.ack.wrapping_sub(peer.end.wrapping_sub(own.reach()));
+    (outside(segment, own, peer) | sent | fresh).cast_signed() >= 0
+}
+
+/// True if a segment's sequence number lies where its receiver may take it: rules I and II of [`fits`].
+#[inline(always)]
+#[must_use]
+pub const fn in_window(segment: Segment, own: Numbers, peer: Numbers) -> bool {
+    outside(segment, own, peer).cast_signed() >= 0
+}
+
+/// The top bit is set if a segment breaks rule I or II.
+#[inline(always)]
+const fn outside(segment: Segment, own: Numbers, peer: Numbers) -> u32 {
+    let upper = peer.edge.wrapping_sub(segment.seq);
+    let past = segment.end().wrapping_add(peer.reach()).wrapping_add(1);
+    upper | (past.wrapping_sub(own.end) & past.wrapping_sub(peer.edge))
+}

@@ -1,0 +1,215 @@
+//! Numbers with units: `50/s`, `5 Gbit/s`, `1 MiB`, `10m`.
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// Words for the time of a rate, in nanoseconds.
+const TIMES: [(&str, u64); 3] = [
+    ("s", SECOND_NS),
+    ("min", 60 * SECOND_NS),
+    ("h", 3600 * SECOND_NS),
+];
+/// Bits in a unit of data.
+const SIZES: [(&str, u64); 14] = [
+    ("B", 8),
+    ("kB", 8_000),
+    ("MB", 8_000_000),
+    ("GB", 8_000_000_000),
+    ("TB", 8_000_000_000_000),
+    ("KiB", 8 << 10),
+    ("MiB", 8 << 20),
+    ("GiB", 8 << 30),
+    ("TiB", 8 << 40),
+    ("bit", 1),
+    ("kbit", 1_000),
+    ("Mbit", 1_000_000),
+    ("Gbit", 1_000_000_000),
+    ("Tbit", 1_000_000_000_000),
+];
+/// Seconds in a unit of time.
+const DURATIONS: [(&str, u32); 6] = [
+    ("s", 1),
+    ("m", 60),
+    ("min", 60),
+    ("h", 3600),
+    ("d", 86_400),
+    ("w", 604_800),
+];
+
+/// Units and the nanoseconds in which they may come.
+pub(super) type UnitsPerNs = (u64, u64);
+
+/// Why a text is no amount: what was expected there, and a suggestion.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Bad {
+    pub(super) expected: &'static str,
+    pub(super) help: Option<String>,
+}
+
+/// Reads a rate of packets or flows: `50/s`.
+pub(super) fn count_rate(text: &str) -> Result<UnitsPerNs, Bad> {
+    let expected = "a number and a time, such as 50/s, 600/min or 1000/h";
+    let (amount, per_ns) = split_rate(text, expected)?;
+    let count = count(amount).map_err(|_| bad(expected))?;
+    Ok((count, per_ns))
+}
+
+/// Reads a rate of bytes: `64 KiB/s`, `5 Gbit/s`. A rate that is no whole number of bytes is one of eight times as many in
+/// eight times the time.
+pub(super) fn byte_rate(text: &str) -> Result<UnitsPerNs, Bad> {
+    let expected = "an amount and a time, such as 64 KiB/s, 100 MB/s or 5 Gbit/s";
+    let (amount, per_ns) = split_rate(text, expected)?;
+    let bits = bits(amount, expected)?;
+    Ok(if bits % 8 == 0 {
+        (bits / 8, per_ns)
+    } else {
+        (bits, per_ns * 8)
+    })
+}
+
+/// Reads an amount of bytes: `1 MiB`.
+pub(super) fn bytes(text: &str) -> Result<u64, Bad> {
+    let expected = "an amount of data, such as 64 KiB or 1 MB";
+    let bits = bits(text, expected)?;
+    if bits % 8 == 0 { Ok(bits / 8) } else { Err(bad(expected)) }
+}
+
+/// Reads a whole number.
+pub(super) fn count(text: &str) -> Result<u64, Bad> {
+    let expected = "a whole number, such as 100";
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(count) if digits => Ok(count),
+        _ => {
+            let plain: String = text.chars().filter(|c| !matches!(c, '_' | ',' | '\'')).collect();
+            let mended = plain != text && !plain.is_empty() && plain.bytes().all(|byte| byte.is_ascii_digit());
+            Err(Bad {
+                expected,
+                help: mended.then(|| format!("write `{plain}`")),
+            })
+        }
+    }
+}
+
+/// Reads a time: `120s`, `10m`, `2h`. In seconds.
+pub(super) fn duration(text: &str) -> Result<u32, Bad> {
+    let expected = "a time, such as 120s, 10m, 2h or 7d";
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = (&text[..at], text[at..].trim_start());
+    let factor = DURATIONS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let seconds = number
+        .parse::<u32>()
+        .ok()
+        .zip(factor)
+        .and_then(|(number, factor)| number.checked_mul(factor));
+    seconds.ok_or_else(|| Bad {
+        expected,
+        help: (unit.is_empty() && !number.is_empty()).then(|| format!("write `{number}s` for seconds")),
+    })
+}
+
+const fn bad(expected: &'static str) -> Bad {
+    Bad { expected, help: None }
+}
+
+/// The amount, and the nanoseconds behind the stroke.
+fn split_rate<'t>(text: &'t str, expected: &'static str) -> Result<(&'t str, u64), Bad> {
+    let Some((amount, time)) = text.rsplit_once('/') else {
+        return Err(Bad {
+            expected,
+            help: Some(format!("write `{text}/s` if it is meant by the second")),
+        });
+    };
+    let (amount, time) = (amount.trim_end(), time.trim_start());
+    if let Some((_, per_ns)) = TIMES.iter().find(|(name, _)| *name == time) {
+        return Ok((amount, *per_ns));
+    }
+    let meant = match time {
+        "sec" | "second" | "seconds" | "S" => Some("s"),
+        "m" | "minute" | "minutes" => Some("min"),
+        "hour" | "hours" | "H" => Some("h"),
+        _ => None,
+    };
+    Err(Bad {
+        expected,
+        help: meant.map(|time| format!("write `{amount}/{time}`")),
+    })
+}
+
+/// An amount of data in bits. Decimals are taken if they make a whole number of bits.
+fn bits(text: &str, expected: &'static str) -> Result<u64, Bad> {
+    let at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = (&text[..at], text[at..].trim_start());
+    let factor = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, bits)| *bits);
+    let Some(factor) = factor else {
+        let near = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit) || same_unit(name, unit));
+        let help = match near {
+            Some((name, _)) => Some(format!("write `{number} {name}`")),
+            None if unit.is_empty() => Some(format!("write `{number} B` for bytes, or another unit such as KiB or Gbit")),
+            None => None,
+        };
+        return Err(Bad { expected, help });
+    };
+    decimal(number, factor).ok_or_else(|| bad(expected))
+}
+
+/// Other ways of writing a unit of bits.
+fn same_unit(name: &str, unit: &str) -> bool {
+    let short = unit.trim_end_matches("ps").trim_end_matches("its").trim_end_matches('b');
+    name.ends_with("bit") && !short.is_empty() && name.eq_ignore_ascii_case(&format!("{short}bit"))
+}
+
+/// `number * factor`, exactly, or nothing.
+fn decimal(number: &str, factor: u64) -> Option<u64> {
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 9 {
+        return None;
+    }
+    let scale = 10_u128.pow(part.len() as u32);
+    let value = whole
+        .parse::<u64>()
+        .ok()
+        .map(|whole| u128::from(whole) * scale + part.parse::<u128>().unwrap_or(0))?;
+    let product = value.checked_mul(u128::from(factor))?;
+    (product % scale == 0)
+        .then_some(product / scale)
+        .and_then(|bits| u64::try_from(bits).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_amounts_are_read() {
+        assert_eq!(count_rate("50/s"), Ok((50, SECOND_NS)));
+        assert_eq!(count_rate("600 / min"), Ok((600, 60 * SECOND_NS)));
+        assert_eq!(byte_rate("64 KiB/s"), Ok((65_536, SECOND_NS)));
+        assert_eq!(byte_rate("5 Gbit/s"), Ok((625_000_000, SECOND_NS)));
+        assert_eq!(byte_rate("2.5Gbit/s"), Ok((312_500_000, SECOND_NS)));
+        assert_eq!(byte_rate("1 bit/h"), Ok((1, 8 * 3600 * SECOND_NS)));
+        assert_eq!(bytes("1 MiB"), Ok(1 << 20));
+        assert_eq!(bytes("0.5KiB"), Ok(512));
+        assert_eq!(
+            (duration("120s"), duration("10m"), duration("2 h")),
+            (Ok(120), Ok(600), Ok(7200))
+        );
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused_with_a_suggestion() {
+        let help = |result: Result<UnitsPerNs, Bad>| result.err().and_then(|bad| bad.help).unwrap_or_default();
+        assert_eq!(help(count_rate("50")), "write `50/s` if it is meant by the second");
+        assert_eq!(help(count_rate("50/sec")), "write `50/s`");
+        assert_eq!(help(byte_rate("5 gbit/s")), "write `5 Gbit`");
+        assert_eq!(help(byte_rate("5 Gbps/s")), "write `5 Gbit`");
+        assert!(help(byte_rate("5/s")).starts_with("write `5 B`"));
+        for text in ["/s", "x/s", "-1/s", "5 Gbit/", "0.3 bit/s", "1.2.3 B/s", "99999999999999 TB/s"] {
+            assert!(count_rate(text).is_err() && byte_rate(text).is_err(), "{text}");
+        }
+        assert_eq!(count("1_000").err().and_then(|bad| bad.help), Some("write `1000`".into()));
+        assert_eq!(duration("120").err().and_then(|bad| bad.help), Some("write `120s` for seconds".into()));
+        assert!(duration("9999999w").is_err() && duration("").is_err() && bytes("3 bit").is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! From VLAN tags to the address maps of their realm.
+
+use std::collections::BTreeMap;
+
+use super::classes::Classes;
+use super::lines::{Lines, Section};
+use super::{CompileError, tree6, trie4};
+use crate::Environment;
+use crate::model::{Policy, Tags};
+
+/// Realm records that a table's 16-bit entries can name; 0 means none.
+const MAX_REALMS: usize = u16::MAX as usize;
+/// VLAN ids that a table has entries for, two of them in a word.
+const IDS: u64 = 4096;
+
+/// Where the tables lie.
+pub(super) struct Realms {
+    /// Line of the table by VLAN id.
+    pub(super) table: u32,
+    /// Line of realm record 0.
+    pub(super) records: u32,
+    /// Line of the table by outer VLAN id; 0: no zone has two tags.
+    pub(super) stacks: u32,
+    /// Line of the first table by inner VLAN id.
+    pub(super) stack_tables: u32,
+    /// Number of realms.
+    pub(super) count: usize,
+}
+
+/// Writes the address maps of all realms, and the tables that lead to them.
+pub(super) fn write(
+    policy: &Policy,
+    environment: &Environment,
+    classes: &mut Classes,
+    lines: &mut Lines,
+) -> Result<Realms, CompileError> {
+    let realms = policy.realms();
+    if realms.len() > MAX_REALMS {
+        return Err(CompileError::TooMany {
+            what: "pairs of VLAN tags",
+            count: realms.len(),
+            limit: MAX_REALMS,
+        });
+    }
+    let table = lines.reserve_words(Section::Realms, IDS / 2)?;
+    // Record 0 is never used, so that 0 can mean "no record".
+    let records = lines.reserve(Section::Realms, realms.len() as u64 + 1)?;
+    let mut stacked: BTreeMap<u16, Vec<(u16, u16)>> = BTreeMap::new();
+    let (mut v4, mut v6) = (trie4::Writer::default(), tree6::Writer::default());
+    for (number, tags) in (1_u32..).zip(&realms) {
+        let Tags { outer, inner } = *tags;
+        if inner == 0 {
+            lines.set_half(table, u32::from(outer), number as u16);
+        } else {
+            stacked.entry(outer).or_default().push((inner, number as u16));
+        }
+        let intervals = classes.intervals(policy, *tags, &environment.own_addresses)?;
+        let root = v4.write(&intervals.v4, lines)?;
+        let tree = v6.write(&intervals.v6, lines)?;
+        lines.set(records + number, 0, root);
+        for (index, word) in tree6::words(&tree).into_iter().enumerate() {
+            lines.set(records + number, 1 + index, word);
+        }
+    }
+    let (stacks, stack_tables) = stacks(&stacked, lines)?;
+    Ok(Realms {
+        table,
+        records,
+        stacks,
+        stack_tables,
+        count: realms.len(),
+    })
+}
+
+/// Writes the tables of stacked tags; `stacked` holds inner ids and numbers of realm records by outer id.
+fn stacks(stacked: &BTreeMap<u16, Vec<(u16, u16)>>, lines: &mut Lines) -> Result<(u32, u32), CompileError> {
+    if stacked.is_empty() {
+        return Ok((0, 0));
+    }
+    let by_outer = lines.reserve_words(Section::Realms, IDS / 2)?;
+    let first = lines.len();
+    for (number, (outer, inner)) in (1_u16..).zip(stacked) {
+        lines.set_half(by_outer, u32::from(*outer), number);
+        let by_inner = lines.reserve_words(Section::Realms, IDS / 2)?;
+        for (id, realm) in inner {
+            lines.set_half(by_inner, u32::from(*id), *realm);
+        }
+    }
+    Ok((by_outer, first))
+}
