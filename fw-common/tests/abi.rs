@@ -6,9 +6,10 @@ use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
 use fw_common::abi::{
-    ABI_VERSION, ClassRecord, Control, Count, Event, Flow, Half, Key4, Key6, Line, MAPS, PortConfig, Reason,
-    RuleRecord, SetHeader, V6Tree,
+    ABI_VERSION, ClassRecord, Control, Count, Event, Flow, Half, Key4, Key6, Levels, LimitKey, LimitRecord,
+    Line, MAPS, PortConfig, ProtectRecord, Reason, RuleRecord, SetHeader, Source, SourceKey, V6Tree,
 };
+use fw_common::fragment::{Datagram, FragmentKey};
 use fw_common::pipeline::FlowStat;
 
 macro_rules! layout {
@@ -32,7 +33,7 @@ fn layouts() -> String {
             hi_port,
             realm,
             proto,
-            pad
+            realm_high
         }
     );
     layout!(
@@ -44,7 +45,7 @@ fn layouts() -> String {
             hi_port,
             realm,
             proto,
-            pad
+            realm_high
         }
     );
     layout!(
@@ -54,20 +55,26 @@ fn layouts() -> String {
             bytes,
             last_seen,
             seq_end,
-            ack
+            ack,
+            edge,
+            window
         }
     );
     layout!(
         out,
         Flow {
             half,
-            created,
             state,
             generation,
+            flags,
+            policed,
+            created,
             rule,
             src_zone,
             dst_zone,
-            flags
+            answer,
+            carried_packets,
+            carried_bytes
         }
     );
     layout!(
@@ -81,6 +88,7 @@ fn layouts() -> String {
             side,
             realm,
             role,
+            peer_role,
             pad
         }
     );
@@ -88,11 +96,57 @@ fn layouts() -> String {
         out,
         Control {
             generation,
-            pad,
+            flags,
             clock,
             pickup_until,
             events_per_window,
-            pad2
+            replies_per_window,
+            heartbeat,
+            secret,
+            reserved
+        }
+    );
+    layout!(out, Levels { used, room, reserved });
+    layout!(out, SourceKey { addr, realm, family });
+    layout!(
+        out,
+        Source {
+            window,
+            opened,
+            flows,
+            pad,
+            proved_until,
+            completed,
+            denied,
+            banned_until
+        }
+    );
+    layout!(out, LimitKey { limit, realm, a, b });
+    layout!(
+        out,
+        FragmentKey {
+            src,
+            dst,
+            id,
+            realm,
+            proto,
+            family,
+            pad
+        }
+    );
+    layout!(
+        out,
+        Datagram {
+            created,
+            ranges,
+            lock,
+            progress,
+            end,
+            ports,
+            first,
+            generation,
+            rule,
+            up
         }
     );
     layout!(out, Count { packets, bytes });
@@ -108,16 +162,18 @@ fn layouts() -> String {
             dst_zone,
             generation,
             len,
+            realm,
             sport,
             dport,
-            realm,
             ethertype,
+            errno,
             kind,
             reason,
             family,
             proto,
             tcp_flags,
             egress,
+            inner_vlan,
             pad,
         }
     );
@@ -144,6 +200,12 @@ fn layouts() -> String {
             class_count,
             pair_count,
             rule_count,
+            limits,
+            protect,
+            planes,
+            features,
+            stacks,
+            stack_tables,
             reserved,
         }
     );
@@ -166,7 +228,40 @@ fn layouts() -> String {
             flags
         }
     );
-    layout!(out, RuleRecord { id, reserved });
+    layout!(
+        out,
+        RuleRecord {
+            id,
+            flags,
+            limits,
+            until
+        }
+    );
+    layout!(
+        out,
+        LimitRecord {
+            id,
+            what,
+            mantissa,
+            shift,
+            burst_lo,
+            burst_hi,
+            reserved
+        }
+    );
+    layout!(
+        out,
+        ProtectRecord {
+            screens_drop,
+            screens_count,
+            pass_early,
+            half_open_cap,
+            flows_cap,
+            modes,
+            ban_s,
+            reserved
+        }
+    );
     layout!(out, Line { w });
     for map in MAPS {
         writeln!(
@@ -183,14 +278,44 @@ fn layouts() -> String {
         FlowStat::EventsSuppressed,
         FlowStat::EventsLost,
         FlowStat::OneWayWaits,
+        FlowStat::StaysHalfOpen,
+        FlowStat::InsertRetries,
+        FlowStat::RepliesSuppressed,
+        FlowStat::StateRaces,
     ] {
         writeln!(out, "stat {} {stat:?}", stat as u32).unwrap();
     }
+    out
+}
+
+/// Numbers and names of the reasons: new ones may come, none may change or go.
+fn reasons() -> String {
+    let mut out = String::new();
     for reason in Reason::ALL {
         let verdict = if reason.allows() { "pass" } else { "drop" };
-        writeln!(out, "reason {} {} {verdict}", *reason as u8, reason.name()).unwrap();
+        writeln!(out, "{} {} {verdict}", *reason as u8, reason.name()).unwrap();
     }
     out
+}
+
+#[test]
+fn a_reason_keeps_its_number() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reasons.snapshot");
+    let now = reasons();
+    let recorded = std::fs::read_to_string(&path).unwrap_or_default();
+    for line in recorded.lines() {
+        assert!(
+            now.lines().any(|other| other == line),
+            "the reason `{line}` has changed or is gone"
+        );
+    }
+    if std::env::var_os("DPUFW_BLESS").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    assert!(
+        std::env::var_os("DPUFW_BLESS").is_some() || recorded == now,
+        "record the new reasons with DPUFW_BLESS=1 cargo test -p fw-common --test abi"
+    );
 }
 
 #[test]

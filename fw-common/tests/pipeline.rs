@@ -331,7 +331,7 @@ fn no_policy_means_closed_and_a_flood_of_drops_sends_few_events() {
         );
     }
     assert_eq!(world.events.borrow().len(), 4);
-    assert_eq!(world.counters.borrow()[&(Reason::DenyDefault as u8)], 1000);
+    assert_eq!(world.counters.borrow()[&(Reason::DenyDefault as u32)], 1000);
     assert_eq!(world.stat(FlowStat::EventsSuppressed), 997);
     assert_eq!(
         world.send(Frame::new(&udp(A, B, (1, 2)), 8)),

@@ -111,7 +111,6 @@ reasons! {
     46 BadTcp "bad_tcp" drop "A TCP header whose data offset contradicts the packet, or flags that no stack sends together.",
     47 BadUdp "bad_udp" drop "A UDP header whose length contradicts the packet.",
     48 BadIcmp "bad_icmp" drop "An ICMP message that ends inside its header or in the packet it quotes.",
-    49 Fragment "fragment" drop "A fragment that was not followed.",
     50 TooManyTags "too_many_tags" drop "More VLAN tags than are followed.",
     51 UnknownRealm "unknown_realm" drop "A VLAN tag that the policy names nowhere.",
     52 WrongFamily "wrong_family" drop "ICMP inside IPv6, or ICMPv6 inside IPv4.",

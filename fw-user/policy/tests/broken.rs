@@ -71,10 +71,10 @@ fn top() {
     refused("unknown_section", "version: 1\nrule: []\nrules: []\n");
     refused_behind_zones(
         "sections_not_enforced",
-        "rules: []\nisolate: []\nbudgets: []\nprotect: {}\ntcp: {}\nlimits: {}\n",
+        "rules: []\nisolate: []\nbudgets: []\nprotect: { vni: 7 }\nfragmnts: strict\n",
     );
     refused_behind_zones(
-        "default_reject",
+        "default_key",
         "rules: []\ndefault: { inside: reject, outside: drop, side: drop }\n",
     );
     refused_behind_zones(
@@ -111,12 +111,100 @@ fn zones() {
     );
     refused(
         "vlans",
-        "version: 1\nzones: { a: { addresses: [10.0.0.0/8], vlan: 4095 }, b: { addresses: [10.0.0.0/8], vlan: [1] } }\nrules: []\n",
+        "version: 1\nzones: { a: { addresses: [10.0.0.0/8], vlan: 4095 }, b: { addresses: [10.0.0.0/8], vlan: [1, 2, 3] }, c: { addresses: [10.0.0.0/8], vlan: [0, x] } }\nrules: []\n",
     );
     refused(
         "zone_not_enforced",
         "version: 1\nzones:\n  gpu: { plane: training, adresses: [10.0.0.0/8], ports: [rail] }\n  bad: { file: feeds/x.txt }\n  q: { dynamic: true }\nrules: []\n",
     );
+}
+
+#[test]
+fn planes_and_labels() {
+    refused(
+        "two_planes",
+        "version: 1\nzones:\n  gpu:  { addresses: [10.10.0.0/16], plane: training }\n  bmc:  { addresses: [10.0.0.0/8], plane: management }\n  part: { addresses: [10.10.4.0/24, 10.10.5.1], plane: storage }\n  other_tag: { addresses: [10.10.0.0/16], plane: storage, vlan: 5 }\nrules: []\n",
+    );
+    refused(
+        "ports_without_plane",
+        "version: 1\nzones:\n  a: { addresses: [10.1.0.0/16], ports: [rail] }\n  b: { addresses: [10.2.0.0/16], plane: on, ports: [] }\n  c: { addresses: [10.3.0.0/16], plane: p, ports: [Rail, []] }\nrules: []\n",
+    );
+    let many: Vec<String> = (0..33)
+        .map(|plane| format!("  z{plane}: {{ addresses: [10.{plane}.0.0/16], plane: p{plane} }}\n"))
+        .collect();
+    let findings = findings(&format!("version: 1\nzones:\n{}rules: []\n", many.concat()));
+    let errors = findings.items.iter().filter(|item| item.level == Level::Error);
+    assert_eq!(errors.map(|item| item.code).collect::<Vec<_>>(), ["too_large"]);
+    refused(
+        "labels",
+        "version: 1\nzones:\n  a: { addresses: [10.1.0.0/16], labels: { tenant: a, No: b, x: [1] }, lifeline: yes }\n  b: { addresses: [10.2.0.0/16], labels: tenant }\nrules:\n  - { name: r1, allow: [ssh], from: { label: tenent }, to: self }\n  - { name: r2, allow: [ssh], from: { label: { tenant: b } }, to: { lable: tenant } }\n  - { name: r3, allow: [ssh], from: { label: role }, to: { label: {} } }\n",
+    );
+}
+
+#[test]
+fn attributes() {
+    refused_behind_zones(
+        "misplaced",
+        "rules:\n  - { name: a, allow: [ssh], from: gpu, to: self, audit: true }\n  - { name: b, deny: all, from: gpu, to: self, track: false, limit: { bytes: 1 Gbit/s }, until: 2026-12-01T18:00:00Z }\n  - { name: c, allow: [roce], from: gpu, to: gpu, track: false, limit: [{ new_flows: 1/s }, { packets: 100/s }, { flows: 3 }] }\n  - { name: d, reject: all, from: gpu, to: self, log: on, audit: maybe, track: [] }\n",
+    );
+    refused_behind_zones(
+        "until",
+        "rules:\n  - { name: a, allow: [ssh], from: gpu, to: self, until: 2026-12-01 }\n  - { name: b, allow: [ssh], from: gpu, to: self, until: 2026-12-01T18:00:00 }\n  - { name: c, allow: [ssh], from: gpu, to: self, until: tomorrow }\n  - { name: d, allow: [ssh], from: gpu, to: self, until: 2026-02-30T18:00:00Z }\n",
+    );
+    refused_behind_zones(
+        "three_actions",
+        "rules:\n  - { name: a, allow: [ssh], reject: [ssh], from: gpu, to: self }\n",
+    );
+}
+
+#[test]
+fn limits() {
+    let rule = |limit: &str| format!("  - {{ name: a, allow: [ssh], from: gpu, to: self, limit: {limit} }}\n");
+    for (name, limit) in [
+        ("limit_rates", "[{ new_flows: 50 }, { packets: 1k/s }, { bytes: 5 Gbps/s }, { bytes: 0 B/s }]"),
+        ("limit_bursts", "[{ new_flows: 50/s, burst: 0 }, { bytes: 1 MB/s, burst: 5 }, { flows: 5, burst: 5 }, { packets: 1/h, burst: 1000000 }]"),
+        ("limit_fast", "[{ packets: 999999999999999/s }, { flows: 0 }, { flows: 5000000000 }, { flows: 1_000 }]"),
+        ("limit_per", "[{ bytes: 1 MB/s, per: host }, { bytes: 1 MB/s, per: sorce }, { bytes: 1 MB/s, per: source/129 }, { bytes: 1 MB/s, per: rule/8 }]"),
+        ("limit_kinds", "[{ packets: 1/s, bytes: 1 MB/s }, { burst: 5 }, { newflows: 5/s }, x]"),
+        ("limit_many", "[{ flows: 1 }, { flows: 2 }, { flows: 3 }, { flows: 4 }, { flows: 5 }]"),
+        ("limit_none", "[]"),
+    ] {
+        refused_behind_zones(name, &format!("rules:\n{}", rule(limit)));
+    }
+}
+
+#[test]
+fn protection() {
+    refused_behind_zones(
+        "tcp",
+        "rules: []\ntcp: { invalid: count, window: lose, pickup: never, cold_start: 120, windows: strict }\nfragments: pass\n",
+    );
+    refused_behind_zones(
+        "protect",
+        "rules: []\nprotect:\n  spoofed: log\n  invalid: no\n  screens: { lan: drop, land: on, ttl_zero: skip }\n  syn_flood: { above: 10000, per: source, exempt: [gpus, outside], mode: proof }\n  udp_flood: { burst: 5, exempt: [gpu] }\n  scan: { above: 600/min, ban: 10, per: source }\n  caps: { half_open: 0, flows: many }\n  exempt: any\n",
+    );
+}
+
+#[test]
+fn small_bursts_are_warnings() {
+    let text = format!(
+        "{ZONES}rules:\n  - name: a\n    allow: [ssh]\n    from: gpu\n    to: self\n    limit:\n      - {{ packets: 10000000/s, burst: 99 }}\n      - {{ packets: 10000000/s, burst: 100 }}\n      - {{ bytes: 64 KiB/s, burst: 8999 B }}\n      - {{ bytes: 400 Gbit/s, burst: 499 kB, per: pair }}\n"
+    );
+    let findings = check(&text, "policy.yaml").expect("warnings refuse nothing").1;
+    assert_eq!(findings.items.len(), 3);
+    insta::assert_snapshot!("small_bursts", findings.render(false));
+}
+
+#[test]
+fn rules_that_have_ended_are_warned_of() {
+    let text = format!(
+        "{ZONES}rules:\n  - {{ name: a, allow: [ssh], from: gpu, to: self, until: 2026-12-01T18:00:00+01:00 }}\n"
+    );
+    let (policy, _) = check(&text, "policy.yaml").expect("a sound policy");
+    let end = 1_796_144_400;
+    assert_eq!(policy.rules[0].until, Some(end));
+    assert!(fw_policy::ended_rules(&policy, end - 1).items.is_empty());
+    insta::assert_snapshot!("ended", fw_policy::ended_rules(&policy, end).render(false));
 }
 
 #[test]
@@ -162,7 +250,7 @@ fn rules() {
     );
     refused_behind_zones(
         "rule_not_enforced",
-        "rules:\n  - name: a\n    allow: [ssh]\n    from: { label: tenant }\n    to: self\n    limit: [{ new_flows: 50/s }]\n    until: 2026-12-01\n    track: false\n    log: true\n  - { name: b, reject: all, from: any, to: any }\n",
+        "rules:\n  - name: a\n    allow: [ssh]\n    from: gpu\n    to: self\n    budget: weights\n    limits: [{ new_flows: 50/s }]\n  - { name: b, allow: [isolate], from: { each: gpu }, to: any }\n",
     );
     refused_behind_zones(
         "both_actions",
@@ -190,7 +278,7 @@ fn expectations() {
     refused_behind_zones(
         "expectations",
         &format!(
-            "{rules}expect:\n  - {{ flow: tcp 10.0.0.1, is: allow }}\n  - {{ flow: tcp gpu storag:22, is: allow }}\n  - {{ flow: tcp gpu storage, is: yes }}\n  - {{ flow: tcp gpu any:22, is: reject }}\n  - {{ flow: tcp gpu storage:22 }}\n"
+            "{rules}expect:\n  - {{ flow: tcp 10.0.0.1, is: allow }}\n  - {{ flow: tcp gpu storag:22, is: allow }}\n  - {{ flow: tcp gpu storage, is: yes }}\n  - {{ flow: tcp gpu any:22, is: refuse }}\n  - {{ flow: tcp gpu storage:22 }}\n"
         ),
     );
     refused_behind_zones(
@@ -200,7 +288,7 @@ fn expectations() {
     refused_behind_zones(
         "expectation_reason",
         &format!(
-            "{rules}expect:\n  - {{ flow: tcp gpu storage:22, is: deny, reason: deny_defalt, self: host }}\n"
+            "{rules}expect:\n  - {{ flow: tcp gpu storage:22, is: deny, reason: deny_defalt, self: host, out: uplink, vlan: [1, 0] }}\n"
         ),
     );
 }
@@ -247,7 +335,7 @@ fn a_large_file_is_refused_in_no_time() {
 const PIECES: &str = "version: 1\n\u{1f}zones:\u{1f}rules:\u{1f}expect:\u{1f}link:\u{1f}services:\u{1f}default:\u{1f}\n\u{1f}\n  \
     \u{1f}  - \u{1f}{ \u{1f} }\u{1f}[\u{1f}]\u{1f}, \u{1f}: \u{1f}name: a\u{1f}allow\u{1f}deny\u{1f}from\u{1f}to: self\
     \u{1f}between\u{1f}10.0.0.0/8\u{1f}\"fd00::/8\"\u{1f}tcp/22\u{1f}tcp/1-\u{1f}icmp/\u{1f}vlan: 5\u{1f}flow: tcp a b:1\
-    \u{1f}is: allow\u{1f}- \u{1f}'\u{1f}\"\u{1f}#\u{1f}&x\u{1f}*x\u{1f}!t\u{1f}|\u{1f}>\u{1f}\t\u{1f}\r\n\u{1f}ä\u{1f}\u{feff}\
+    \u{1f}is: allow\u{1f}limit: \u{1f}bytes: 5 Gbit/s\u{1f}per: source/\u{1f}plane: p\u{1f}ports: [rail]\u{1f}until: 2026-\u{1f}label: \u{1f}protect:\u{1f}- \u{1f}'\u{1f}\"\u{1f}#\u{1f}&x\u{1f}*x\u{1f}!t\u{1f}|\u{1f}>\u{1f}\t\u{1f}\r\n\u{1f}ä\u{1f}\u{feff}\
     \u{1f}---\u{1f}...\u{1f}? \u{1f}%\u{1f}@\u{1f}\0\u{1f}~\u{1f}self\u{1f}any\u{1f}a\u{1f}[[[[[[[[\u{1f}{{{{{{{{";
 
 /// A text that is nearly a policy: pieces of the language and of YAML in a random order, or an example with a few

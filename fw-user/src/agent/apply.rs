@@ -241,7 +241,11 @@ mod tests {
         assert_eq!(pickup_until(Pickup::Never, 5, 9), 0);
         assert_eq!(pickup_until(Pickup::Always, 0, 0), u64::MAX);
         assert_eq!(pickup_until(Pickup::ColdStart(2), 5, 9), 2_000_000_005);
-        assert_eq!(pickup_until(Pickup::ColdStart(2), 0, 9), 9, "a predecessor's goes on");
+        assert_eq!(
+            pickup_until(Pickup::ColdStart(2), 0, 9),
+            9,
+            "a predecessor's goes on"
+        );
         assert_eq!(pickup_until(Pickup::ColdStart(2), 0, u64::MAX), 0);
         assert_eq!(pickup_until(Pickup::ColdStart(2), 0, 0), 0);
     }

@@ -85,7 +85,10 @@ pub fn attach_again(
     }
     for index in broken {
         let mut port = ports[index].clone();
-        tracing::warn!("the interface {} was replaced; its port is guarded anew", port.spec.name);
+        tracing::warn!(
+            "the interface {} was replaced; its port is guarded anew",
+            port.spec.name
+        );
         let done = attach_one(plane, config, (&mut port, ports), links);
         result = result.and(done);
         ports[index] = port;

@@ -67,7 +67,10 @@ impl Census {
     /// Flows in a table of one family.
     #[must_use]
     pub fn used(&self, table: Table, family: u8) -> u64 {
-        let of = self.states.iter().filter(|((t, f, _), _)| (*t, *f) == (table, family));
+        let of = self
+            .states
+            .iter()
+            .filter(|((t, f, _), _)| (*t, *f) == (table, family));
         of.map(|(_, count)| count).sum()
     }
 
@@ -92,7 +95,12 @@ impl Census {
             .filter(|(_, share)| share.of(table) > 0)
             .collect();
         let order = |(key, share): &(&SourceKey, &Share)| {
-            (std::cmp::Reverse(share.of(table)), key.family, key.addr, key.realm)
+            (
+                std::cmp::Reverse(share.of(table)),
+                key.family,
+                key.addr,
+                key.realm,
+            )
         };
         if sources.len() > TOP {
             sources.select_nth_unstable_by_key(TOP, order);
@@ -230,6 +238,10 @@ mod tests {
         assert_eq!(prefix(4, [0x0a00_0001, 0, 0, 0], 32), "10.0.0.1");
         assert_eq!(prefix(4, [0x0a00_0000, 0, 0, 0], 8), "10.0.0.0/8");
         assert_eq!(prefix(6, [0xfd00_0000, 0, 0, 0], 64), "fd00::/64");
-        assert_eq!(prefix(6, [0xfd00_0000, 0, 0, 1], 200), "fd00::1", "nonsense is no panic");
+        assert_eq!(
+            prefix(6, [0xfd00_0000, 0, 0, 1], 200),
+            "fd00::1",
+            "nonsense is no panic"
+        );
     }
 }

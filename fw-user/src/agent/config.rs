@@ -129,7 +129,10 @@ impl TableSizes {
             ("limits", self.limits),
             ("fragments", self.fragments),
         ];
-        sizes.into_iter().find(|(_, size)| *size == 0).map(|(name, _)| name)
+        sizes
+            .into_iter()
+            .find(|(_, size)| *size == 0)
+            .map(|(name, _)| name)
     }
 }
 

@@ -39,7 +39,10 @@ impl Found {
     /// Flows in a table at the last pass.
     #[must_use]
     pub fn used(&self, table: Table, family: u8) -> u64 {
-        let of = self.states.iter().filter(|((t, f, _), _)| (*t, *f) == (table, family));
+        let of = self
+            .states
+            .iter()
+            .filter(|((t, f, _), _)| (*t, *f) == (table, family));
         of.map(|(_, count)| count).sum()
     }
 }

@@ -48,7 +48,9 @@ impl RuleLimits {
         let header = SetHeader::from_lines(first, second);
         let mut limits = Self::default();
         for number in 0..=header.rule_count {
-            let Some(rule) = rule(lines, header.rules, number) else { break };
+            let Some(rule) = rule(lines, header.rules, number) else {
+                break;
+            };
             let (first, count) = (rule.limits >> 8, rule.limits & 0xff);
             for position in 0..count {
                 let Some(record) = limit(lines, header.limits, first + position) else {
@@ -165,7 +167,10 @@ pub const fn rate(record: &LimitRecord) -> Rate {
 
 /// How full a bucket is, 0 to 1. `value` is its content, `now` the precise monotonic time in ns.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "a share for people, shown with three digits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a share for people, shown with three digits"
+)]
 pub fn fill(record: &LimitRecord, value: u64, now: u64) -> f64 {
     if kind(record) == Some(LimitKind::Flows) {
         return (value as f64 / f64::from(record.mantissa.max(1))).min(1.0);
@@ -184,14 +189,20 @@ impl Agent {
     ///
     /// # Errors
     /// If the kernel refuses a read.
-    pub(super) fn limit_buckets(&self, top: usize, rule: Option<&str>) -> Result<Vec<LimitInfo>, DataPlaneError> {
+    pub(super) fn limit_buckets(
+        &self,
+        top: usize,
+        rule: Option<&str>,
+    ) -> Result<Vec<LimitInfo>, DataPlaneError> {
         let limits = self.rule_limits()?;
         let now = precise_now();
         let names = lock(&self.names);
         let mut buckets = Vec::new();
         self.tables.for_each_bucket(|key, value| {
             // A bucket whose limit the policy in force has no more is left to be forgotten.
-            let Some(limit) = limits.get(key.limit) else { return };
+            let Some(limit) = limits.get(key.limit) else {
+                return;
+            };
             if rule.is_none_or(|rule| names.rule(limit.rule) == rule) {
                 buckets.push((fill(&limit.record, value, now), *limit, *key, value));
             }
@@ -271,7 +282,10 @@ fn per_second(record: &LimitRecord) -> String {
     if rate >= 10.0 {
         format!("{rounded:.0}")
     } else {
-        format!("{rate:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+        format!("{rate:.3}")
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned()
     }
 }
 
@@ -344,8 +358,8 @@ mod tests {
     use fw_common::limit::Rate;
 
     use super::{RuleLimit, RuleLimits, fill, info, masked, per_second};
-    use crate::telemetry::{Kind, Names};
     use crate::dataplane::FlowKey;
+    use crate::telemetry::{Kind, Names};
 
     /// Flows at a time, 10 per source/24; id 77.
     const TEN: LimitRecord = LimitRecord {
@@ -449,10 +463,22 @@ mod tests {
             b: [0; 4],
         };
         let line = info(&limit, &key, 7, 0.7, &names);
-        assert_eq!((line.rule.as_str(), line.position, line.kind.as_str()), ("admin", 2, "flows"));
-        assert_eq!((line.limit.as_str(), line.per.as_str(), line.burst), ("10", "source", None));
-        assert_eq!((line.source.as_deref(), line.destination), (Some("10.0.9.0/24"), None));
-        assert_eq!((line.realm, line.vlan, line.flows, line.family), (2, 101, Some(7), Some(4)));
+        assert_eq!(
+            (line.rule.as_str(), line.position, line.kind.as_str()),
+            ("admin", 2, "flows")
+        );
+        assert_eq!(
+            (line.limit.as_str(), line.per.as_str(), line.burst),
+            ("10", "source", None)
+        );
+        assert_eq!(
+            (line.source.as_deref(), line.destination),
+            (Some("10.0.9.0/24"), None)
+        );
+        assert_eq!(
+            (line.realm, line.vlan, line.flows, line.family),
+            (2, 101, Some(7), Some(4))
+        );
     }
 
     #[test]

@@ -27,9 +27,9 @@ mod start;
 mod watch;
 
 pub use self::core::{Agent, Counter, Found, Totals};
-pub use census::{Census, FlowCounts};
 pub use apply::InForce;
 pub use attach::Port;
+pub use census::{Census, FlowCounts};
 pub use config::{
     AgentConfig, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Metrics, TableSizes, Windows, versioned,
 };

@@ -132,7 +132,11 @@ impl Agent {
             // table knows, the operator's among them.
             let cold = coarse_now();
             self.cold_start.store(cold, Ordering::Relaxed);
-            let pickup = chosen.as_ref().map(|policy| policy.tcp).unwrap_or_default().pickup;
+            let pickup = chosen
+                .as_ref()
+                .map(|policy| policy.tcp)
+                .unwrap_or_default()
+                .pickup;
             self.tables.set_pickup_until(pickup_until(pickup, cold, 0));
             let in_force = chosen.map(apply).transpose()?;
             self.attach_all(links)?;

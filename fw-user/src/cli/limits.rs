@@ -35,7 +35,16 @@ impl Limits {
                 rule: self.rule,
             })
             .await?;
-        let mut table = output::table(&["RULE", "LIMIT", "BURST", "PER", "SOURCE", "DESTINATION", "VLAN", "FULL"]);
+        let mut table = output::table(&[
+            "RULE",
+            "LIMIT",
+            "BURST",
+            "PER",
+            "SOURCE",
+            "DESTINATION",
+            "VLAN",
+            "FULL",
+        ]);
         while let Some(reply) = client.reply().await? {
             match reply {
                 Reply::Limit(limit) if self.json => output::json(&limit)?,
@@ -90,7 +99,16 @@ mod tests {
             fill: 0.256,
             ..LimitInfo::default()
         };
-        let wanted = ["admin #1", "50/s new_flows", "100", "source", "10.0.0.0/24", "-", "-", "26%"];
+        let wanted = [
+            "admin #1",
+            "50/s new_flows",
+            "100",
+            "source",
+            "10.0.0.0/24",
+            "-",
+            "-",
+            "26%",
+        ];
         assert_eq!(row(&limit), wanted);
     }
 }

@@ -202,7 +202,10 @@ mod tests {
         assert!(parse("-s 10.0.0").unwrap_err().contains("10.0.0.0/8"));
         assert!(parse("-p tpc").unwrap_err().contains("icmpv6"));
         let message = parse("--state ESTABLISHD").unwrap_err();
-        assert!(message.contains("ESTABLISHED") && message.contains("ASSURED"), "{message}");
+        assert!(
+            message.contains("ESTABLISHED") && message.contains("ASSURED"),
+            "{message}"
+        );
         assert!(!message.contains("NONE"), "{message}");
         assert!(parse("--dport 70000").is_err());
     }

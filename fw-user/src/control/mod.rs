@@ -15,6 +15,6 @@ pub use limits::LimitInfo;
 pub use protocol::{Applied, Hello, PROTOCOL, Reply, Request, Session};
 pub use server::{Handler, Replies, Server};
 pub use status::{
-    Cover, Coverage, DropCount, FlowCount, FlowTotals, Heartbeat, PolicyStatus, PortStatus, Status, TableStatus,
-    TopSource,
+    Cover, Coverage, DropCount, FlowCount, FlowTotals, Heartbeat, PolicyStatus, PortStatus, Status,
+    TableStatus, TopSource,
 };

@@ -71,7 +71,9 @@ impl Tables {
     /// If the kernel refuses a read.
     pub fn for_each_bucket(&self, mut visit: impl FnMut(&LimitKey, u64)) -> Result<(), DataPlaneError> {
         let _ = self.walk_map::<LimitKey, u64>(map_names::LIMITS, |keys, values| {
-            keys.iter().zip(values).for_each(|(key, value)| visit(key, *value));
+            keys.iter()
+                .zip(values)
+                .for_each(|(key, value)| visit(key, *value));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(())

@@ -332,7 +332,10 @@ fn is_over(flow: &Flow, now: u64) -> bool {
 /// what lies outside is drift, from an agent that was killed between a deletion and its subtraction. Within `slack` it
 /// may be insertions under way, and is left to the next walk.
 fn drift(before: u64, found: u64, after: u64, slack: i64) -> i64 {
-    let (low, high) = (before.wrapping_sub(found).cast_signed(), after.wrapping_sub(found).cast_signed());
+    let (low, high) = (
+        before.wrapping_sub(found).cast_signed(),
+        after.wrapping_sub(found).cast_signed(),
+    );
     match () {
         () if low > slack => low,
         () if high < -slack => high,
@@ -428,7 +431,11 @@ mod tests {
         assert_eq!(drift(100, 100, 100, 2), 0);
         assert_eq!(drift(100, 130, 150, 2), 0, "inserted meanwhile");
         assert_eq!(drift(101, 99, 101, 2), 0, "under way");
-        assert_eq!(drift(4196, 110, 4206, 2), 4086, "killed between deletion and subtraction");
+        assert_eq!(
+            drift(4196, 110, 4206, 2),
+            4086,
+            "killed between deletion and subtraction"
+        );
         assert_eq!(drift(0, 300, 20, 2), -280, "entries that nobody counted");
     }
 

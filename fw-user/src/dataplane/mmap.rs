@@ -143,12 +143,18 @@ impl LevelsPage {
 
     /// Entries of the table of this family's index (0: IPv4, 1: IPv6).
     pub fn used(&self, family: usize) -> &AtomicU64 {
-        word64(&self.0, offset_of!(Levels, used) + (family & 1) * size_of::<u64>())
+        word64(
+            &self.0,
+            offset_of!(Levels, used) + (family & 1) * size_of::<u64>(),
+        )
     }
 
     /// Entries up to which anyone's flow is inserted.
     pub fn room(&self, family: usize) -> &AtomicU64 {
-        word64(&self.0, offset_of!(Levels, room) + (family & 1) * size_of::<u64>())
+        word64(
+            &self.0,
+            offset_of!(Levels, room) + (family & 1) * size_of::<u64>(),
+        )
     }
 }
 

@@ -119,7 +119,10 @@ impl Tables {
     pub fn memory(&self) -> Result<Vec<MapMemory>, DataPlaneError> {
         let cost = |(name, _): &(&'static str, MapData)| {
             let def = MAPS.iter().find(|def| def.name == *name)?;
-            Some(self.capacity(name).and_then(|entries| MapMemory::of(def, entries)))
+            Some(
+                self.capacity(name)
+                    .and_then(|entries| MapMemory::of(def, entries)),
+            )
         };
         self.maps.iter().filter_map(cost).collect()
     }
@@ -186,7 +189,9 @@ impl Tables {
 
     /// Sets how many answers may be sent per CPU and window of 67 ms.
     pub fn set_replies_per_window(&self, replies: u32) {
-        self.control.replies_per_window().store(replies, Ordering::Relaxed);
+        self.control
+            .replies_per_window()
+            .store(replies, Ordering::Relaxed);
     }
 
     /// Sets the [`fw_common::abi::ControlFlags`].

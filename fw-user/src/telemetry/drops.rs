@@ -199,7 +199,12 @@ impl fmt::Display for DropRecord {
         })?;
         write!(f, ": {} ({}", self.sentence, self.reason)?;
         if self.errno != 0 {
-            write!(f, ", errno {} {:?}", self.errno, Errno::from_raw(self.errno.into()))?;
+            write!(
+                f,
+                ", errno {} {:?}",
+                self.errno,
+                Errno::from_raw(self.errno.into())
+            )?;
         }
         f.write_str(")")
     }
@@ -337,11 +342,20 @@ mod tests {
             ..event(reason)
         };
         let line = text(&kind(EventKind::Log, Reason::Rule));
-        assert!(line.contains("by up0 vlan 101, rule no_bmc, logged: A rule"), "{line}");
+        assert!(
+            line.contains("by up0 vlan 101, rule no_bmc, logged: A rule"),
+            "{line}"
+        );
         let line = text(&kind(EventKind::Audit, Reason::DenyRule));
-        assert!(line.contains("let through, would be: A rule of the policy denies"), "{line}");
+        assert!(
+            line.contains("let through, would be: A rule of the policy denies"),
+            "{line}"
+        );
         let line = text(&kind(EventKind::Noted, Reason::Land));
-        assert!(line.contains("not dropped, would be:") && line.ends_with("(land)"), "{line}");
+        assert!(
+            line.contains("not dropped, would be:") && line.ends_with("(land)"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -43,7 +43,10 @@ impl FlowLog {
     ///
     /// # Errors
     /// The first write error of this batch; the records behind it are counted as lost.
-    pub fn write<'a, T: Serialize + 'a>(&mut self, records: impl Iterator<Item = &'a T>) -> std::io::Result<()> {
+    pub fn write<'a, T: Serialize + 'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a T>,
+    ) -> std::io::Result<()> {
         let mut result = Ok(());
         for record in records {
             if result.is_ok() {

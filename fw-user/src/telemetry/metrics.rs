@@ -99,9 +99,11 @@ fn noted(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
 fn tables(registry: &Registry, tables: &[TableStatus]) -> prometheus::Result<()> {
     type Value = fn(&TableStatus) -> Option<u64>;
     let gauges: [(&str, &str, Value); 5] = [
-        ("dpufw_table_capacity", "Entries that the table can hold.", |table| {
-            Some(table.capacity)
-        }),
+        (
+            "dpufw_table_capacity",
+            "Entries that the table can hold.",
+            |table| Some(table.capacity),
+        ),
         (
             "dpufw_table_room",
             "Entries up to which anyone's flow is inserted; the rest is kept for lifelines.",
