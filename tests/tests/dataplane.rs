@@ -28,6 +28,7 @@ const SIZES: FlowSizes = FlowSizes {
     flows6: 8_193,
     half4: 16_384,
     half6: 8_192,
+    ..FlowSizes::DEFAULT
 };
 const SECOND: u64 = 1_000_000_000;
 

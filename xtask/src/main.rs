@@ -8,7 +8,9 @@ mod bpf;
 mod build;
 mod check;
 mod demo;
+mod fuzz;
 mod lab;
+mod mutants;
 mod project;
 mod setup;
 mod shell;
@@ -46,6 +48,8 @@ enum Command {
     Check(check::Args),
     Bench(bench::Args),
     Vm(vm::Args),
+    Fuzz(fuzz::Args),
+    Mutants(mutants::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +61,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Vm(args) => vm::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
+        Command::Mutants(args) => mutants::main(&args),
     };
     match result {
         Ok(code) => code,

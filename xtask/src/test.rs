@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::setup::{self, Level};
 use crate::shell::{self, Refusal, human, say};
-use crate::{bpf, build, lab, project, vm};
+use crate::{bpf, build, fuzz, lab, project, vm};
 
 /// Run the tests: every layer, or one.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Layers: `host` is a plain `cargo test` and needs neither root nor a BPF toolchain; the others \
-                        are the files of tests/tests/.\n\nExamples:\n  cargo xtask test\n  cargo xtask test host\n  \
+    after_help = "Layers: `host` is a plain `cargo test` and needs neither root nor a BPF toolchain; `fuzz` runs \
+                        the fuzz targets shortly; the others are the files of tests/tests/.\n\nExamples:\n  cargo xtask test\n  cargo xtask test host\n  \
                         cargo xtask test netns\n  cargo xtask test netns -- vlan    only tests with `vlan` in their name"
 )]
 pub struct Args {
@@ -29,10 +29,12 @@ pub struct Args {
 
 /// The layer that is a plain `cargo test`.
 const HOST: &str = "host";
+/// The layer that runs each fuzz target for some seconds.
+const FUZZ: &str = "fuzz";
 /// The layer that starts an emulator instead of asking for root.
 const VM: &str = "vm";
 /// Layers that load the object themselves and start no `dpufw`.
-const OBJECT_ONLY: [&str; 3] = [HOST, "load", VM];
+const OBJECT_ONLY: [&str; 4] = [HOST, FUZZ, "load", VM];
 /// The order of the others: cheap ones first. What is not named here comes before `vm`.
 const ORDER: [&str; 7] = [
     "lab",
@@ -69,7 +71,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 
 /// The layers to run: the one asked for, or all that there are.
 fn choose(wanted: Option<&str>) -> Result<Vec<String>> {
-    let mut all = vec![HOST.to_owned()];
+    let mut all = vec![HOST.to_owned(), FUZZ.to_owned()];
     let mut targets = test_targets()?;
     targets.sort_by_key(|name| match name.as_str() {
         VM => ORDER.len() + 1,
@@ -107,7 +109,10 @@ fn test_targets() -> Result<Vec<String>> {
 
 /// Installs and builds what the chosen layers need.
 fn prepare(layers: &[String]) -> Result<()> {
-    if layers.iter().all(|layer| layer == HOST) {
+    if layers.iter().any(|layer| layer == FUZZ) {
+        setup::ensure(Level::Fuzz)?;
+    }
+    if layers.iter().all(|layer| [HOST, FUZZ].contains(&layer.as_str())) {
         return Ok(());
     }
     setup::ensure(Level::Build)?;
@@ -132,6 +137,14 @@ fn run(layer: &str, rest: &[String]) -> Result<Tally> {
         let mut cargo = project::cargo();
         cargo.args(["test", "--no-fail-fast", "--"]).args(rest);
         return stream(&mut cargo);
+    }
+    if layer == FUZZ {
+        let (clean, findings) = fuzz::short()?;
+        return Ok(Tally {
+            passed: clean,
+            failed: findings,
+            skipped: 0,
+        });
     }
     let program = executable(layer)?;
     let mut command = if layer == VM {

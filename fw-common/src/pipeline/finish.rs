@@ -116,6 +116,10 @@ fn within_limit_of_answers<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Ou
     if !matches!(outcome.verdict(), Verdict::Reply) {
         return outcome;
     }
+    // The sender of what this machine forwards is behind another port.
+    if s.meta.forwarded != 0 {
+        return outcome.silent();
+    }
     let window = (t.now() >> EVENT_WINDOW_SHIFT) as u32;
     if s.reply_window != window {
         s.reply_window = window;

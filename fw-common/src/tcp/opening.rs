@@ -85,6 +85,7 @@ fn syn_ack(word: StateWord, segment: Segment, known: &Known) -> Judged {
     if word.state() == State::SynRecv as u32 && isn == known.answer {
         own.end = later(own.end, known.own.end);
         own.edge = later(own.edge, known.own.edge);
+        own.window = window::widest(own.window, known.own.window);
     }
     Judged {
         outcome: Outcome::Pass(moved(word, State::SynRecv, StateWord::REPLIED)),

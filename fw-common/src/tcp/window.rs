@@ -112,9 +112,14 @@ const fn right_edge(ack: u32, window: u32) -> u32 {
 const fn grown(packed: u32, window: u32) -> u32 {
     let least = if window < LEAST { LEAST } else { window };
     // Always at least one more than the window, for the probe and for a FIN at the very edge.
-    let rounded = (least + 64) & LARGEST;
-    if rounded > packed & LARGEST {
-        (packed & !LARGEST) | rounded
+    widest(packed, least + 64)
+}
+
+/// The packed window word `packed`, with the larger one of its and the other word's windows.
+#[inline(always)]
+pub const fn widest(packed: u32, other: u32) -> u32 {
+    if other & LARGEST > packed & LARGEST {
+        (packed & !LARGEST) | (other & LARGEST)
     } else {
         packed
     }
@@ -133,7 +138,8 @@ pub const fn fits(segment: Segment, own: Numbers, peer: Numbers) -> bool {
     } else {
         segment.ack
     };
-    let sent = peer.end.wrapping_sub(sack);
+    // Blocks far ahead may wrap: both are compared.
+    let sent = peer.end.wrapping_sub(sack) | peer.end.wrapping_sub(segment.ack);
     let fresh = segment.ack.wrapping_sub(peer.end.wrapping_sub(own.reach()));
     (outside(segment, own, peer) | sent | fresh).cast_signed() >= 0
 }

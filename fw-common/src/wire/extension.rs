@@ -3,8 +3,6 @@
 //! An authentication header is walked through, and what it protects is judged: whether its check value is right is the
 //! ends' affair. ESP hides what it carries, so it ends the chain and is a protocol of its own.
 
-use core::hint::black_box;
-
 use super::fragment;
 use super::{LATER, Meta, Packet, WINDOW_BYTES};
 use crate::abi::{Proto, Reason};
@@ -82,23 +80,26 @@ pub(super) fn walk<P: Packet>(pkt: P, m: &mut Meta, quoted: bool) {
     m.walk = 0;
     let mut headers = 0;
     while headers < MAX_EXTENSIONS {
-        // What is known of the packet is read from memory in each step: all ways through a step look alike then.
-        let m = black_box(&mut *m);
-        if !is_extension(m.proto) || m.fragment == LATER {
-            break;
-        }
-        if let Err(reason) = step(pkt, m, quoted) {
-            m.status = reason as u32;
-            return;
-        }
+        stepped(pkt, m, quoted);
         headers += 1;
     }
-    let m = black_box(m);
-    if m.fragment != LATER && is_extension(m.proto) {
+    if m.fragment != LATER && is_extension(m.proto) && m.status == 0 {
         m.status = Reason::ExtensionHeaders as u32;
-        return;
     }
     reload(pkt, m);
+}
+
+/// One step, into `m.status`. A function of its own: what is known of the packet is in memory before and after, so all ways
+/// through a step look alike to a verifier.
+#[inline(never)]
+fn stepped<P: Packet>(pkt: P, m: &mut Meta, quoted: bool) {
+    if is_extension(m.proto)
+        && m.fragment != LATER
+        && m.status == 0
+        && let Err(reason) = step(pkt, m, quoted)
+    {
+        m.status = reason as u32;
+    }
 }
 
 /// Notes that a header of this kind was seen.

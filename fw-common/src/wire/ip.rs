@@ -1,7 +1,5 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
 
-use core::hint::black_box;
-
 use super::extension::{authentication4, is_extension, reload, walk};
 use super::{Kind, LATER, Meta, PARSED, Packet, fragment, transport};
 use crate::abi::{Proto, Reason, Screen};
@@ -123,16 +121,14 @@ fn options(m: &mut Meta) -> Result<(), Reason> {
         return Err(Reason::Truncated);
     }
     m.walk = m.l3 * 4 + 20;
+    m.status = 0;
     let mut octets = 0;
     while octets < MAX_OPTION_BYTES {
-        // The cursor lies in memory: the verifier forgets it, and all ways to one step look alike.
-        let m = black_box(&mut *m);
-        let end = m.l4 * 4;
-        if m.walk >= end {
-            break;
-        }
-        option(m, end)?;
+        option(m);
         octets += 1;
+    }
+    if m.status != 0 {
+        return Err(Reason::BadIpv4);
     }
     Ok(())
 }
@@ -143,23 +139,33 @@ fn octet(m: &Meta, at: u32) -> u32 {
     m.window.be32(at / 4) >> (24 - 8 * (at & 3)) & 0xff
 }
 
-/// Steps over the option at `m.walk`.
-#[inline(always)]
-fn option(m: &mut Meta, end: u32) -> Result<(), Reason> {
-    let (at, kind) = (m.walk, octet(m, m.walk));
-    if kind == option::END {
-        m.walk = end;
-        return Ok(());
+/// Steps over the option at `m.walk`, if there is one. The cursor lies in memory, where a verifier forgets it, and there is one
+/// way out, so all steps look alike to it. A malformed option sets `m.status`.
+#[inline(never)]
+fn option(m: &mut Meta) {
+    let (at, end) = (m.walk, m.l4 * 4);
+    if at >= end {
+        return;
     }
-    let length = if kind == option::NOP { 1 } else { octet(m, at + 1) };
-    if at + length > end || (kind != option::NOP && (at + 1 == end || length < 2)) {
-        return Err(Reason::BadIpv4);
+    let kind = octet(m, at);
+    if kind == option::NOP {
+        m.walk = at + 1;
+        return;
+    }
+    // The end of the list, or of what can be read of it.
+    m.walk = end;
+    if kind == option::END {
+        return;
+    }
+    let length = octet(m, at + 1);
+    if at + 1 == end || length < 2 || at + length > end {
+        m.status = 1;
+        return;
     }
     if kind == option::LOOSE_ROUTE || kind == option::STRICT_ROUTE {
         m.screens |= Screen::SourceRoute.bit();
     }
     m.walk = at + length;
-    Ok(())
 }
 
 /// Parses the IPv6 header at word `m.l3`, byte `m.l3_offset` of the frame, its extension headers and the transport header.

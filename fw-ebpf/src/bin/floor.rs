@@ -223,7 +223,7 @@ impl Header {
             hi_port: hi as u16,
             realm: 0,
             proto,
-            pad: 0,
+            realm_high: 0,
         })
     }
 
@@ -258,7 +258,7 @@ impl Header {
             hi_port,
             realm: 0,
             proto,
-            pad: 0,
+            realm_high: 0,
         })
     }
 }

@@ -15,14 +15,17 @@ mod guard;
 mod hub;
 mod last_good;
 mod life;
+mod limit_list;
 mod limits;
 mod links;
 mod lock;
 mod policy;
+mod port_state;
 mod ports;
 mod pulse;
 mod report;
 mod serve;
+mod sizes;
 mod start;
 mod watch;
 
@@ -30,9 +33,7 @@ pub use self::core::{Agent, Counter, Found, Totals};
 pub use apply::InForce;
 pub use attach::Port;
 pub use census::{Census, FlowCounts};
-pub use config::{
-    AgentConfig, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Metrics, TableSizes, Windows, versioned,
-};
+pub use config::{AgentConfig, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Metrics, versioned};
 pub use ethtool::{VlanOffload, rx_vlan, rx_vlan_off, tx_vlan};
 pub use faults::{Faults, Part};
 pub use hub::Hub;
@@ -43,4 +44,5 @@ pub use links::{LinkFacts, list as list_links, own_addresses};
 pub use lock::Locks;
 pub use ports::{Engine, Mode, PairArg, PortArg, PortSpec};
 pub use pulse::Pulse;
+pub use sizes::{TableSizes, Windows};
 pub use start::{Started, start};

@@ -7,12 +7,12 @@ use fw_common::pipeline::FlowStat;
 use fw_policy::model::ZoneKind;
 
 use super::apply::InForce;
-use super::attach;
 use super::bypass::Bypasses;
 use super::core::{Agent, lock};
 use super::coverage::{self, Facts};
 use super::faults::Part;
 use super::links::{self, LinkFacts};
+use super::port_state;
 use crate::control::{DropCount, FlowCount, FlowTotals, Heartbeat, PolicyStatus, Status, TableStatus};
 use crate::dataplane::{Attachment, coarse_now};
 use crate::exit::chain;
@@ -53,7 +53,7 @@ impl Agent {
     fn status_of(&self, links: &[LinkFacts], policy: PolicyStatus) -> Status {
         let attached = self.attached();
         let ports = lock(&self.ports).clone();
-        let gaps = attach::gaps(&ports, &attached, links);
+        let gaps = port_state::gaps(&ports, &attached, links);
         let bypasses = Bypasses::read(Path::new("/proc"));
         let facts = Facts {
             links,
@@ -74,7 +74,10 @@ impl Agent {
             adopting_s: self.adopting_s(),
             heartbeat: self.heartbeat(),
             policy,
-            ports: ports.iter().map(|port| attach::status(port, &attached)).collect(),
+            ports: ports
+                .iter()
+                .map(|port| port_state::status(port, &attached))
+                .collect(),
             flows: self.flow_counts(),
             tables: self.table_status(),
             top_sources,
@@ -90,7 +93,7 @@ impl Agent {
         status.degraded.extend(
             ports
                 .iter()
-                .flat_map(|port| attach::faults(port, &attached, links)),
+                .flat_map(|port| port_state::faults(port, &attached, links)),
         );
         if status.policy.generation == 0 {
             status

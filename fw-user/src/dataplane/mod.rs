@@ -10,16 +10,19 @@
 //! Pinned, everything outlives the process. In the pin directory: the maps by name, `link_<ifindex>_<hook>`, and as
 //! symbolic links the facts `netns` and `clsact_<ifindex>_<hook>`.
 
+mod ageing;
 mod attach;
 mod bpffs;
 mod btf;
 mod clsact;
+mod counters;
 mod counts;
 mod error;
 mod events;
 mod flows;
 mod hook;
 mod inventory;
+mod levels;
 mod links;
 mod load;
 mod memory;
@@ -35,10 +38,11 @@ mod sys;
 mod tables;
 mod test_run;
 
+pub use ageing::{Aged, Fate, GRACE_NS};
 pub use attach::{Change, HookChange, PortPlan};
 pub use error::DataPlaneError;
 pub use events::EventReader;
-pub use flows::{Aged, Fate, FlowKey, FlowTable, GRACE_NS, coarse_now};
+pub use flows::{FlowKey, FlowTable, coarse_now};
 pub use hook::Hook;
 pub use inventory::{Attachment, Means, detach_all, layouts, list_attached};
 pub use load::{DataPlane, ProgramSize};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::MapData;
-use fw_common::abi::{Control, Count, Levels, MAPS, NOTED, PORT_SLOTS, PortConfig, map_names, port_slot};
+use fw_common::abi::{Control, MAPS, PORT_SLOTS, PortConfig, map_names, port_slot};
 
 use super::error::{self, DataPlaneError};
 use super::memory::MapMemory;
@@ -14,21 +14,17 @@ use super::mmap::{BitsPage, ControlPage, LevelsPage};
 use super::plain::Plain;
 use super::{privilege, shape, sys};
 
-/// Entries of a main table that are kept for lifelines: a share of it, but at least so many.
-const RESERVE_SHARE: u32 = 64;
-const RESERVE_LEAST: u32 = 16;
-
 /// Open maps of one data plane: policy, ports, counters and flows. The event ring is apart ([`super::EventReader`]).
 ///
 /// Cheap to share behind an `Arc`; reading needs no lock. Only one process may write: the agent.
 #[derive(Debug)]
 pub struct Tables {
     maps: Vec<(&'static str, MapData)>,
-    control: ControlPage,
-    levels: LevelsPage,
-    bits: BitsPage,
+    pub(super) control: ControlPage,
+    pub(super) levels: LevelsPage,
+    pub(super) bits: BitsPage,
     /// Held by whoever deletes from the main tables, until the levels say so too.
-    deleting: Mutex<()>,
+    pub(super) deleting: Mutex<()>,
     /// Held over every read-modify-write.
     writer: Mutex<()>,
 }
@@ -80,23 +76,6 @@ impl Tables {
         })
     }
 
-    /// Makes what the packet path needs before its first packet and nobody has made yet: the key of its hashes, and how
-    /// much room the main tables have. The key is never changed: what was hashed with it lives as long as the maps.
-    pub(super) fn prepare(&self) -> Result<(), DataPlaneError> {
-        let secret = self.control.secret();
-        if secret.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
-            let random = random().map_err(error::map("making a random key for", map_names::CONTROL))?;
-            for (word, random) in secret.into_iter().zip(random) {
-                word.store(random, Ordering::Relaxed);
-            }
-        }
-        for (family, name) in [map_names::FLOWS4, map_names::FLOWS6].into_iter().enumerate() {
-            let room = room(self.capacity(name)?);
-            self.levels.room(family).store(room.into(), Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
     /// The descriptor of the map with this name.
     pub(super) fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, DataPlaneError> {
         Ok(find(&self.maps, name)?.fd().as_fd())
@@ -125,44 +104,6 @@ impl Tables {
             )
         };
         self.maps.iter().filter_map(cost).collect()
-    }
-
-    /// How full the main tables are, and how full they may get.
-    #[must_use]
-    pub fn levels(&self) -> Levels {
-        let pair = |word: fn(&LevelsPage, usize) -> &std::sync::atomic::AtomicU64| {
-            [0, 1].map(|family| word(&self.levels, family).load(Ordering::Relaxed))
-        };
-        Levels {
-            used: pair(LevelsPage::used),
-            room: pair(LevelsPage::room),
-            reserved: [0; 4],
-        }
-    }
-
-    /// Adds to a main table's level, or subtracts from it; it never falls below 0, which would read as a full table.
-    pub(super) fn add_used(&self, family: usize, change: i64) {
-        let used = self.levels.used(family);
-        // Without a wanted value the update would fail; this one always has one.
-        let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            Some(used.saturating_add_signed(change))
-        });
-    }
-
-    /// Entries of a main table, as its level says now.
-    pub(super) fn used(&self, family: usize) -> u64 {
-        self.levels.used(family).load(Ordering::Relaxed)
-    }
-
-    /// Forgets which sources have completed a handshake; each is known again after its next one.
-    pub fn clear_source_bits(&self) {
-        self.bits.clear();
-    }
-
-    /// Serialises those who delete from the main tables.
-    pub(super) fn deleting(&self) -> MutexGuard<'_, ()> {
-        // As for `lock`.
-        self.deleting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serialises writers of this process.
@@ -280,62 +221,6 @@ impl Tables {
         Ok(ports)
     }
 
-    /// Packets and bytes by reason number, summed over the CPUs; reasons that never occurred are left out.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses a read.
-    pub fn counters(&self) -> Result<Vec<(u8, Count)>, DataPlaneError> {
-        self.counters_from(0)
-    }
-
-    /// The same of packets that would have been dropped, had their screen or rule not been told to report only. They count
-    /// among [`Tables::counters`] too, by what happened to them.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses a read.
-    pub fn noted(&self) -> Result<Vec<(u8, Count)>, DataPlaneError> {
-        self.counters_from(NOTED)
-    }
-
-    fn counters_from(&self, base: u32) -> Result<Vec<(u8, Count)>, DataPlaneError> {
-        let mut counters = Vec::new();
-        for reason in 0..=u8::MAX {
-            let mut sum = Count::default();
-            let slot = base + u32::from(reason);
-            for cpu in self.per_cpu(map_names::COUNTERS, slot, 2)?.chunks_exact(2) {
-                sum.packets = sum.packets.wrapping_add(cpu[0]);
-                sum.bytes = sum.bytes.wrapping_add(cpu[1]);
-            }
-            if sum != Count::default() {
-                counters.push((reason, sum));
-            }
-        }
-        Ok(counters)
-    }
-
-    /// Conntrack statistics by number ([`fw_common::pipeline::FlowStat`]), summed over the CPUs.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses a read.
-    pub fn flow_stats(&self) -> Result<Vec<u64>, DataPlaneError> {
-        let sum = |words: Vec<u64>| words.into_iter().fold(0, u64::wrapping_add);
-        let entries = self.capacity(map_names::FLOW_STATS)?;
-        (0..entries)
-            .map(|stat| self.per_cpu(map_names::FLOW_STATS, stat, 1).map(sum))
-            .collect()
-    }
-
-    /// One element's values, `words` for each possible CPU.
-    fn per_cpu(&self, name: &'static str, key: u32, words: usize) -> Result<Vec<u64>, DataPlaneError> {
-        let cpus = aya::util::nr_cpus().map_err(|(path, source)| error::pin("reading", path)(source))?;
-        let mut values = vec![0; cpus * words];
-        sys::lookup_per_cpu(self.fd(name)?, key, &mut values).map_err(error::map("reading", name))?;
-        Ok(values)
-    }
-
     /// One element of an array.
     fn element<V: Plain>(&self, name: &'static str, index: u32) -> Result<V, DataPlaneError> {
         let value = sys::lookup(self.fd(name)?, &index).map_err(error::map("reading", name))?;
@@ -351,34 +236,6 @@ impl Tables {
         value: &V,
     ) -> Result<(), DataPlaneError> {
         sys::update(self.fd(name)?, &index, value, 0).map_err(error::map("writing", name))
-    }
-}
-
-/// Entries up to which anyone's flow is inserted into a main table of this capacity.
-const fn room(capacity: u32) -> u32 {
-    let share = capacity / RESERVE_SHARE;
-    let reserve = if share > RESERVE_LEAST {
-        share
-    } else {
-        RESERVE_LEAST
-    };
-    // A table for a handful of flows is no table for lifelines only.
-    let half = capacity / 2;
-    capacity - if reserve < half { reserve } else { half }
-}
-
-/// Two random numbers, not both 0, once the kernel has gathered enough randomness.
-fn random() -> std::io::Result<[u64; 2]> {
-    loop {
-        let mut random = [0_u64; 2];
-        // SAFETY: the buffer is live and as long as the call is told; any bytes make two numbers.
-        let got = unsafe { libc::getrandom(random.as_mut_ptr().cast(), size_of_val(&random), 0) };
-        match usize::try_from(got) {
-            Err(_) => return Err(std::io::Error::last_os_error()),
-            // Up to 256 bytes come at once, unless a signal was caught before there was any randomness.
-            Ok(got) if got == size_of_val(&random) && random != [0; 2] => return Ok(random),
-            Ok(_) => {}
-        }
     }
 }
 
@@ -399,22 +256,4 @@ fn find<'a>(maps: &'a [(&'static str, MapData)], name: &'static str) -> Result<&
         what: "map",
         name: name.to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{random, room};
-
-    #[test]
-    fn lifelines_keep_a_share_of_the_table() {
-        assert_eq!(room(131_073), 131_073 - 2_048);
-        assert_eq!(room(1_000), 984);
-        assert_eq!(room(20), 10);
-        assert_eq!(room(1), 1);
-    }
-
-    #[test]
-    fn keys_differ() {
-        assert_ne!(random().unwrap(), random().unwrap());
-    }
 }

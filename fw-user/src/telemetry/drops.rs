@@ -214,8 +214,7 @@ impl fmt::Display for DropRecord {
 const fn is_fragment(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::Fragment
-            | Reason::FragmentTiny
+        Reason::FragmentTiny
             | Reason::FragmentBad
             | Reason::FragmentOverrun
             | Reason::FragmentOverlap

@@ -188,9 +188,8 @@ mod tests {
     use super::{Snapshot, render};
     use crate::control::{FlowCount, Heartbeat, TableStatus};
 
-    #[test]
-    fn metrics_carry_verdict_reason_and_family() {
-        let snapshot = Snapshot {
+    fn snapshot() -> Snapshot {
+        Snapshot {
             counters: vec![
                 (
                     Reason::Established,
@@ -236,8 +235,12 @@ mod tests {
             generation: 4,
             policy_age_s: 1.5,
             degraded: false,
-        };
-        let text = String::from_utf8(render(&snapshot).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn metrics_carry_verdict_reason_and_family() {
+        let text = String::from_utf8(render(&snapshot()).unwrap()).unwrap();
         for line in [
             "dpufw_packets_total{reason=\"established\",verdict=\"pass\"} 7",
             "dpufw_bytes_total{reason=\"deny_default\",verdict=\"drop\"} 120",

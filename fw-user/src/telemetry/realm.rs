@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_realm_comes_apart_as_it_was_put_together() {
-        let one = Realm::new(3 << 12 | 101);
+        let one = Realm::new(0x3065);
         assert_eq!((one.port, one.vlan, one.inner_vlan), (3, 101, 0));
         for outer in [1, 2, 100, 4079, 4080] {
             for inner in [1, 2, 4093, 4094] {

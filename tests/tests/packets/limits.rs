@@ -61,6 +61,7 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old() -> Result<()> {
         flows6: 8,
         half4: 1024,
         half6: 1024,
+        ..FlowSizes::DEFAULT
     };
     for ipv6 in [false, true] {
         let mut rig = Rig::with_sizes(Stand::HostXdp, sizes)?;

@@ -90,6 +90,7 @@ impl Rig {
                 flows6: 1025,
                 half4: 1024,
                 half6: 1024,
+                ..FlowSizes::DEFAULT
             },
         )
     }

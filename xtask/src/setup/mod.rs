@@ -2,16 +2,16 @@
 //! needs, so nobody has to run this one by hand.
 
 mod apt;
-mod deny;
 mod linker;
 mod packages;
+mod tools;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
 
-pub use deny::ensure as cargo_deny;
+pub use tools::{cargo_deny, cargo_mutants};
 
 use crate::shell::{human, say};
 use crate::toolchain::Rust;
@@ -37,6 +37,8 @@ pub enum Level {
     Vm,
     /// The lint of the BPF crate.
     Check,
+    /// libFuzzer's compiler.
+    Fuzz,
     /// All of these.
     All,
 }
@@ -56,7 +58,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 
 /// Installs what `level` lacks. Silent where nothing is missing, but for one line.
 pub fn ensure(level: Level) -> Result<()> {
-    for part in [Level::Build, Level::Test, Level::Vm, Level::Check] {
+    for part in [Level::Build, Level::Test, Level::Vm, Level::Check, Level::Fuzz] {
         if level.includes(part) {
             apt::ensure(packages::of(part))?;
         }

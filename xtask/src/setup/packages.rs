@@ -55,6 +55,9 @@ const VM: &[Package] = &[
 /// clippy of the same version as the rustc for BPF.
 const CHECK: &[Package] = &[package("rust-web-clippy", "/usr/bin/cargo-clippy")];
 
+/// libFuzzer is written in C++.
+const FUZZ: &[Package] = &[package("g++", "c++")];
+
 /// The packages of one level.
 pub fn of(level: Level) -> &'static [Package] {
     match level {
@@ -62,6 +65,7 @@ pub fn of(level: Level) -> &'static [Package] {
         Level::Test => TEST,
         Level::Vm => VM,
         Level::Check => CHECK,
+        Level::Fuzz => FUZZ,
         Level::All => &[],
     }
 }

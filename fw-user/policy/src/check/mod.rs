@@ -99,7 +99,7 @@ pub fn ended_rules(policy: &Policy, now_unix_s: i64) -> Diagnostics {
             let message = format!("the rule `{}` has ended: its `until` has passed", rule.name);
             findings.push(
                 Diagnostic::warning("rule_ended", rule.span, message)
-                    .help("remove it, or write a later time; until then what it matches is dropped"),
+                    .help("remove it, or write a later time; what it matches is dropped now"),
             );
         }
     }

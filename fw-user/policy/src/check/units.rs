@@ -56,8 +56,17 @@ pub(super) fn count_rate(text: &str) -> Result<UnitsPerNs, Bad> {
 /// eight times the time.
 pub(super) fn byte_rate(text: &str) -> Result<UnitsPerNs, Bad> {
     let expected = "an amount and a time, such as 64 KiB/s, 100 MB/s or 5 Gbit/s";
+    let refuse = |mended: Option<String>, time| Bad {
+        expected,
+        help: mended.map(|amount| format!("write `{amount}/{time}`")),
+    };
+    if !text.contains('/') {
+        let mended = bits(text).map_or_else(|mended| mended, |_| Some(text.to_owned()));
+        return Err(refuse(mended, "s"));
+    }
     let (amount, per_ns) = split_rate(text, expected)?;
-    let bits = bits(amount, expected)?;
+    let time = TIMES.iter().find(|(_, own)| *own == per_ns).map_or("s", |(name, _)| name);
+    let bits = bits(amount).map_err(|mended| refuse(mended, time))?;
     Ok(if bits % 8 == 0 {
         (bits / 8, per_ns)
     } else {
@@ -67,9 +76,12 @@ pub(super) fn byte_rate(text: &str) -> Result<UnitsPerNs, Bad> {
 
 /// Reads an amount of bytes: `1 MiB`.
 pub(super) fn bytes(text: &str) -> Result<u64, Bad> {
-    let expected = "an amount of data, such as 64 KiB or 1 MB";
-    let bits = bits(text, expected)?;
-    if bits % 8 == 0 { Ok(bits / 8) } else { Err(bad(expected)) }
+    let refuse = |mended: Option<String>| Bad {
+        expected: "an amount of data, such as 64 KiB or 1 MB",
+        help: mended.map(|amount| format!("write `{amount}`")),
+    };
+    let bits = bits(text).map_err(refuse)?;
+    if bits % 8 == 0 { Ok(bits / 8) } else { Err(refuse(None)) }
 }
 
 /// Reads a whole number.
@@ -134,23 +146,23 @@ fn split_rate<'t>(text: &'t str, expected: &'static str) -> Result<(&'t str, u64
     })
 }
 
-/// An amount of data in bits. Decimals are taken if they make a whole number of bits.
-fn bits(text: &str, expected: &'static str) -> Result<u64, Bad> {
+/// An amount of data in bits; else what was probably meant. Decimals are taken if they make a whole number of bits.
+fn bits(text: &str) -> Result<u64, Option<String>> {
     let at = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
     let (number, unit) = (&text[..at], text[at..].trim_start());
-    let factor = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, bits)| *bits);
-    let Some(factor) = factor else {
-        let near = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit) || same_unit(name, unit));
-        let help = match near {
-            Some((name, _)) => Some(format!("write `{number} {name}`")),
-            None if unit.is_empty() => Some(format!("write `{number} B` for bytes, or another unit such as KiB or Gbit")),
-            None => None,
-        };
-        return Err(Bad { expected, help });
-    };
-    decimal(number, factor).ok_or_else(|| bad(expected))
+    if let Some((_, factor)) = SIZES.iter().find(|(name, _)| *name == unit) {
+        return decimal(number, *factor).ok_or(None);
+    }
+    let near = SIZES
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit) || same_unit(name, unit))
+        .map(|(name, _)| *name)
+        .or_else(|| unit.is_empty().then_some("B"));
+    Err(near
+        .filter(|_| !number.is_empty())
+        .map(|name| format!("{number} {name}")))
 }
 
 /// Other ways of writing a unit of bits.
@@ -202,9 +214,11 @@ mod tests {
         let help = |result: Result<UnitsPerNs, Bad>| result.err().and_then(|bad| bad.help).unwrap_or_default();
         assert_eq!(help(count_rate("50")), "write `50/s` if it is meant by the second");
         assert_eq!(help(count_rate("50/sec")), "write `50/s`");
-        assert_eq!(help(byte_rate("5 gbit/s")), "write `5 Gbit`");
-        assert_eq!(help(byte_rate("5 Gbps/s")), "write `5 Gbit`");
-        assert!(help(byte_rate("5/s")).starts_with("write `5 B`"));
+        assert_eq!(help(byte_rate("5 gbit/s")), "write `5 Gbit/s`");
+        assert_eq!(help(byte_rate("5 Gbps")), "write `5 Gbit/s`");
+        assert_eq!(help(byte_rate("5 kib/min")), "write `5 KiB/min`");
+        assert_eq!(help(byte_rate("5 MB")), "write `5 MB/s`");
+        assert_eq!(help(byte_rate("5/s")), "write `5 B/s`");
         for text in ["/s", "x/s", "-1/s", "5 Gbit/", "0.3 bit/s", "1.2.3 B/s", "99999999999999 TB/s"] {
             assert!(count_rate(text).is_err() && byte_rate(text).is_err(), "{text}");
         }

@@ -72,8 +72,12 @@ impl Zones {
     }
 
     fn read_one(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<ZoneIndex>> {
-        if let Value::Map(_) = &node.value {
+        if let Value::Map(pairs) = &node.value {
             let fields = Fields::read(node, "a selection of zones", &["label"], findings)?;
+            // Such a key was reported; a missing one would be a second error for one mistake.
+            if pairs.iter().any(|(key, _)| names::NOT_ENFORCED.contains(&key.text.as_str())) {
+                return None;
+            }
             let label = fields.require("label", "a selection of zones", findings)?;
             return self.labelled(label, findings);
         }

@@ -2,6 +2,13 @@
 
 /// Bytes in a unit, the largest first.
 const BINARY: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+/// The same in powers of ten.
+const DECIMAL: [(u64, &str); 4] = [
+    (1_000_000_000_000, "TB"),
+    (1_000_000_000, "GB"),
+    (1_000_000, "MB"),
+    (1000, "kB"),
+];
 /// Bits in a unit, the largest first.
 const BITS: [(u64, &str); 4] = [
     (1_000_000_000_000, "Tbit"),
@@ -16,7 +23,8 @@ pub(crate) fn amount_text(units: u64, bytes: bool) -> String {
     if !bytes {
         return units.to_string();
     }
-    let fits = BINARY.iter().find(|(size, _)| units != 0 && units % size == 0);
+    let mut sizes = BINARY.iter().chain(&DECIMAL);
+    let fits = sizes.find(|(size, _)| units != 0 && units % size == 0);
     match fits {
         Some((size, name)) => format!("{} {name}", units / size),
         None => format!("{units} B"),
@@ -56,6 +64,7 @@ mod tests {
         assert_eq!(amount_text(100, false), "100");
         assert_eq!(amount_text(1 << 20, true), "1 MiB");
         assert_eq!(amount_text(1500, true), "1500 B");
+        assert_eq!(amount_text(62_500_000, true), "62500 kB");
         assert_eq!(rate_text(50, 1_000_000_000, false), "50/s");
         assert_eq!(rate_text(600, 60_000_000_000, false), "600/min");
         assert_eq!(rate_text(625_000_000, 1_000_000_000, true), "5 Gbit/s");
