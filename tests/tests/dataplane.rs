@@ -12,8 +12,8 @@ use std::process::Command;
 use aya::maps::{HashMap as BpfHash, Map, MapData};
 use aya::util::KernelVersion;
 use fw_common::abi::{
-    ABI_VERSION, Control, Engine, Flow, Half, Ip4, Ip6, Key4, Key6, Line, LinkKind, Mode, PortConfig, Reason,
-    SET_MAGIC, SetHeader, StateWord, Verdict, checksum, port_slot,
+    ABI_VERSION, Control, Engine, Flow, Half, Ip4, Ip6, Key4, Key6, LimitKey, Line, LinkKind, Mode,
+    PortConfig, Reason, SET_MAGIC, SetHeader, Source, SourceKey, StateWord, Verdict, checksum, port_slot,
 };
 use fw_user::dataplane::{
     Change, DataPlane, DataPlaneError, Fate, FlowKey, FlowSizes, FlowTable, GRACE_NS, Hook, HookChange,
@@ -217,7 +217,10 @@ fn flow(last_seen: u64, flags: u32, timeout_s: u32) -> Flow {
 }
 
 /// A pinned flow table as bytes, to write flows as the kernel programs would.
-struct Raw<const K: usize>(BpfHash<MapData, [u8; K], [u8; 96]>);
+struct Raw<const K: usize>(BpfHash<MapData, [u8; K], [u8; FLOW]>);
+
+/// Bytes of a flow.
+const FLOW: usize = size_of::<Flow>();
 
 impl<const K: usize> Raw<K> {
     fn open(name: &str) -> Self {
@@ -226,12 +229,12 @@ impl<const K: usize> Raw<K> {
     }
 
     fn insert<T: Copy>(&mut self, key: &T, flow: &Flow) {
-        assert_eq!((size_of::<T>(), size_of::<Flow>()), (K, 96));
+        assert_eq!(size_of::<T>(), K);
         // SAFETY: keys and flows are made of integers without padding and have exactly these sizes.
         let (key, flow) = unsafe {
             (
                 std::ptr::from_ref(key).cast::<[u8; K]>().read(),
-                std::ptr::from_ref(flow).cast::<[u8; 96]>().read(),
+                std::ptr::from_ref(flow).cast::<[u8; FLOW]>().read(),
             )
         };
         self.0.insert(key, flow, 0).unwrap();
@@ -328,10 +331,13 @@ fn policies_are_swapped_and_read_back() {
         );
         assert!(matches!(tables.apply(&[]), Err(DataPlaneError::BadSet { .. })));
         assert_eq!(tables.current_set().unwrap(), before);
+        let control = tables.control();
+        assert_ne!(control.secret, [0, 0], "made with the map");
         assert_eq!(
-            tables.control(),
+            control,
             Control {
                 generation: 5,
+                secret: control.secret,
                 ..Control::default()
             }
         );
@@ -348,11 +354,17 @@ fn a_new_agent_takes_over_policy_flows_and_ports() {
         first.tables().set_port(&host_port(7, Engine::Tc)).unwrap();
         Raw::<16>::open("FLOWS4").insert(&key4(1), &flow(1, 0, 60));
         Raw::<40>::open("HALF6").insert(&key6(2), &flow(2, 0, 60));
+        let secret = first.tables().control().secret;
         drop(first);
 
         let second = open(pinned());
         assert!(second.took_over());
         assert_eq!(second.warnings(), [""; 0]);
+        assert_eq!(
+            second.tables().control().secret,
+            secret,
+            "what was hashed stays so"
+        );
         assert_eq!(second.tables().current_set().unwrap().unwrap(), lines);
         assert_eq!(second.tables().ports().unwrap(), [host_port(7, Engine::Tc)]);
         let key = FlowKey::V4(key4(1));
@@ -722,8 +734,119 @@ fn ageing_reports_each_ended_flow_once_and_touches_no_other() {
                 .ended,
             0
         );
+        // The test wrote these flows past the packet path, which would have counted them: the walk puts the levels right.
+        let kept6 = 5_000 - 5_000_u64.div_ceil(3);
+        assert_eq!(tables.levels().used, [10_000, kept6]);
         assert!(tables.kill(&FlowKey::V4(key4(1))).unwrap().is_some());
         assert!(tables.kill(&FlowKey::V4(key4(1))).unwrap().is_none());
+        assert_eq!(tables.levels().used, [9_999, kept6]);
+        let later = now + 100_000 * SECOND;
+        assert_eq!(tables.age(later, |_, _, _| {}).unwrap().kept, 0);
+        assert_eq!(tables.levels().used, [0, 0], "it never falls below 0");
+    });
+}
+
+#[test]
+fn lifelines_keep_room_in_the_main_tables() {
+    alone(|| {
+        let plane = open(private());
+        assert_eq!(plane.tables().levels().room, [32_769 - 512, 8_193 - 128]);
+    });
+}
+
+#[test]
+fn tables_larger_than_the_memory_are_refused_and_nothing_is_made() {
+    alone(|| {
+        let sizes = FlowSizes {
+            flows4: 4_000_000_000,
+            ..SIZES
+        };
+        let error = DataPlane::open(Options { sizes, ..pinned() }).unwrap_err();
+        let text = chain(&error);
+        assert!(matches!(error, DataPlaneError::NoMemory { .. }), "{text}");
+        assert!(
+            text.contains("FLOWS4") && text.contains("192 bytes") && text.contains("main: "),
+            "{text}"
+        );
+        assert!(!pin_dir().exists());
+        // A table that exists is not made again, whatever is configured.
+        drop(open(pinned()));
+        let second = open(Options { sizes, ..pinned() });
+        assert_eq!(second.tables().capacity("FLOWS4").unwrap(), SIZES.flows4);
+        drop(second);
+        detach_all(&pin_dir()).unwrap();
+    });
+}
+
+/// A pinned map of any plain key and value.
+fn raw<const K: usize, const V: usize>(name: &str) -> BpfHash<MapData, [u8; K], [u8; V]> {
+    let map = Map::from_map_data(MapData::from_pin(pin_dir().join(name)).unwrap()).unwrap();
+    map.try_into().unwrap()
+}
+
+#[test]
+fn counts_of_sources_and_limits_are_written_down_anew_and_nothing_else_is() {
+    alone(|| {
+        let plane = open(pinned());
+        let tables = plane.tables();
+        let key = SourceKey {
+            addr: [0x0a00_0001, 0, 0, 0],
+            realm: 101,
+            family: 4,
+        };
+        assert!(
+            !tables.mend_source(&key, 0, 5).unwrap(),
+            "unknown sources stay unknown"
+        );
+        let source = Source {
+            window: 1,
+            opened: 2,
+            flows: 30,
+            proved_until: 4,
+            completed: 5,
+            denied: 6,
+            banned_until: 7,
+            ..Source::default()
+        };
+        // SAFETY: both are made of integers without padding and have exactly these sizes.
+        let (bytes, value): ([u8; 24], [u8; 48]) =
+            unsafe { (std::mem::transmute(key), std::mem::transmute(source)) };
+        raw::<24, 48>("SOURCES").insert(bytes, value, 0).unwrap();
+        assert_eq!(tables.source_flows().unwrap()[&key], 30);
+        // The walk began at 27, the packet path has added 3 since, and the walk met 10.
+        assert!(tables.mend_source(&key, 27, 10).unwrap());
+        let after = tables.source(&key).unwrap().unwrap();
+        assert_eq!(after.flows, 13);
+        assert_eq!(
+            format!("{after:?}"),
+            format!("{:?}", Source { flows: 13, ..source })
+        );
+
+        let bucket = LimitKey {
+            limit: 9,
+            a: [1, 2, 3, 4],
+            ..LimitKey::default()
+        };
+        let value = || {
+            let mut found = None;
+            tables
+                .for_each_bucket(|key, value| {
+                    assert_eq!(*key, bucket);
+                    found = Some(value);
+                })
+                .unwrap();
+            found
+        };
+        assert!(
+            tables.mend_bucket(&bucket, 0, 4).unwrap(),
+            "one that was evicted is made again"
+        );
+        assert_eq!(value(), Some(4));
+        assert!(!tables.mend_bucket(&bucket, 4, 4).unwrap());
+        assert!(tables.mend_bucket(&bucket, 3, 4).unwrap());
+        assert_eq!(value(), Some(5), "one was added meanwhile");
+        assert!(tables.mend_bucket(&bucket, 5, 0).unwrap());
+        assert_eq!(value(), None, "an empty bucket goes");
     });
 }
 

@@ -78,7 +78,7 @@ fn was_sent(s: &Scratch, flow: &LiveFlow, quoted_reply: bool) -> bool {
         (&flow.half[0], &flow.half[1])
     };
     let behind = own.seq_end.load().wrapping_sub(s.meta.seq);
-    let window = peer.window.load() & tcp::LARGEST;
+    let window = peer.window.load() & tcp::REACH;
     let limit = if window > QUOTE_SLACK { window } else { QUOTE_SLACK };
     behind != 0 && behind <= limit
 }

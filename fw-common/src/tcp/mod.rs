@@ -10,7 +10,7 @@ mod table;
 pub mod window;
 
 pub use table::{Class, State, Step, TABLE};
-pub use window::{LARGEST, Numbers, before};
+pub use window::{Numbers, REACH, before};
 
 use crate::abi::{Reason, StateWord};
 use crate::wire::tcp_flag;
@@ -137,7 +137,7 @@ pub const fn opened() -> StateWord {
 #[inline(always)]
 #[must_use]
 pub const fn opener(segment: Segment) -> Numbers {
-    // Nobody knows yet what its window begins at: the edge counts from its first acknowledgement on.
+    // Nobody knows yet what its window begins at: the edge is the window itself.
     Numbers::opening(segment, segment.seq.wrapping_add(1), 0)
 }
 
@@ -168,7 +168,7 @@ pub const fn picked_up_numbers(segment: Segment) -> (Numbers, Numbers) {
         edge: segment.ack,
         window: UNKNOWN,
     };
-    (blank.after_first(segment, peer), peer)
+    (blank.after(segment, peer), peer)
 }
 
 /// True for the common case: data or an acknowledgement of an established flow.
@@ -285,13 +285,26 @@ fn ignored(
             judged.outcome = Outcome::Drop(Reason::TcpInvalid);
         }
         (_, _, State::SynSent | State::SynRecv) => {}
-        (Class::Syn, false, _) => judged.answer = segment.seq.wrapping_add(1),
-        (Class::SynAck, true, _) if known.answer != 0 && segment.ack == known.answer => {
+        (Class::Syn, false, _) if strange(state, segment, known.own) => {
+            judged.answer = segment.seq.wrapping_add(1);
+        }
+        (Class::SynAck, true, _)
+            if known.answer != 0 && segment.ack == known.answer && strange(state, segment, known.own) =>
+        {
             judged.outcome = Outcome::End(Reason::TcpInvalid);
         }
         _ => {}
     }
     judged
+}
+
+/// True if a SYN or SYN-ACK cannot be a late copy of the one that opened this connection: its number does not lie shortly
+/// behind what its sender has sent. In TIME_WAIT a copy does no harm.
+#[inline(always)]
+const fn strange(state: State, segment: Segment, own: Numbers) -> bool {
+    /// Bytes that a connection carries at most while a copy of its SYN is on its way.
+    const RECENT: u32 = 1 << 26;
+    matches!(state, State::TimeWait) || own.end.wrapping_sub(segment.seq) > RECENT
 }
 
 /// A SYN after the end. Out of TIME_WAIT the opener's must be newer than all that it sent before (RFC 9293 section

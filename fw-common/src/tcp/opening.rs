@@ -44,7 +44,7 @@ const fn proves(segment: Segment, known: &Known) -> bool {
 #[inline(always)]
 pub(super) const fn syn_window(known: &Known) -> Numbers {
     let mut peer = known.peer;
-    peer.edge = known.answer.wrapping_add(peer.window & window::LARGEST);
+    peer.edge = known.answer.wrapping_add(peer.edge);
     peer
 }
 
@@ -100,7 +100,7 @@ fn crossed_syn_ack(word: StateWord, segment: Segment, known: &Known) -> Judged {
     if !proves(segment, known) || segment.seq.wrapping_add(1) != known.own.ack {
         return Judged::dropped(known, Reason::TcpBadAck);
     }
-    let own = Numbers::opening(segment, known.own.ack, segment.ack);
+    let own = Numbers::opening(segment, known.own.ack, 0);
     Judged {
         outcome: Outcome::Pass(moved(word, State::SynRecv, StateWord::CONFIRMED)),
         own,
@@ -139,7 +139,10 @@ fn acknowledged(word: StateWord, next: State, class: Class, segment: Segment, kn
     if !proves(segment, known) {
         return Judged::dropped(known, Reason::TcpBadAck);
     }
-    if !known.loose && !window::in_window(segment, known.own, known.peer) {
+    // The data of a fast open's SYN may go beyond the window that the answer offers.
+    let mut peer = known.peer;
+    peer.edge = later(peer.edge, known.own.end);
+    if !known.loose && !window::in_window(segment, known.own, peer) {
         return Judged::dropped(known, Reason::TcpOutOfWindow);
     }
     let (closed, all) = (word.has(own_fin(true)), segment.ack == known.peer.end);
@@ -156,7 +159,7 @@ fn acknowledged(word: StateWord, next: State, class: Class, segment: Segment, kn
     };
     Judged {
         outcome: Outcome::Pass(moved(word, next, StateWord::CONFIRMED | fin)),
-        own: known.own.after_first(segment, known.peer),
+        own: known.own.after_first(segment, known.peer, known.answer),
         answer: 0,
     }
 }

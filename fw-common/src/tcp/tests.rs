@@ -272,10 +272,10 @@ fn an_answer_to_a_syn_that_passed_ends_the_flow() {
     let mut walk = Walk::established();
     walk.ignored(true, segment(SYN | ACK, 500, 0));
     walk.ignored(false, segment(SYN, 9_000_000, 0));
-    walk.ignored(true, segment(SYN | ACK, 7, 9_000_000));
+    walk.ignored(true, segment(SYN | ACK, 0x3000_0000, 9_000_000));
     walk.ignored(true, segment(RST | ACK, 0, 9_000_001));
     assert_eq!(
-        walk.send(true, segment(SYN | ACK, 7, 9_000_001)),
+        walk.send(true, segment(SYN | ACK, 0x3000_0000, 9_000_001)),
         Outcome::End(Reason::TcpInvalid)
     );
 }

@@ -10,14 +10,18 @@ pub const SHIFT: u32 = 0xf;
 pub const SCALED: u32 = 1 << 4;
 /// The side may be sent selective acknowledgements (RFC 2018 section 2).
 pub const SACK_PERMITTED: u32 = 1 << 5;
-/// The largest window that the side has offered, in bytes, rounded up to the next multiple of 64.
-pub const LARGEST: u32 = !0x3f;
+/// How far (bytes, a multiple of 64) behind the newest a segment may lie that is still judged to be in time: twice the
+/// largest window that the side has offered. A segment that was delayed for less than a round trip is overtaken by at most
+/// so much: one window that was on its way, and one that acknowledgements on their way have opened. What lies behind the
+/// receiver's window changes nothing there, so the firewall need not be exact.
+pub const REACH: u32 = !0x3f;
 /// The largest legal shift (RFC 7323 section 2.3).
 pub const MAX_SHIFT: u32 = 14;
 
-/// A window counts as at least this large where old segments are judged: 64 KiB and a little, as `MAXACKWINCONST` of
-/// `nf_conntrack_proto_tcp.c`. What lies below a receiver's window changes nothing there, so nothing is lost.
+/// The least [`REACH`]: 64 KiB and a little, as `MAXACKWINCONST` of `nf_conntrack_proto_tcp.c`.
 const LEAST: u32 = 66_000;
+/// The largest, a quarter of the sequence space, so that comparisons stay unique.
+const MOST: u32 = (1 << 30) - 64;
 
 /// What one side of a connection has sent so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,9 +32,10 @@ pub struct Numbers {
     /// The highest acknowledgement number; before the first, the number after the own SYN.
     pub ack: u32,
     /// The highest right edge of a window offered: acknowledgement plus window, one more where the window was zero,
-    /// because it may be probed (RFC 9293 section 3.8.6.1).
+    /// because it may be probed (RFC 9293 section 3.8.6.1). Of the opener before its first acknowledgement: the window of
+    /// its SYN.
     pub edge: u32,
-    /// [`SHIFT`], [`SCALED`], [`SACK_PERMITTED`] and [`LARGEST`]; 0 before the side has sent.
+    /// [`SHIFT`], [`SCALED`], [`SACK_PERMITTED`] and [`REACH`]; 0 before the side has sent.
     pub window: u32,
 }
 
@@ -49,10 +54,11 @@ pub const fn later(a: u32, b: u32) -> u32 {
 }
 
 impl Numbers {
-    /// The largest window offered, at least [`LEAST`], in bytes.
+    /// See [`REACH`].
     #[inline(always)]
-    const fn reach(self) -> u32 {
-        self.window & LARGEST
+    #[must_use]
+    pub const fn reach(self) -> u32 {
+        self.window & REACH
     }
 
     /// What a SYN or SYN-ACK makes of a side. Its window is never scaled (RFC 7323 section 2.2).
@@ -64,7 +70,7 @@ impl Numbers {
             end: segment.end(),
             ack,
             edge: right_edge(acknowledged, window),
-            window: grown(segment.options & !LARGEST, window),
+            window: grown(segment.options & !REACH, window),
         }
     }
 
@@ -81,15 +87,17 @@ impl Numbers {
         }
     }
 
-    /// The side after its first segment with ACK that is no SYN: nothing that stood in `ack` and `edge` counts.
+    /// The opener after its first segment with ACK that is no SYN. Its SYN's window counts from `answer` on; scaled ones
+    /// may end a little before it.
     #[inline(always)]
     #[must_use]
-    pub const fn after_first(self, segment: Segment, peer: Self) -> Self {
+    pub const fn after_first(self, segment: Segment, peer: Self, answer: u32) -> Self {
         let window = scaled(segment.window, self, peer);
+        let edge = right_edge(segment.ack, window);
         Self {
             end: later(self.end, segment.end()),
             ack: segment.ack,
-            edge: right_edge(segment.ack, window),
+            edge: later(edge, answer.wrapping_add(self.edge)),
             window: grown(self.window, window),
         }
     }
@@ -110,16 +118,18 @@ const fn right_edge(ack: u32, window: u32) -> u32 {
 /// The packed window word once a window of so many bytes was offered.
 #[inline(always)]
 const fn grown(packed: u32, window: u32) -> u32 {
-    let least = if window < LEAST { LEAST } else { window };
+    let twice = 2 * window;
+    let reach = if twice < LEAST { LEAST } else { twice };
+    let reach = if reach > MOST { MOST } else { reach };
     // Always at least one more than the window, for the probe and for a FIN at the very edge.
-    widest(packed, least + 64)
+    widest(packed, reach + 64)
 }
 
-/// The packed window word `packed`, with the larger one of its and the other word's windows.
+/// The packed window word `packed`, with the larger one of its and the other word's reach.
 #[inline(always)]
 pub const fn widest(packed: u32, other: u32) -> u32 {
-    if other & LARGEST > packed & LARGEST {
-        (packed & !LARGEST) | (other & LARGEST)
+    if other & REACH > packed & REACH {
+        (packed & !REACH) | (other & REACH)
     } else {
         packed
     }

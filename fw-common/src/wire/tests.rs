@@ -1,5 +1,6 @@
 //! Frames against the parser, rule by rule; the whole way of a packet is tested with the pipeline.
 
+mod any;
 mod extensions;
 mod flags;
 mod fragments;

@@ -126,16 +126,23 @@ impl Endpoint {
     /// The window to be sent; an edge once offered is not taken back, but for what the shift cuts off.
     fn window(&mut self, syn: bool) -> u16 {
         let shift = if syn { 0 } else { self.own_shift };
+        // Before the other's SYN is known, the window counts from behind it.
+        let next = self.next.max(1);
         let room = (self.read + self.habits.buffer)
             .max(self.offered)
-            .saturating_sub(self.next);
+            .saturating_sub(next);
         let told = (room >> shift).min(0xffff);
-        self.offered = self.offered.max(self.next + (told << shift));
+        self.offered = self.offered.max(next + (told << shift));
         told as u16
     }
 
     fn highest_piece(&self) -> Option<u64> {
         self.pieces.iter().map(|piece| piece.1).max()
+    }
+
+    /// Where an acknowledgement without data stands: at the end of what was sent, but not outside of the peer's window.
+    fn acceptable(&self) -> u64 {
+        self.max.min(self.edge.max(self.una))
     }
 
     /// What it sends next, of all that it may send.
@@ -180,7 +187,7 @@ impl Endpoint {
         }
         match rng.below(8) {
             0 => {
-                let at = self.max;
+                let at = self.acceptable();
                 out.push(self.segment(ACK, at, 0));
             }
             1 => self.retransmit(rng, out),
@@ -211,18 +218,15 @@ impl Endpoint {
         out.push(self.segment(flags, from, payload));
     }
 
-    /// Any part of what is not acknowledged.
+    /// Any part of what is not acknowledged and lies in the peer's window.
     fn retransmit(&mut self, rng: &mut Rng, out: &mut Vec<Segment>) {
         if self.una == self.max || self.una == 0 {
             return;
         }
-        let from = self.una
-            + if rng.one_in(3) {
-                rng.below(self.max - self.una)
-            } else {
-                0
-            };
-        let end = (from + 1 + rng.below(self.habits.segment)).min(self.max);
+        let limit = self.max.min(self.edge.max(self.una + 1));
+        let skipped = if rng.one_in(3) { rng.below(limit - self.una) } else { 0 };
+        let from = self.una + skipped;
+        let end = (from + 1 + rng.below(self.habits.segment)).min(limit);
         let fin = end > self.fin();
         let flags = if fin { FIN | ACK } else { ACK };
         out.push(self.segment(flags, from, end - from - u64::from(fin)));
@@ -289,7 +293,7 @@ impl Endpoint {
                     self.edge = self.una + u64::from(segment.window);
                     self.max = self.max.max(self.una);
                     self.phase = Phase::Open;
-                    let at = self.max;
+                    let at = self.acceptable();
                     out.push(self.segment(ACK, at, 0));
                 } else {
                     self.crossed = self.phase == Phase::SynSent;
@@ -305,13 +309,13 @@ impl Endpoint {
                 }
                 self.edge = self.una + u64::from(segment.window);
                 self.phase = Phase::Open;
-                let at = self.max;
+                let at = self.acceptable();
                 out.push(self.segment(ACK, at, 0));
             }
             Phase::SynReceived => out.push(self.segment(SYN | ACK, 0, 0)),
             // Once more what acknowledges it, or a challenge: the same segment (RFC 5961 section 4).
             _ => {
-                let at = self.max;
+                let at = self.acceptable();
                 out.push(self.segment(ACK, at, 0));
             }
         }
@@ -368,7 +372,7 @@ impl Endpoint {
         }
         let carried = segment.payload > 0 || segment.flags & FIN != 0 || offset < 0;
         if carried || before != (self.next, self.pieces.len()) {
-            let at = self.max;
+            let at = self.acceptable();
             out.push(self.segment(ACK, at, 0));
         }
     }

@@ -261,7 +261,7 @@ fn world(seed: u64, mut habits: [Habits; 2], weather: Weather, opening: Opening)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60000, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_lawful_is_dropped(

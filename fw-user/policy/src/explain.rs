@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use fw_common::abi::{Proto, Reason};
 use serde::Serialize;
 
+use crate::Environment;
 use crate::compile::TableSet;
 use crate::flow::{Flow, FlowSpec};
 use crate::model::{Policy, Rule, RuleAction, Tags, ZoneIndex};
 use crate::resolve::{ResolveError, resolve};
-use crate::Environment;
 
 /// How a flow is decided, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

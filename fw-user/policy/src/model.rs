@@ -456,12 +456,7 @@ impl Policy {
     /// The most specific zone that holds this address: the policy's zones before built-in ones, then the longest prefix,
     /// then the zone that stands first. `outside` where no zone holds it.
     #[must_use]
-    pub fn most_specific(
-        &self,
-        tags: impl Into<Tags>,
-        address: IpAddr,
-        own: &[IpAddr],
-    ) -> Option<ZoneIndex> {
+    pub fn most_specific(&self, tags: impl Into<Tags>, address: IpAddr, own: &[IpAddr]) -> Option<ZoneIndex> {
         let full = if address.is_ipv4() { 32 } else { 128 };
         let length = |zone: &Zone| match zone.kind {
             ZoneKind::SelfMachine => Some(full),

@@ -59,9 +59,19 @@ fn each_action_has_its_verdict_and_reason() {
         ("tcp self storage:22", Reject, "reject_default", None),
         ("tcp outside storage:22", Deny, "deny_default", None),
         // Answers to a rule without entries.
-        ("udp 10.10.0.9:4791 10.10.0.8:33000", Allow, "untracked", Some("rdma")),
+        (
+            "udp 10.10.0.9:4791 10.10.0.8:33000",
+            Allow,
+            "untracked",
+            Some("rdma"),
+        ),
         ("udp 10.10.0.9 10.10.0.8:33000", Reject, "reject_default", None),
-        ("icmp 10.10.0.9 10.10.0.8 echo-reply", Allow, "untracked", Some("rdma")),
+        (
+            "icmp 10.10.0.9 10.10.0.8 echo-reply",
+            Allow,
+            "untracked",
+            Some("rdma"),
+        ),
         ("icmp 10.10.0.9 10.20.0.8 echo-reply", Deny, "icmp_no_flow", None),
         ("icmp 10.10.0.9 10.10.0.8 redirect", Deny, "deny_redirect", None),
         // Screens.
@@ -120,11 +130,21 @@ fn explanations_show_what_else_the_rule_says() {
 
 #[test]
 fn labels_and_stacked_tags_select_zones() {
-    assert_eq!(plain("tcp bmc gpu:22").rule.map(|rule| rule.name), Some("cold".into()));
-    assert_eq!(plain("tcp gpu bmc:22").reason, "reject_default", "gpu is not cold");
+    assert_eq!(
+        plain("tcp bmc gpu:22").rule.map(|rule| rule.name),
+        Some("cold".into())
+    );
+    assert_eq!(
+        plain("tcp gpu bmc:22").reason,
+        "reject_default",
+        "gpu is not cold"
+    );
     let flow = "tcp 192.168.0.8 192.168.0.9:22";
     let tags = |outer, inner| Some(Tags { outer, inner });
-    assert_eq!(plain("tcp tenant 192.168.0.9:22").flow.tags(), tags(100, 7).expect("tags"));
+    assert_eq!(
+        plain("tcp tenant 192.168.0.9:22").flow.tags(),
+        tags(100, 7).expect("tags")
+    );
     assert_eq!(asked(flow, tags(100, 7), None, None).reason, "rule");
     for other in [tags(100, 0), tags(7, 100), tags(7, 0)] {
         assert_eq!(asked(flow, other, None, None).reason, "unknown_realm");
@@ -139,14 +159,26 @@ fn planes_are_bound_to_ports() {
     assert!(!mismatch("tcp 10.10.0.1 10.10.0.2:2049", "rail", None));
     assert!(mismatch("tcp 10.10.0.1 10.10.0.2:2049", "mgmt", None));
     assert!(mismatch("tcp bmc gpu:2049", "mgmt", None), "bound to rail");
-    assert!(!mismatch("tcp gpu storage:2049", "store", None), "routed between planes");
-    assert!(mismatch("tcp gpu storage:2049", "rail", None), "comes by the far end's port");
-    assert!(mismatch("tcp gpu free:2049", "mgmt", None), "the local end has no plane");
+    assert!(
+        !mismatch("tcp gpu storage:2049", "store", None),
+        "routed between planes"
+    );
+    assert!(
+        mismatch("tcp gpu storage:2049", "rail", None),
+        "comes by the far end's port"
+    );
+    assert!(
+        mismatch("tcp gpu free:2049", "mgmt", None),
+        "the local end has no plane"
+    );
     assert!(!mismatch("tcp gpu free:2049", "rail", None));
     assert!(!mismatch("tcp outside free:2049", "rail", None));
     assert!(mismatch("tcp bmc node:2049", "rail", None));
     // What this machine sends leaves by the port.
-    assert!(mismatch("tcp self storage:2049", "mgmt", None), "self has no plane here");
+    assert!(
+        mismatch("tcp self storage:2049", "mgmt", None),
+        "self has no plane here"
+    );
     assert!(!mismatch("tcp self storage:2049", "store", None));
     // Mode inline: each end has a port of its own.
     assert!(!mismatch("tcp gpu storage:2049", "rail", Some("store")));

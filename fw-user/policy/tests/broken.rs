@@ -159,14 +159,33 @@ fn attributes() {
 
 #[test]
 fn limits() {
-    let rule = |limit: &str| format!("  - {{ name: a, allow: [ssh], from: gpu, to: self, limit: {limit} }}\n");
+    let rule =
+        |limit: &str| format!("  - {{ name: a, allow: [ssh], from: gpu, to: self, limit: {limit} }}\n");
     for (name, limit) in [
-        ("limit_rates", "[{ new_flows: 50 }, { packets: 1k/s }, { bytes: 5 Gbps/s }, { bytes: 0 B/s }]"),
-        ("limit_bursts", "[{ new_flows: 50/s, burst: 0 }, { bytes: 1 MB/s, burst: 5 }, { flows: 5, burst: 5 }, { packets: 1/h, burst: 1000000 }]"),
-        ("limit_fast", "[{ packets: 999999999999999/s }, { flows: 0 }, { flows: 5000000000 }, { flows: 1_000 }]"),
-        ("limit_per", "[{ bytes: 1 MB/s, per: host }, { bytes: 1 MB/s, per: sorce }, { bytes: 1 MB/s, per: source/129 }, { bytes: 1 MB/s, per: rule/8 }]"),
-        ("limit_kinds", "[{ packets: 1/s, bytes: 1 MB/s }, { burst: 5 }, { newflows: 5/s }, x]"),
-        ("limit_many", "[{ flows: 1 }, { flows: 2 }, { flows: 3 }, { flows: 4 }, { flows: 5 }]"),
+        (
+            "limit_rates",
+            "[{ new_flows: 50 }, { packets: 1k/s }, { bytes: 5 Gbps/s }, { bytes: 0 B/s }]",
+        ),
+        (
+            "limit_bursts",
+            "[{ new_flows: 50/s, burst: 0 }, { bytes: 1 MB/s, burst: 5 }, { flows: 5, burst: 5 }, { packets: 1/h, burst: 1000000 }]",
+        ),
+        (
+            "limit_fast",
+            "[{ packets: 999999999999999/s }, { flows: 0 }, { flows: 5000000000 }, { flows: 1_000 }]",
+        ),
+        (
+            "limit_per",
+            "[{ bytes: 1 MB/s, per: host }, { bytes: 1 MB/s, per: sorce }, { bytes: 1 MB/s, per: source/129 }, { bytes: 1 MB/s, per: rule/8 }]",
+        ),
+        (
+            "limit_kinds",
+            "[{ packets: 1/s, bytes: 1 MB/s }, { burst: 5 }, { newflows: 5/s }, x]",
+        ),
+        (
+            "limit_many",
+            "[{ flows: 1 }, { flows: 2 }, { flows: 3 }, { flows: 4 }, { flows: 5 }]",
+        ),
         ("limit_none", "[]"),
     ] {
         refused_behind_zones(name, &format!("rules:\n{}", rule(limit)));

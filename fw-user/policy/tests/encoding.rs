@@ -80,8 +80,16 @@ fn rules_carry_their_flags_and_deadlines() {
     assert_eq!(of(3), (RuleFlags::LOG | RuleFlags::AUDIT, 0));
     assert_eq!(of(4), (RuleFlags::UNTRACKED, 0));
     assert_eq!(of(5), (RuleFlags::POLICED, ends));
-    assert_eq!(of(6), (RuleFlags::POLICED, 1), "it had ended before the machine started");
-    assert_eq!(of(7), (RuleFlags::POLICED, u32::MAX), "136 years are as good as for ever");
+    assert_eq!(
+        of(6),
+        (RuleFlags::POLICED, 1),
+        "it had ended before the machine started"
+    );
+    assert_eq!(
+        of(7),
+        (RuleFlags::POLICED, u32::MAX),
+        "136 years are as good as for ever"
+    );
     assert_eq!(of(8), (0, 0), "limits on new flows measure no other packet");
     assert_eq!(of(9), (RuleFlags::POLICED | RuleFlags::UNTRACKED, 0));
     let header = SetHeader::from_lines(&tables.lines[0], &tables.lines[1]);
@@ -196,10 +204,17 @@ fn planes_are_numbered_by_name_and_bound_to_the_roles_of_all_their_zones() {
     let roles = |plane| plane_roles(tables.lines.as_slice(), plane).expect("a whole set");
     // free, storage, training; roles are mgmt, rail, rail2.
     assert_eq!((roles(0), roles(1), roles(3)), (0, 0, 0b110));
-    assert_eq!(roles(2), 1 << 31, "bound to a role that no port has: no port will do");
+    assert_eq!(
+        roles(2),
+        1 << 31,
+        "bound to a role that no port has: no port will do"
+    );
     assert_eq!(tables.stats.unknown_roles, ["nowhere"]);
     let roles: Vec<String> = (0..32).map(|role| format!("r{role}")).collect();
-    let too_many = Environment { roles, ..environment() };
+    let too_many = Environment {
+        roles,
+        ..environment()
+    };
     assert!(compile(&read(&format!("{ZONES}rules: []\n")), &too_many).is_err());
 }
 
@@ -250,6 +265,10 @@ rules: []
 }
 
 proptest! {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "rates are compared to nine digits; a float has fifteen"
+    )]
     #[test]
     fn an_encoded_rate_is_the_configured_one(
         count in 1_u64..4_000_000_000,
@@ -271,9 +290,9 @@ proptest! {
         prop_assert_eq!(what & 0xff, kind as u32);
         // Ticks of 2^-8 ns that a unit costs.
         let encoded = if rate.shift < 32 {
-            f64::from(rate.mantissa) / 2_f64.powi(rate.shift as i32)
+            f64::from(rate.mantissa) / 2_f64.powi(rate.shift.cast_signed())
         } else {
-            f64::from(rate.mantissa) * 2_f64.powi(rate.shift as i32 - 32)
+            f64::from(rate.mantissa) * 2_f64.powi(rate.shift.cast_signed() - 32)
         };
         let configured = seconds as f64 * 256e9 / units;
         prop_assert!((encoded / configured - 1.0).abs() < 1e-9, "{encoded} {configured}");

@@ -55,7 +55,10 @@ fn defined(policy: &Policy, src: &[usize], dst: &[usize], packet: Packet) -> u32
 
 /// What happens to a packet from there that no rule matches, by the definition of the default section.
 fn default(policy: &Policy, src: &Place) -> RuleAction {
-    let outside = src.zones.iter().any(|zone| policy.zones[*zone].kind == ZoneKind::Outside);
+    let outside = src
+        .zones
+        .iter()
+        .any(|zone| policy.zones[*zone].kind == ZoneKind::Outside);
     let side = if outside {
         policy.default.outside
     } else {
@@ -103,7 +106,11 @@ fn compare(policy: &Policy, tables: &TableSet, src: &Place, dst: &Place, packet:
         policy.text
     );
     if decision.allows() || rule.is_some_and(|rule| rule.audit) {
-        assert_ne!(classified.pair & PairEntry::proto_bit(packet.proto), 0, "{packet:?}");
+        assert_ne!(
+            classified.pair & PairEntry::proto_bit(packet.proto),
+            0,
+            "{packet:?}"
+        );
     }
     assert_eq!(classified.rule_id, rule.map_or(0, |rule| rule.id));
     for (record, Place { address, zones, best }) in [(classified.src, src), (classified.dst, dst)] {

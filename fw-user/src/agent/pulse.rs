@@ -15,10 +15,12 @@ use crate::dataplane::coarse_now;
 const STUCK_NS: u64 = 5_000_000_000;
 
 /// How ageing fares. It ticks here; the heartbeat listens.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pulse {
-    /// Coarse time of the last progress; 0: none yet.
+    /// Coarse time of the last progress.
     progress: AtomicU64,
+    /// The last pass was good; false before the first.
+    good: AtomicBool,
     /// The last pass failed.
     failed: AtomicBool,
     /// Heartbeats given.
@@ -26,6 +28,17 @@ pub struct Pulse {
 }
 
 impl Pulse {
+    /// Before the first pass.
+    #[must_use]
+    pub const fn new(now: u64) -> Self {
+        Self {
+            progress: AtomicU64::new(now),
+            good: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            beats: AtomicU64::new(0),
+        }
+    }
+
     /// A pass goes on.
     pub fn progress(&self, now: u64) {
         self.progress.store(now, Ordering::Relaxed);
@@ -33,6 +46,7 @@ impl Pulse {
 
     /// A pass is over.
     pub fn passed(&self, now: u64, good: bool) {
+        self.good.store(good, Ordering::Relaxed);
         self.failed.store(!good, Ordering::Relaxed);
         self.progress(now);
     }
@@ -43,7 +57,12 @@ impl Pulse {
         self.beats.load(Ordering::Relaxed)
     }
 
-    /// What keeps the heart from beating, if anything.
+    /// True if a pass was good: before the first one nobody knows.
+    fn known_good(&self) -> bool {
+        self.good.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong with ageing, if anything.
     fn fault(&self, now: u64) -> Option<&'static str> {
         let still = now.saturating_sub(self.progress.load(Ordering::Relaxed));
         match () {
@@ -68,7 +87,7 @@ impl Agent {
     /// One heartbeat at the time `now` (the data plane's clock, ns), if ageing works.
     pub(super) fn beat(&self, now: u64) {
         let fault = self.pulse.fault(now);
-        if fault.is_none() {
+        if fault.is_none() && self.pulse.known_good() {
             self.tables.beat(now);
             self.pulse.beats.fetch_add(1, Ordering::Relaxed);
         }
@@ -88,10 +107,9 @@ mod tests {
 
     #[test]
     fn the_heart_beats_while_ageing_works() {
-        let pulse = Pulse::default();
         let now = 100_000_000_000;
-        assert!(pulse.fault(now).is_some(), "nothing was aged yet");
-        pulse.progress(now);
+        let pulse = Pulse::new(now);
+        assert_eq!((pulse.fault(now), pulse.known_good()), (None, false), "nothing was aged yet");
         assert_eq!(pulse.fault(now + STUCK_NS), None);
         assert_eq!(pulse.fault(now + STUCK_NS + 1), Some("ageing is stuck"));
         pulse.passed(now, false);
@@ -99,6 +117,6 @@ mod tests {
         pulse.progress(now + 1);
         assert_eq!(pulse.fault(now + 1), Some("ageing fails"), "until a pass is good");
         pulse.passed(now, true);
-        assert_eq!(pulse.fault(now), None);
+        assert_eq!((pulse.fault(now), pulse.known_good()), (None, true));
     }
 }

@@ -91,7 +91,7 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         records: Hub::new(0),
         flow_log: Mutex::new(flow_log),
         found: Mutex::new(Found::default()),
-        pulse: Pulse::default(),
+        pulse: Pulse::new(coarse_now()),
         limits: Mutex::default(),
         cold_start: AtomicU64::new(0),
         totals: Totals::default(),

@@ -43,8 +43,8 @@ fn a_broken_policy_changes_nothing() -> Result<()> {
         ("zone.yaml", BROKEN, &["zone.yaml:6:", "clint", "client"][..]),
         ("key.yaml", "version: 1\nruls: []\n", &["key.yaml:2:1"]),
         (
-            "limit.yaml",
-            &POLICY.replace("to: self }", "to: self, limit: [] }"),
+            "budgets.yaml",
+            &format!("{POLICY}budgets: []\n"),
             &["not enforced by this version"],
         ),
         ("garbage.yaml", "\0{[", &["garbage.yaml"]),

@@ -110,7 +110,12 @@ pub fn unknown_tag(guarded: &Guarded, ipv6: bool) -> Result<()> {
         &packet.clone().tags(&[102]).build(),
         Reason::UnknownRealm,
     )?;
-    ends.dropped(guarded, &packet.tags(&[101, 101]).build(), Reason::TooManyTags)
+    ends.dropped(
+        guarded,
+        &packet.clone().tags(&[101, 101]).build(),
+        Reason::UnknownRealm,
+    )?;
+    ends.dropped(guarded, &packet.tags(&[101, 101, 101]).build(), Reason::TooManyTags)
 }
 
 pub fn options(guarded: &Guarded, ipv6: bool) -> Result<()> {
@@ -127,7 +132,7 @@ pub fn options(guarded: &Guarded, ipv6: bool) -> Result<()> {
     ends.passes(guarded, &two.build(), Reason::Rule)?;
     ends.dropped(
         guarded,
-        &two.padding_extension(DESTINATION).build(),
+        &two.padding_extension(HOP_BY_HOP).build(),
         Reason::ExtensionHeaders,
     )
 }
@@ -135,12 +140,9 @@ pub fn options(guarded: &Guarded, ipv6: bool) -> Result<()> {
 pub fn fragments(guarded: &Guarded, ipv6: bool) -> Result<()> {
     let ends = Ends::open(guarded)?;
     let large = datagram(guarded, ipv6, 6004).payload(&[7; 2000]);
-    ends.dropped(
-        guarded,
-        &large.clone().fragment(0, 1400, 9).build(),
-        Reason::Fragment,
-    )?;
-    ends.dropped(guarded, &large.fragment(1400, 4000, 9).build(), Reason::Fragment)
+    ends.passes(guarded, &large.clone().fragment(0, 1400, 9).build(), Reason::Rule)?;
+    ends.passes(guarded, &large.clone().fragment(1400, 4000, 9).build(), Reason::Established)?;
+    ends.dropped(guarded, &large.fragment(1400, 4000, 10).build(), Reason::FragmentEarly)
 }
 
 /// None of them arrives, neither at the server nor as a flow.

@@ -1,8 +1,9 @@
 //! Headers: options, extension headers, tags, fragments, lengths that lie, frames cut short.
 
 use fw_common::abi::Reason::{
-    self, BadIcmp, BadIpv4, BadIpv6, BadTcp, BadUdp, DenyDefault, Established, ExtensionHeaders, Fragment,
-    RoutingHeader0, Rule, TcpNoFlow, TooManyTags, Truncated, UnknownRealm,
+    self, BadIcmp, BadIpv4, BadIpv6, BadLength, BadTcp, BadUdp, DenyDefault, Established, ExtensionHeaders,
+    FragmentBad, FragmentDenied, FragmentDuplicate, FragmentEarly, FragmentOverlap, FragmentTiny, RoutingHeader0, Rule,
+    SourceRoute, TcpNoFlow, TooManyTags, Truncated, UnknownRealm,
 };
 use fw_tests::packet::Packet;
 
@@ -12,6 +13,7 @@ use crate::case::{Case, Net};
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
 pub fn cases(net: &Net) -> Vec<Case> {
@@ -42,6 +44,11 @@ fn options(net: &Net) -> Vec<Case> {
                 net.connection(80).s("SA", 5000, 1001).ip_options(&[1; 8]),
                 Established,
             ),
+        Case::new("a loose source route").outer(syn(net).ip_options(&[131, 7, 4, 10, 0, 0, 9, 0]), SourceRoute),
+        Case::new("a strict source route behind 33 bytes")
+            .outer(syn(net).ip_options(&[&[1; 33][..], &[137, 7, 4, 10, 0, 0, 9]].concat()), SourceRoute),
+        Case::new("an option of no length").outer(syn(net).ip_options(&[7, 0, 0, 0]), BadIpv4),
+        Case::new("an option longer than the header").outer(syn(net).ip_options(&[7, 5, 4, 0]), BadIpv4),
     ]
 }
 
@@ -78,13 +85,24 @@ fn extensions(net: &Net) -> Vec<Case> {
                 .padding_extension(DESTINATION),
             Rule,
         ),
-        Case::new("three extension headers").outer(
+        Case::new("six extension headers").outer(
             syn(net)
                 .padding_extension(HOP_BY_HOP)
+                .padding_extension(DESTINATION)
+                .extension(ROUTING, &routing(4))
+                .extension(FRAGMENT, &[0; 7])
+                .extension(AUTHENTICATION, &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1])
+                .padding_extension(DESTINATION),
+            Rule,
+        ),
+        Case::new("destination options three times (RFC 8200 section 4.1: twice)").outer(
+            syn(net)
+                .padding_extension(DESTINATION)
                 .padding_extension(DESTINATION)
                 .padding_extension(DESTINATION),
             ExtensionHeaders,
         ),
+        Case::new("a mobility header").outer(Packet::other(135, net.client, net.server).payload(&[0; 8]), ExtensionHeaders),
         Case::new("hop-by-hop options that do not stand first (RFC 8200 section 4.1)").outer(
             syn(net)
                 .padding_extension(DESTINATION)
@@ -155,7 +173,7 @@ fn transport_lengths(net: &Net) -> Vec<Case> {
     };
     vec![
         udp("a UDP length below its header's", 7, BadUdp),
-        udp("a UDP length beyond the packet", 13, BadUdp),
+        udp("a UDP length beyond the packet", 13, BadLength),
         udp("a UDP length within the packet", 8, Rule),
         Case::new("UDP cut inside of its header").outer(
             Packet::other(17, net.client, net.server).payload(&[0; 7]),
@@ -191,17 +209,41 @@ fn tags(net: &Net) -> Vec<Case> {
             .outer(c.c("S", 1, 0).tags(&[101 + 2048]), UnknownRealm),
         Case::new("a known tag with a priority").outer(c.c("S", 1, 0).tags(&[0x6000 + 101]), Rule),
         Case::new("a priority tag is no VLAN").outer(c.c("S", 1, 0).tags(&[0xe000]), Rule),
-        Case::new("two tags").outer(c.c("S", 1, 0).tags(&[101, 101]), TooManyTags),
-        Case::new("two tags of which one is a priority").outer(c.c("S", 1, 0).tags(&[0, 101]), TooManyTags),
+        Case::new("two tags that the policy does not name").outer(c.c("S", 1, 0).tags(&[101, 101]), UnknownRealm),
+        Case::new("two tags of which one is a priority").outer(c.c("S", 1, 0).tags(&[0, 101]), Rule),
+        Case::new("three tags").outer(c.c("S", 1, 0).tags(&[101, 101, 101]), TooManyTags),
+        Case::new("three tags of which two are priorities").outer(c.c("S", 1, 0).tags(&[0, 0, 101]), TooManyTags),
     ]
 }
 
 fn fragments(net: &Net) -> Vec<Case> {
-    let large = Packet::udp((net.client, 5353), (net.server, 53)).payload(&[7; 2000]);
+    let large = |port: u16| Packet::udp((net.client, 5353), (net.server, port)).payload(&[7; 2000]);
+    let part = |from: usize, to: usize| large(53).fragment(from, to, 9);
     let mut cases = vec![
-        Case::new("the first fragment").outer(large.clone().fragment(0, 1400, 9), Fragment),
-        Case::new("the last fragment").outer(large.clone().fragment(1400, 4000, 9), Fragment),
-        Case::new("a tiny first fragment").outer(large.fragment(0, 8, 9), Fragment),
+        Case::new("a datagram in two fragments")
+            .outer(part(0, 1400), Rule)
+            .outer(part(1400, 4000), Established),
+        Case::new("a last fragment that comes first")
+            .outer(part(1400, 4000), FragmentEarly)
+            .outer(part(0, 1400), Rule)
+            .outer(part(1400, 4000), Established),
+        Case::new("a fragment of a denied datagram")
+            .outer(large(54).fragment(0, 1400, 9), DenyDefault)
+            .outer(large(54).fragment(1400, 4000, 9), FragmentDenied),
+        Case::new("a fragment twice")
+            .outer(part(0, 1400), Rule)
+            .outer(part(0, 1400), FragmentDuplicate)
+            .outer(part(1400, 4000), Established),
+        Case::new("an overlap (RFC 5722)")
+            .outer(part(0, 1400), Rule)
+            .outer(part(1392, 4000), FragmentOverlap)
+            .outer(part(1400, 4000), FragmentOverlap)
+            .outer(large(53).fragment(0, 1400, 10), Established),
+        Case::new("a first fragment that ends inside of the TCP header")
+            .outer(syn(net).fragment(0, 16, 9), FragmentTiny),
+        Case::new("a later fragment that writes into the TCP header (RFC 1858)")
+            .outer(syn(net).fragment(8, 4000, 9), FragmentTiny),
+        Case::new("a fragment of uneven length").outer(part(0, 1401), FragmentBad),
     ];
     if net.ipv6() {
         let atomic = Packet::udp((net.client, 5353), (net.server, 53)).extension(FRAGMENT, &[0; 7]);

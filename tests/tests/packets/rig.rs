@@ -188,6 +188,7 @@ impl Rig {
             side: side as u8,
             realm: 0,
             role: u8::from(side == Side::Inner),
+            peer_role: u8::from(inline == (side == Side::Outer)),
             pad: 0,
         })?;
         self.judge(hook, frame)

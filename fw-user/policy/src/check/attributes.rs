@@ -110,7 +110,9 @@ fn until(node: &Node, findings: &mut Diagnostics) -> Option<i64> {
         .into_iter()
         .find(|text| text.parse::<Timestamp>().is_ok());
     findings.push(match mended {
-        Some(mended) => item.help(format!("write {mended} for UTC, or another offset such as +01:00")),
+        Some(mended) => item.help(format!(
+            "write {mended} for UTC, or another offset such as +01:00"
+        )),
         None => item,
     });
     None

@@ -129,7 +129,9 @@ pub(super) fn throughput(
         }),
         Err(error) => {
             use fw_common::limit::RateError::{BurstTooLong, NoBurst};
-            let place = burst.filter(|_| matches!(error, NoBurst | BurstTooLong)).unwrap_or(node);
+            let place = burst
+                .filter(|_| matches!(error, NoBurst | BurstTooLong))
+                .unwrap_or(node);
             findings.push(Diagnostic::error("bad_rate", place.span, error.to_string()));
             None
         }
@@ -201,8 +203,12 @@ fn per(node: &Node, findings: &mut Diagnostics) -> Option<Per> {
         "destination" => (LimitPer::Destination, 128),
         "pair" => (LimitPer::Pair, 64),
         _ => {
-            let item = Diagnostic::error("bad_per", node.span, format!("`{text}` is nothing that a limit can be per"))
-                .label("expected rule, source, source/N, destination, destination/N, pair or pair/N");
+            let item = Diagnostic::error(
+                "bad_per",
+                node.span,
+                format!("`{text}` is nothing that a limit can be per"),
+            )
+            .label("expected rule, source, source/N, destination, destination/N, pair or pair/N");
             findings.push(match names::nearest(word, words) {
                 Some("rule") => item.help("write `rule`"),
                 Some(near) => item.help(format!("did you mean `{near}`?")),
@@ -212,7 +218,11 @@ fn per(node: &Node, findings: &mut Diagnostics) -> Option<Per> {
         }
     };
     let Some(prefix) = prefix else {
-        return Some(Per { by, v4: 32, v6: whole });
+        return Some(Per {
+            by,
+            v4: 32,
+            v6: whole,
+        });
     };
     let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
     match prefix.parse::<u8>() {
@@ -220,9 +230,15 @@ fn per(node: &Node, findings: &mut Diagnostics) -> Option<Per> {
         Ok(v6 @ 33..=128) if digits => Some(Per { by, v4: 32, v6 }),
         _ => {
             findings.push(
-                Diagnostic::error("bad_per", node.span, format!("`/{prefix}` is no length of a prefix"))
-                    .label("expected 1 to 32 for IPv4 addresses, or 33 to 128 for IPv6")
-                    .help(format!("`{word}/24` is IPv4 /24 and IPv6 /64, `{word}/56` is IPv4 /32 and IPv6 /56")),
+                Diagnostic::error(
+                    "bad_per",
+                    node.span,
+                    format!("`/{prefix}` is no length of a prefix"),
+                )
+                .label("expected 1 to 32 for IPv4 addresses, or 33 to 128 for IPv6")
+                .help(format!(
+                    "`{word}/24` is IPv4 /24 and IPv6 /64, `{word}/56` is IPv4 /32 and IPv6 /56"
+                )),
             );
             None
         }

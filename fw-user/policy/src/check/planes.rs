@@ -86,7 +86,12 @@ fn roles(node: &Node, findings: &mut Diagnostics) -> Option<Vec<String>> {
                 .help("leave `ports` out where any port will do"),
         );
     }
-    Some(items.iter().filter_map(|item| sections::role(item, findings)).collect())
+    Some(
+        items
+            .iter()
+            .filter_map(|item| sections::role(item, findings))
+            .collect(),
+    )
 }
 
 /// Reads labels: a mapping of names to texts.
@@ -142,7 +147,8 @@ pub(super) fn refuse_overlaps(zones: &[Zone], planes: &[Plane], findings: &mut D
                 findings.push(two_planes(zones, planes, own, other));
             }
             // Zones that share a prefix and a plane say the same; without them at most 129 lengths of 31 planes lie around.
-            let same = |outer: &&Held| outer.net == own.net && zones[outer.zone].plane == zones[own.zone].plane;
+            let same =
+                |outer: &&Held| outer.net == own.net && zones[outer.zone].plane == zones[own.zone].plane;
             if !around.iter().any(same) {
                 around.push(own);
             }

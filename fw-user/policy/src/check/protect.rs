@@ -51,7 +51,8 @@ const FLOWS_CAP: u32 = 65_536;
 /// Reads `tcp:`.
 pub(super) fn tcp(section: Option<&Node>, findings: &mut Diagnostics) -> Tcp {
     let mut tcp = Tcp::default();
-    let Some(fields) = section.and_then(|node| Fields::read(node, "the tcp section", TCP_KEYS, findings)) else {
+    let Some(fields) = section.and_then(|node| Fields::read(node, "the tcp section", TCP_KEYS, findings))
+    else {
         return tcp;
     };
     if let Some(node) = fields.get("invalid") {
@@ -73,8 +74,12 @@ pub(super) fn tcp(section: Option<&Node>, findings: &mut Diagnostics) -> Tcp {
         match tcp.pickup {
             Pickup::ColdStart(default) => tcp.pickup = Pickup::ColdStart(seconds.unwrap_or(default)),
             Pickup::Never | Pickup::Always => findings.push(
-                Diagnostic::error("cold_start", node.span, "`cold_start` has no meaning with this `pickup`")
-                    .help("write `pickup: cold_start`, or remove `cold_start`"),
+                Diagnostic::error(
+                    "cold_start",
+                    node.span,
+                    "`cold_start` has no meaning with this `pickup`",
+                )
+                .help("write `pickup: cold_start`, or remove `cold_start`"),
             ),
         }
     }
@@ -100,7 +105,13 @@ pub(super) fn read(section: Option<&Node>, zones: &Zones, findings: &mut Diagnos
     screens(&fields, &mut protect, findings);
     let exempt = &mut protect.exempt;
     if let Some(node) = fields.get("syn_flood") {
-        flood(node, "syn_flood", &mut protect.syn_flood, Some((zones, exempt)), findings);
+        flood(
+            node,
+            "syn_flood",
+            &mut protect.syn_flood,
+            Some((zones, exempt)),
+            findings,
+        );
     }
     if let Some(node) = fields.get("udp_flood") {
         flood(node, "udp_flood", &mut protect.udp_flood, None, findings);
@@ -163,7 +174,10 @@ fn screens(fields: &Fields<'_>, protect: &mut Protect, findings: &mut Diagnostic
         let Some(mode) = fields.get(key).and_then(|node| mode(node, findings)) else {
             continue;
         };
-        for screen in Screen::ALL.into_iter().filter(|screen| is_spoofed(*screen) == spoofed) {
+        for screen in Screen::ALL
+            .into_iter()
+            .filter(|screen| is_spoofed(*screen) == spoofed)
+        {
             protect.screens[screen as usize] = mode;
         }
     }
@@ -305,7 +319,12 @@ mod tests {
     #[test]
     fn the_default_thresholds_are_rates() {
         let protect = default();
-        for threshold in [protect.syn_flood, protect.udp_flood, protect.icmp_flood, protect.scan] {
+        for threshold in [
+            protect.syn_flood,
+            protect.udp_flood,
+            protect.icmp_flood,
+            protect.scan,
+        ] {
             assert_ne!(threshold.rate.encoded, Rate::default());
         }
     }

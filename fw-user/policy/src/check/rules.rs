@@ -89,8 +89,7 @@ impl Reader<'_> {
         let directions = self.directions(&fields, findings);
         let services = action.map(|(_, node)| self.services.matches(node, findings));
         let named = name.as_ref().map_or("", |(name, _)| name.as_str());
-        let attributes =
-            action.map(|(action, _)| attributes::read(&fields, named, action, findings));
+        let attributes = action.map(|(action, _)| attributes::read(&fields, named, action, findings));
         let ((name, span), (action, _), directions, services) = (name?, action?, directions?, services?);
         let attributes = attributes?;
         let rule = Rule {
@@ -248,9 +247,13 @@ fn action<'n>(fields: &Fields<'n>, findings: &mut Diagnostics) -> Option<(RuleAc
         (None, _) => {
             let place = Span::new(fields.span.start, fields.span.start);
             findings.push(
-                Diagnostic::error("action", place, "the rule has neither `allow` nor `deny` nor `reject`")
-                    .label("expected exactly one of them")
-                    .help("write `allow: [ssh]` or `deny: all`"),
+                Diagnostic::error(
+                    "action",
+                    place,
+                    "the rule has neither `allow` nor `deny` nor `reject`",
+                )
+                .label("expected exactly one of them")
+                .help("write `allow: [ssh]` or `deny: all`"),
             );
             None
         }

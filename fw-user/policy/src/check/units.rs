@@ -2,11 +2,7 @@
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Words for the time of a rate, in nanoseconds.
-const TIMES: [(&str, u64); 3] = [
-    ("s", SECOND_NS),
-    ("min", 60 * SECOND_NS),
-    ("h", 3600 * SECOND_NS),
-];
+const TIMES: [(&str, u64); 3] = [("s", SECOND_NS), ("min", 60 * SECOND_NS), ("h", 3600 * SECOND_NS)];
 /// Bits in a unit of data.
 const SIZES: [(&str, u64); 14] = [
     ("B", 8),
@@ -65,7 +61,10 @@ pub(super) fn byte_rate(text: &str) -> Result<UnitsPerNs, Bad> {
         return Err(refuse(mended, "s"));
     }
     let (amount, per_ns) = split_rate(text, expected)?;
-    let time = TIMES.iter().find(|(_, own)| *own == per_ns).map_or("s", |(name, _)| name);
+    let time = TIMES
+        .iter()
+        .find(|(_, own)| *own == per_ns)
+        .map_or("s", |(name, _)| name);
     let bits = bits(amount).map_err(|mended| refuse(mended, time))?;
     Ok(if bits % 8 == 0 {
         (bits / 8, per_ns)
@@ -81,7 +80,11 @@ pub(super) fn bytes(text: &str) -> Result<u64, Bad> {
         help: mended.map(|amount| format!("write `{amount}`")),
     };
     let bits = bits(text).map_err(refuse)?;
-    if bits % 8 == 0 { Ok(bits / 8) } else { Err(refuse(None)) }
+    if bits % 8 == 0 {
+        Ok(bits / 8)
+    } else {
+        Err(refuse(None))
+    }
 }
 
 /// Reads a whole number.
@@ -92,7 +95,8 @@ pub(super) fn count(text: &str) -> Result<u64, Bad> {
         Ok(count) if digits => Ok(count),
         _ => {
             let plain: String = text.chars().filter(|c| !matches!(c, '_' | ',' | '\'')).collect();
-            let mended = plain != text && !plain.is_empty() && plain.bytes().all(|byte| byte.is_ascii_digit());
+            let mended =
+                plain != text && !plain.is_empty() && plain.bytes().all(|byte| byte.is_ascii_digit());
             Err(Bad {
                 expected,
                 help: mended.then(|| format!("write `{plain}`")),
@@ -106,7 +110,10 @@ pub(super) fn duration(text: &str) -> Result<u32, Bad> {
     let expected = "a time, such as 120s, 10m, 2h or 7d";
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = (&text[..at], text[at..].trim_start());
-    let factor = DURATIONS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let factor = DURATIONS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .map(|(_, factor)| *factor);
     let seconds = number
         .parse::<u32>()
         .ok()
@@ -167,7 +174,10 @@ fn bits(text: &str) -> Result<u64, Option<String>> {
 
 /// Other ways of writing a unit of bits.
 fn same_unit(name: &str, unit: &str) -> bool {
-    let short = unit.trim_end_matches("ps").trim_end_matches("its").trim_end_matches('b');
+    let short = unit
+        .trim_end_matches("ps")
+        .trim_end_matches("its")
+        .trim_end_matches('b');
     name.ends_with("bit") && !short.is_empty() && name.eq_ignore_ascii_case(&format!("{short}bit"))
 }
 
@@ -211,19 +221,37 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused_with_a_suggestion() {
-        let help = |result: Result<UnitsPerNs, Bad>| result.err().and_then(|bad| bad.help).unwrap_or_default();
-        assert_eq!(help(count_rate("50")), "write `50/s` if it is meant by the second");
+        let help =
+            |result: Result<UnitsPerNs, Bad>| result.err().and_then(|bad| bad.help).unwrap_or_default();
+        assert_eq!(
+            help(count_rate("50")),
+            "write `50/s` if it is meant by the second"
+        );
         assert_eq!(help(count_rate("50/sec")), "write `50/s`");
         assert_eq!(help(byte_rate("5 gbit/s")), "write `5 Gbit/s`");
         assert_eq!(help(byte_rate("5 Gbps")), "write `5 Gbit/s`");
         assert_eq!(help(byte_rate("5 kib/min")), "write `5 KiB/min`");
         assert_eq!(help(byte_rate("5 MB")), "write `5 MB/s`");
         assert_eq!(help(byte_rate("5/s")), "write `5 B/s`");
-        for text in ["/s", "x/s", "-1/s", "5 Gbit/", "0.3 bit/s", "1.2.3 B/s", "99999999999999 TB/s"] {
+        for text in [
+            "/s",
+            "x/s",
+            "-1/s",
+            "5 Gbit/",
+            "0.3 bit/s",
+            "1.2.3 B/s",
+            "99999999999999 TB/s",
+        ] {
             assert!(count_rate(text).is_err() && byte_rate(text).is_err(), "{text}");
         }
-        assert_eq!(count("1_000").err().and_then(|bad| bad.help), Some("write `1000`".into()));
-        assert_eq!(duration("120").err().and_then(|bad| bad.help), Some("write `120s` for seconds".into()));
+        assert_eq!(
+            count("1_000").err().and_then(|bad| bad.help),
+            Some("write `1000`".into())
+        );
+        assert_eq!(
+            duration("120").err().and_then(|bad| bad.help),
+            Some("write `120s` for seconds".into())
+        );
         assert!(duration("9999999w").is_err() && duration("").is_err() && bytes("3 bit").is_err());
     }
 }

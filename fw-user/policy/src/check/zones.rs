@@ -75,7 +75,10 @@ impl Zones {
         if let Value::Map(pairs) = &node.value {
             let fields = Fields::read(node, "a selection of zones", &["label"], findings)?;
             // Such a key was reported; a missing one would be a second error for one mistake.
-            if pairs.iter().any(|(key, _)| names::NOT_ENFORCED.contains(&key.text.as_str())) {
+            if pairs
+                .iter()
+                .any(|(key, _)| names::NOT_ENFORCED.contains(&key.text.as_str()))
+            {
                 return None;
             }
             let label = fields.require("label", "a selection of zones", findings)?;
@@ -158,7 +161,11 @@ pub(super) fn read(section: Option<&Node>, findings: &mut Diagnostics) -> Zones 
         .enumerate()
         .map(|(index, zone)| (zone.name.clone(), index))
         .collect();
-    Zones { list, planes, by_name }
+    Zones {
+        list,
+        planes,
+        by_name,
+    }
 }
 
 /// The finding for two names with one stable id.
@@ -271,8 +278,12 @@ pub(super) fn tags(node: &Node, findings: &mut Diagnostics) -> Option<Tags> {
         [only] => vlan(only, findings).map(Tags::from),
         _ => {
             findings.push(
-                Diagnostic::error("bad_vlan", node.span, format!("a frame has no {} tags", items.len()))
-                    .label("expected a VLAN id, or two such as [100, 7], the outer tag first"),
+                Diagnostic::error(
+                    "bad_vlan",
+                    node.span,
+                    format!("a frame has no {} tags", items.len()),
+                )
+                .label("expected a VLAN id, or two such as [100, 7], the outer tag first"),
             );
             None
         }

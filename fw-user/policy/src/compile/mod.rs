@@ -151,17 +151,16 @@ pub fn compile(policy: &Policy, environment: &Environment) -> Result<TableSet, C
 ///
 /// # Errors
 /// As [`compile`].
+#[expect(
+    clippy::too_many_lines,
+    reason = "one line for each field of the header and of the sizes"
+)]
 pub fn compile_within(
     policy: &Policy,
     environment: &Environment,
     limit: u64,
 ) -> Result<TableSet, CompileError> {
-    if environment.generation == 0 {
-        return Err(CompileError::Generation);
-    }
-    if environment.roles.len() > MAX_ROLES {
-        return Err(CompileError::Roles(environment.roles.len()));
-    }
+    valid(environment)?;
     let mut lines = Lines::new(limit.min(MAX_LIMIT));
     let header_at = lines.reserve(Section::Header, 2)?;
     let mut classes = Classes::new(policy);
@@ -215,14 +214,25 @@ pub fn compile_within(
         limits: policy.rules.iter().map(|rule| rule.limits.len()).sum(),
         unknown_roles: unknown_roles(policy, environment),
     };
+    let settings = Settings {
+        window_loose: policy.tcp.window_loose,
+        pickup: policy.tcp.pickup,
+    };
     Ok(TableSet {
         lines: sealed(lines, header_at, header),
-        settings: Settings {
-            window_loose: policy.tcp.window_loose,
-            pickup: policy.tcp.pickup,
-        },
+        settings,
         stats,
     })
+}
+
+const fn valid(environment: &Environment) -> Result<(), CompileError> {
+    if environment.generation == 0 {
+        return Err(CompileError::Generation);
+    }
+    if environment.roles.len() > MAX_ROLES {
+        return Err(CompileError::Roles(environment.roles.len()));
+    }
+    Ok(())
 }
 
 /// Writes the header and its checksum.
@@ -270,8 +280,6 @@ fn unknown_roles(policy: &Policy, environment: &Environment) -> Vec<String> {
     };
     let planes = policy.planes.iter().flat_map(|plane| &plane.roles);
     let named: BTreeSet<&String> = accepted.iter().chain(planes).collect();
-    let unknown = named
-        .into_iter()
-        .filter(|role| !environment.roles.contains(role));
+    let unknown = named.into_iter().filter(|role| !environment.roles.contains(role));
     unknown.cloned().collect()
 }

@@ -59,7 +59,11 @@ pub(super) fn rules(
     environment: &Environment,
     lines: &mut Lines,
 ) -> Result<(u32, u32), CompileError> {
-    let count = policy.rules.iter().map(|rule| rule.limits.len() as u64).sum::<u64>();
+    let count = policy
+        .rules
+        .iter()
+        .map(|rule| rule.limits.len() as u64)
+        .sum::<u64>();
     let count = count + u64::from(threshold::COUNT);
     // The number of a rule's first limit shares a word with how many there are.
     if count > 1 << 24 {
@@ -129,7 +133,11 @@ fn thresholds(policy: &Policy) -> [LimitRecord; threshold::COUNT as usize] {
 }
 
 fn limit_record(limit: &Limit) -> LimitRecord {
-    let (by, v4, v6) = (limit.per.by as u32, u32::from(limit.per.v4), u32::from(limit.per.v6));
+    let (by, v4, v6) = (
+        limit.per.by as u32,
+        u32::from(limit.per.v4),
+        u32::from(limit.per.v6),
+    );
     let what = limit.measure.kind() as u32 | by << 8 | v4 << 16 | v6 << 24;
     match &limit.measure {
         Measure::Rate { rate, .. } => rate_record(limit.id, what, rate),

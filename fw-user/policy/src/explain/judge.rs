@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use fw_common::abi::{
-    Decision, Features, Ip4, Ip6, LinkFlags, Proto, ProtectMode, Reason, RuleFlags, Screen, SetHeader,
+    Decision, Features, Ip4, Ip6, LinkFlags, ProtectMode, Proto, Reason, RuleFlags, Screen, SetHeader,
 };
 use fw_common::classify::{Classified, classify, features, realm_record};
 use fw_common::wire;
@@ -131,12 +131,14 @@ fn screened(policy: &Policy, flow: &Flow, own: &[IpAddr], asked: &Asked<'_>) -> 
         (Screen::PlaneMismatch, planes::mismatch(policy, flow, own, asked)),
     ];
     let drops = |screen: Screen| policy.protect.screens[screen as usize] == ProtectMode::Drop;
-    let struck = screens.iter().find(|(screen, strikes)| *strikes && drops(*screen));
+    let struck = screens
+        .iter()
+        .find(|(screen, strikes)| *strikes && drops(*screen));
     struck.and_then(|(screen, _)| Reason::from_number(screen.reason() as u8))
 }
 
 /// Sources that no host can have: IPv4 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 and 240.0.0.0/4 (RFC 6890 section 2.2.2, RFC
-/// 1122 section 3.2.1.3); IPv6 ::, `::1`, ff00::/8 and mapped IPv4 addresses (RFC 4291 section 2.5 and 2.7).
+/// 1122 section 3.2.1.3); IPv6 ::, `::1`, `ff00::/8` and mapped IPv4 addresses (RFC 4291 section 2.5 and 2.7).
 fn impossible(source: IpAddr) -> bool {
     match source {
         IpAddr::V4(v4) => matches!(v4.octets()[0], 0 | 127 | 224..),

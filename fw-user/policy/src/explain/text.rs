@@ -16,8 +16,15 @@ const MAX_LISTED: usize = 20;
 /// What a rule says beside action, zones and services.
 pub(super) fn attributes(rule: &Rule) -> Vec<String> {
     let limits = rule.limits.iter().map(|limit| format!("limit: {limit}"));
-    let words = [(rule.log, "log: true"), (rule.audit, "audit: true"), (!rule.track, "track: false")];
-    let words = words.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned());
+    let words = [
+        (rule.log, "log: true"),
+        (rule.audit, "audit: true"),
+        (!rule.track, "track: false"),
+    ];
+    let words = words
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, word)| (*word).to_owned());
     let until = rule.until.map(|until| {
         let time = Timestamp::from_second(until).map_or_else(|_| until.to_string(), |time| time.to_string());
         format!("until: {time}")
@@ -33,7 +40,11 @@ impl fmt::Display for Explanation {
         writeln!(out, "  destination  {}", self.destination_zones.join(", "))?;
         match (&self.rule, self.verdict) {
             (Some(rule), verdict) => {
-                let audited = if self.reason == Reason::Audit.name() { ", for its `audit: true`," } else { "" };
+                let audited = if self.reason == Reason::Audit.name() {
+                    ", for its `audit: true`,"
+                } else {
+                    ""
+                };
                 writeln!(
                     out,
                     "  {}{audited} by rule `{}` ({}:{})",

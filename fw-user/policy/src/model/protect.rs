@@ -3,8 +3,8 @@
 use fw_common::abi::{ProtectMode, Screen};
 use serde::Serialize;
 
-use super::limit::Throughput;
 use super::ZoneIndex;
+use super::limit::Throughput;
 
 /// The `tcp:` section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

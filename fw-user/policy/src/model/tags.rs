@@ -38,9 +38,7 @@ impl fmt::Display for Tags {
 
 /// Not VLAN ids.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error(
-    "`{0}` is no VLAN id; write a number from 0 to 4094, or two such as 100.7, the outer tag first"
-)]
+#[error("`{0}` is no VLAN id; write a number from 0 to 4094, or two such as 100.7, the outer tag first")]
 pub struct TagsError(String);
 
 impl FromStr for Tags {

@@ -1,7 +1,12 @@
 //! Numbers with units, as texts for people.
 
 /// Bytes in a unit, the largest first.
-const BINARY: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+const BINARY: [(u64, &str); 4] = [
+    (1 << 40, "TiB"),
+    (1 << 30, "GiB"),
+    (1 << 20, "MiB"),
+    (1 << 10, "KiB"),
+];
 /// The same in powers of ten.
 const DECIMAL: [(u64, &str); 4] = [
     (1_000_000_000_000, "TB"),
@@ -24,7 +29,7 @@ pub(crate) fn amount_text(units: u64, bytes: bool) -> String {
         return units.to_string();
     }
     let mut sizes = BINARY.iter().chain(&DECIMAL);
-    let fits = sizes.find(|(size, _)| units != 0 && units % size == 0);
+    let fits = sizes.find(|(size, _)| units != 0 && units.is_multiple_of(*size));
     match fits {
         Some((size, name)) => format!("{} {name}", units / size),
         None => format!("{units} B"),
