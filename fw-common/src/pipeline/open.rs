@@ -186,7 +186,7 @@ pub(super) const fn deny_reason(decision: Decision) -> Reason {
 
 #[inline(always)]
 fn denied(s: &mut Scratch, decision: Decision) -> Outcome {
-    if s.class.src.zone == 0 {
+    if s.class.src.flags & ClassFlags::OUTSIDE != 0 {
         s.then = then::DENIED;
     }
     log(s);

@@ -80,5 +80,6 @@ fn was_sent(s: &Scratch, flow: &LiveFlow, quoted_reply: bool) -> bool {
     let behind = own.seq_end.load().wrapping_sub(s.meta.seq);
     let window = peer.window.load() & tcp::REACH;
     let limit = if window > QUOTE_SLACK { window } else { QUOTE_SLACK };
-    behind != 0 && behind <= limit
+    // A bare acknowledgement has the number after all that was sent.
+    behind <= limit
 }

@@ -9,7 +9,7 @@ mod running;
 mod table;
 pub mod window;
 
-pub use table::{Class, State, Step, TABLE};
+pub use table::{Class, State, Step, TABLE, next};
 pub use window::{Numbers, REACH, before};
 
 use crate::abi::{Reason, StateWord};
@@ -278,8 +278,12 @@ fn ignored(
 ) -> Judged {
     let mut judged = Judged::unchanged(known, Outcome::Pass(word));
     match (class, reply, state) {
-        // An acknowledgement in SYN_SENT: a challenge; the opener's reset will carry its number (RFC 5961 section 4).
-        (Class::Ack, true, State::SynSent) => judged.own.ack = segment.ack,
+        // An acknowledgement in SYN_SENT: a challenge; the opener's reset will carry its number (RFC 5961 section 4). Or data
+        // of a fast open that has overtaken its SYN-ACK.
+        (Class::Ack, true, State::SynSent) => {
+            judged.own.ack = segment.ack;
+            judged.own.end = segment.end();
+        }
         // In a simultaneous open the answering side may send its SYN again, and nothing but that.
         (Class::Syn, true, State::SynRecv) if segment.seq.wrapping_add(1) != known.answer => {
             judged.outcome = Outcome::Drop(Reason::TcpInvalid);

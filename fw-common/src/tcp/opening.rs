@@ -74,6 +74,9 @@ fn simultaneous(word: StateWord, segment: Segment, known: &Known) -> Judged {
     }
 }
 
+/// Bytes that may overtake a SYN-ACK: the largest window that is not scaled.
+const OVERTAKING: u32 = 0xffff;
+
 #[inline(always)]
 fn syn_ack(word: StateWord, segment: Segment, known: &Known) -> Judged {
     if !answers(segment, known.peer) {
@@ -86,6 +89,10 @@ fn syn_ack(word: StateWord, segment: Segment, known: &Known) -> Judged {
         own.end = later(own.end, known.own.end);
         own.edge = later(own.edge, known.own.edge);
         own.window = window::widest(own.window, known.own.window);
+    }
+    // What has overtaken it was let through and may be acknowledged.
+    if word.state() == State::SynSent as u32 && known.own.end.wrapping_sub(own.end) <= OVERTAKING {
+        own.end = known.own.end;
     }
     Judged {
         outcome: Outcome::Pass(moved(word, State::SynRecv, StateWord::REPLIED)),

@@ -429,7 +429,7 @@ fn simultaneous_close() {
     walk.passes(true, segment(ACK, 502, 1), State::TimeWait);
 }
 
-/// RFC 5961 section 4: the challenge to a SYN in LAST_ACK acknowledges no FIN.
+/// RFC 5961 section 4: the challenge to a SYN in `LAST_ACK` acknowledges no FIN.
 #[test]
 fn a_challenge_in_last_ack_closes_nothing() {
     let mut walk = Walk::established();

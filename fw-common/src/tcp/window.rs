@@ -127,6 +127,7 @@ const fn grown(packed: u32, window: u32) -> u32 {
 
 /// The packed window word `packed`, with the larger one of its and the other word's reach.
 #[inline(always)]
+#[must_use]
 pub const fn widest(packed: u32, other: u32) -> u32 {
     if other & REACH > packed & REACH {
         (packed & !REACH) | (other & REACH)

@@ -224,7 +224,11 @@ impl Endpoint {
             return;
         }
         let limit = self.max.min(self.edge.max(self.una + 1));
-        let skipped = if rng.one_in(3) { rng.below(limit - self.una) } else { 0 };
+        let skipped = if rng.one_in(3) {
+            rng.below(limit - self.una)
+        } else {
+            0
+        };
         let from = self.una + skipped;
         let end = (from + 1 + rng.below(self.habits.segment)).min(limit);
         let fin = end > self.fin();

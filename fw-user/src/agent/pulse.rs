@@ -109,7 +109,11 @@ mod tests {
     fn the_heart_beats_while_ageing_works() {
         let now = 100_000_000_000;
         let pulse = Pulse::new(now);
-        assert_eq!((pulse.fault(now), pulse.known_good()), (None, false), "nothing was aged yet");
+        assert_eq!(
+            (pulse.fault(now), pulse.known_good()),
+            (None, false),
+            "nothing was aged yet"
+        );
         assert_eq!(pulse.fault(now + STUCK_NS), None);
         assert_eq!(pulse.fault(now + STUCK_NS + 1), Some("ageing is stuck"));
         pulse.passed(now, false);

@@ -30,11 +30,13 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<Exit> {
-        let (policy, warnings) =
+        let (policy, mut warnings) =
             match fw_policy::check(&read(&self.policy)?, &self.policy.display().to_string()) {
                 Ok(checked) => checked,
                 Err(findings) => return self.invalid(&findings),
             };
+        let now = jiff::Timestamp::now().as_second();
+        warnings.items.extend(fw_policy::ended_rules(&policy, now).items);
         let environment = environment(&policy, &self.own);
         let too_large = |error| Failure::input(format!("{}: {error}", self.policy.display()));
         let tables = fw_policy::compile(&policy, &environment).map_err(too_large)?;
@@ -71,6 +73,9 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
         .map_err(|error| Failure::input(format!("cannot read {}: {error}", path.display())))
 }
 
+/// Roles that a machine can have.
+const MAX_ROLES: usize = 31;
+
 /// The machine that is meant: with all roles that the policy names, so that none is missing.
 pub(super) fn environment(policy: &Policy, own: &[IpAddr]) -> Environment {
     let sample = Environment::sample();
@@ -79,7 +84,8 @@ pub(super) fn environment(policy: &Policy, own: &[IpAddr]) -> Environment {
     } else {
         own.to_vec()
     };
-    let roles = policy.roles().into_iter().map(str::to_owned).collect();
+    let named = policy.roles();
+    let roles = named.into_iter().take(MAX_ROLES).map(str::to_owned).collect();
     Environment {
         own_addresses,
         roles,

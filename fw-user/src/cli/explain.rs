@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use fw_policy::FlowSpec;
-use fw_policy::model::RuleAction;
+use fw_policy::model::{RuleAction, Tags};
+use fw_policy::{Asked, FlowSpec};
 
 use super::check::{environment, read};
 use super::output;
@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
                         dpufw explain udp gpu storage:4791 --policy policy.yaml   # names of zones work for addresses\n  \
                         dpufw explain icmp bastion self --policy policy.yaml --self 10.30.8.4\n  \
                         dpufw explain tcp fd00:10::5 [fd00:20::7]:22 --policy policy.yaml --vlan 101 --json\n\n\
-                        Exits with 0 if the flow is allowed, with 1 if it is denied."
+                        Exits with 0 if the flow is allowed, with 1 if it is denied or rejected."
 )]
 pub(super) struct Explain {
     /// Protocol, source, destination with port; for icmp also a type
@@ -30,9 +30,12 @@ pub(super) struct Explain {
     /// Role of the port that the packet comes in by
     #[arg(long = "in", value_name = "ROLE")]
     role: Option<String>,
-    /// VLAN id of the packet; that of the flow's zones if none is given
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(0..4095))]
-    vlan: Option<u16>,
+    /// Mode inline: role of the pair's other port
+    #[arg(long = "out", value_name = "ROLE", requires = "role")]
+    peer: Option<String>,
+    /// VLAN id of the packet, or two such as 100.7, the outer tag first; those of the flow's zones if none is given
+    #[arg(long, value_name = "ID")]
+    vlan: Option<Tags>,
     /// An address of the machine that the policy is for; documentation addresses if none is given
     #[arg(long = "self", value_name = "ADDR")]
     own: Vec<IpAddr>,
@@ -58,15 +61,14 @@ impl Explain {
         let environment = environment(&policy, &self.own);
         let tables =
             fw_policy::compile(&policy, &environment).map_err(|error| Failure::input(error.to_string()))?;
-        let explanation = fw_policy::explain(
-            &policy,
-            &tables,
-            &environment,
-            &flow,
-            self.vlan,
-            self.role.as_deref(),
-        )
-        .map_err(|error| Failure::input(error.to_string()))?;
+        let asked = Asked {
+            flow: &flow,
+            tags: self.vlan,
+            role: self.role.as_deref(),
+            peer: self.peer.as_deref(),
+        };
+        let explanation = fw_policy::ask(&policy, &tables, &environment, &asked)
+            .map_err(|error| Failure::input(error.to_string()))?;
         if self.json {
             output::json(&explanation)?;
         } else {

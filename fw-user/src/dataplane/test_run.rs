@@ -98,7 +98,7 @@ impl Report {
             0 => Verdict::Drop,
             1 => Verdict::Pass,
             2 => Verdict::Forward,
-            _ => return None,
+            _ => Verdict::Reply,
         };
         let reason = Reason::from_number((value >> 2) as u8)?;
         Some(Self {
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn unknown_numbers_are_no_report() {
-        assert_eq!(Report::decode(3), None);
         assert_eq!(Report::decode(255 << 2), None);
+        assert_eq!(Report::decode(3 | 254 << 2), None);
     }
 }

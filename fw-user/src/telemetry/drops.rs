@@ -190,12 +190,11 @@ impl fmt::Display for DropRecord {
             Some(rule) => write!(f, ", rule {rule}")?,
             None => {}
         }
-        // A packet that was not dropped says so first.
         f.write_str(match self.kind {
             RecordKind::Drop => "",
             RecordKind::Log => ", logged",
-            RecordKind::Audit => ", audited: let through, would be",
-            RecordKind::Noted => ", noted: not dropped, would be",
+            RecordKind::Audit => ", audited",
+            RecordKind::Noted => ", counted only",
         })?;
         write!(f, ": {} ({}", self.sentence, self.reason)?;
         if self.errno != 0 {
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_were_not_dropped_say_so() {
+    fn a_record_says_why_it_was_made() {
         let kind = |kind: EventKind, reason| Event {
             kind: kind as u8,
             rule: 5,
@@ -345,14 +344,11 @@ mod tests {
             line.contains("by up0 vlan 101, rule no_bmc, logged: A rule"),
             "{line}"
         );
-        let line = text(&kind(EventKind::Audit, Reason::DenyRule));
-        assert!(
-            line.contains("let through, would be: A rule of the policy denies"),
-            "{line}"
-        );
+        let line = text(&kind(EventKind::Audit, Reason::Audit));
+        assert!(line.contains(", audited: A rule with `audit: true`"), "{line}");
         let line = text(&kind(EventKind::Noted, Reason::Land));
         assert!(
-            line.contains("not dropped, would be:") && line.ends_with("(land)"),
+            line.contains(", counted only: ") && line.ends_with("(land)"),
             "{line}"
         );
     }

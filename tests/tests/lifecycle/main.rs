@@ -9,3 +9,5 @@ mod records;
 mod restart;
 mod site;
 mod swaps;
+mod tables;
+mod takeover;

@@ -115,7 +115,11 @@ pub fn unknown_tag(guarded: &Guarded, ipv6: bool) -> Result<()> {
         &packet.clone().tags(&[101, 101]).build(),
         Reason::UnknownRealm,
     )?;
-    ends.dropped(guarded, &packet.tags(&[101, 101, 101]).build(), Reason::TooManyTags)
+    ends.dropped(
+        guarded,
+        &packet.tags(&[101, 101, 101]).build(),
+        Reason::TooManyTags,
+    )
 }
 
 pub fn options(guarded: &Guarded, ipv6: bool) -> Result<()> {
@@ -141,8 +145,16 @@ pub fn fragments(guarded: &Guarded, ipv6: bool) -> Result<()> {
     let ends = Ends::open(guarded)?;
     let large = datagram(guarded, ipv6, 6004).payload(&[7; 2000]);
     ends.passes(guarded, &large.clone().fragment(0, 1400, 9).build(), Reason::Rule)?;
-    ends.passes(guarded, &large.clone().fragment(1400, 4000, 9).build(), Reason::Established)?;
-    ends.dropped(guarded, &large.fragment(1400, 4000, 10).build(), Reason::FragmentEarly)
+    ends.passes(
+        guarded,
+        &large.clone().fragment(1400, 4000, 9).build(),
+        Reason::Established,
+    )?;
+    ends.dropped(
+        guarded,
+        &large.fragment(1400, 4000, 10).build(),
+        Reason::FragmentEarly,
+    )
 }
 
 /// None of them arrives, neither at the server nor as a flow.

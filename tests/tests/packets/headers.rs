@@ -2,8 +2,8 @@
 
 use fw_common::abi::Reason::{
     self, BadIcmp, BadIpv4, BadIpv6, BadLength, BadTcp, BadUdp, DenyDefault, Established, ExtensionHeaders,
-    FragmentBad, FragmentDenied, FragmentDuplicate, FragmentEarly, FragmentOverlap, FragmentTiny, RoutingHeader0, Rule,
-    SourceRoute, TcpNoFlow, TooManyTags, Truncated, UnknownRealm,
+    FragmentBad, FragmentDenied, FragmentDuplicate, FragmentEarly, FragmentOverlap, FragmentTiny,
+    RoutingHeader0, Rule, SourceRoute, TcpNoFlow, TooManyTags, Truncated, UnknownRealm,
 };
 use fw_tests::packet::Packet;
 
@@ -44,9 +44,12 @@ fn options(net: &Net) -> Vec<Case> {
                 net.connection(80).s("SA", 5000, 1001).ip_options(&[1; 8]),
                 Established,
             ),
-        Case::new("a loose source route").outer(syn(net).ip_options(&[131, 7, 4, 10, 0, 0, 9, 0]), SourceRoute),
-        Case::new("a strict source route behind 33 bytes")
-            .outer(syn(net).ip_options(&[&[1; 33][..], &[137, 7, 4, 10, 0, 0, 9]].concat()), SourceRoute),
+        Case::new("a loose source route")
+            .outer(syn(net).ip_options(&[131, 7, 4, 10, 0, 0, 9, 0]), SourceRoute),
+        Case::new("a strict source route behind 33 bytes").outer(
+            syn(net).ip_options(&[&[1; 33][..], &[137, 7, 4, 10, 0, 0, 9]].concat()),
+            SourceRoute,
+        ),
         Case::new("an option of no length").outer(syn(net).ip_options(&[7, 0, 0, 0]), BadIpv4),
         Case::new("an option longer than the header").outer(syn(net).ip_options(&[7, 5, 4, 0]), BadIpv4),
     ]
@@ -91,7 +94,7 @@ fn extensions(net: &Net) -> Vec<Case> {
                 .padding_extension(DESTINATION)
                 .extension(ROUTING, &routing(4))
                 .extension(FRAGMENT, &[0; 7])
-                .extension(AUTHENTICATION, &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1])
+                .extension(AUTHENTICATION, &[2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 9, 9, 9, 9])
                 .padding_extension(DESTINATION),
             Rule,
         ),
@@ -102,7 +105,10 @@ fn extensions(net: &Net) -> Vec<Case> {
                 .padding_extension(DESTINATION),
             ExtensionHeaders,
         ),
-        Case::new("a mobility header").outer(Packet::other(135, net.client, net.server).payload(&[0; 8]), ExtensionHeaders),
+        Case::new("a mobility header").outer(
+            Packet::other(135, net.client, net.server).payload(&[0; 8]),
+            ExtensionHeaders,
+        ),
         Case::new("hop-by-hop options that do not stand first (RFC 8200 section 4.1)").outer(
             syn(net)
                 .padding_extension(DESTINATION)
@@ -209,10 +215,12 @@ fn tags(net: &Net) -> Vec<Case> {
             .outer(c.c("S", 1, 0).tags(&[101 + 2048]), UnknownRealm),
         Case::new("a known tag with a priority").outer(c.c("S", 1, 0).tags(&[0x6000 + 101]), Rule),
         Case::new("a priority tag is no VLAN").outer(c.c("S", 1, 0).tags(&[0xe000]), Rule),
-        Case::new("two tags that the policy does not name").outer(c.c("S", 1, 0).tags(&[101, 101]), UnknownRealm),
+        Case::new("two tags that the policy does not name")
+            .outer(c.c("S", 1, 0).tags(&[101, 101]), UnknownRealm),
         Case::new("two tags of which one is a priority").outer(c.c("S", 1, 0).tags(&[0, 101]), Rule),
         Case::new("three tags").outer(c.c("S", 1, 0).tags(&[101, 101, 101]), TooManyTags),
-        Case::new("three tags of which two are priorities").outer(c.c("S", 1, 0).tags(&[0, 0, 101]), TooManyTags),
+        Case::new("three tags of which two are priorities")
+            .outer(c.c("S", 1, 0).tags(&[0, 0, 101]), TooManyTags),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use fw_common::abi::Reason::{
     BadTcp, DenyDefault, DenyRule, Established, PickedUp, PolicyRevoked, RstInvalid, Rule, TcpBadAck,
-    TcpInvalid, TcpNoFlow, WrongSide,
+    TcpFinNoAck, TcpInvalid, TcpNoFlow, TcpNull, TcpSynFin, TcpSynRst, TcpXmas, WrongSide,
 };
 use fw_tests::packet::Packet;
 
@@ -145,11 +145,23 @@ fn closing(c: &Connection) -> Vec<Case> {
 }
 
 fn strangers(net: &Net, c: &Connection) -> Vec<Case> {
-    let bad_flags = ["", "SF", "SR", "F", "FPU", "SFRPAU", "RF", "P", "U", "SAF"];
+    let bad_flags = [
+        ("", TcpNull),
+        ("SF", TcpSynFin),
+        ("SR", TcpSynRst),
+        ("F", TcpFinNoAck),
+        ("FPU", TcpXmas),
+        ("SFRPAU", TcpSynFin),
+        ("RF", TcpFinNoAck),
+        ("P", BadTcp),
+        ("U", BadTcp),
+        ("RFA", BadTcp),
+        ("SAF", TcpSynFin),
+    ];
     let mut cases: Vec<Case> = bad_flags
         .iter()
-        .map(|flags| {
-            Case::new(&format!("flags \"{flags}\" that no stack sends")).outer(c.c(flags, 1, 1), BadTcp)
+        .map(|(flags, reason)| {
+            Case::new(&format!("flags \"{flags}\" that no stack sends")).outer(c.c(flags, 1, 1), *reason)
         })
         .collect();
     for flags in ["A", "PA", "SA", "FA", "R", "RA"] {

@@ -9,6 +9,7 @@ mod planes;
 mod protect;
 mod rules;
 mod sections;
+mod select;
 mod services;
 mod units;
 mod zones;
