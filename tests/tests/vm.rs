@@ -62,7 +62,10 @@ fn packets_are_judged_alike_on_the_oldest_kernel() -> Result<()> {
 #[test]
 fn streams_over_a_bad_line_lose_nothing_to_the_firewall() -> Result<()> {
     let report = boot(&["--scenario", "smoke"])?;
-    let guest: Vec<&str> = report.lines().filter_map(|line| line.strip_prefix(GUEST)).collect();
+    let guest: Vec<&str> = report
+        .lines()
+        .filter_map(|line| line.strip_prefix(GUEST))
+        .collect();
     for line in guest.iter().filter(|line| line.contains("streams of")) {
         println!("{line}");
     }

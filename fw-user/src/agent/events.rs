@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::core::{Agent, lock};
 use super::faults::Part;
-use crate::dataplane::EventReader;
+use crate::dataplane::{EventReader, KernelLog};
 use crate::telemetry::{DropRecord, RecordKind, WallClock};
 
 /// Events taken in one go before other tasks have a turn.
@@ -25,6 +25,20 @@ pub(super) async fn run(agent: Arc<Agent>, reader: EventReader) {
         Part::Events,
         outcome.map_err(|error| format!("packets are not reported any more: {error}")),
     );
+}
+
+/// Passes on what the programs log, if they do.
+pub(super) async fn log(reader: Option<KernelLog>) {
+    let Some(reader) = reader else { return };
+    // SAFETY: as in `read`: the reader owns its ring's descriptor and gives out that one only.
+    let mut ring = match unsafe { AsyncFd::register(reader) } {
+        Ok(ring) => ring,
+        Err(error) => return tracing::warn!("the programs' log cannot be read: {error}"),
+    };
+    while let Ok(mut ready) = ring.readable_mut().await {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
 }
 
 async fn read(agent: &Agent, reader: EventReader) -> std::io::Result<()> {

@@ -28,6 +28,7 @@ pub async fn run(config: AgentConfig, force: bool) -> anyhow::Result<()> {
     let Started {
         agent,
         events,
+        kernel_log,
         server,
         locks,
     } = start(config, force).await?;
@@ -37,6 +38,7 @@ pub async fn run(config: AgentConfig, force: bool) -> anyhow::Result<()> {
         tokio::spawn(ageing::run(Arc::clone(&agent))),
         tokio::spawn(pulse::run(Arc::clone(&agent))),
         tokio::spawn(events::run(Arc::clone(&agent), events)),
+        tokio::spawn(events::log(kernel_log)),
         tokio::spawn(watch::run(Arc::clone(&agent))),
         tokio::spawn(metrics(Arc::clone(&agent))),
     ]

@@ -20,7 +20,8 @@ use super::links::LinkFacts;
 use super::{AgentConfig, Locks, Pulse, links, own_addresses, policy};
 use crate::control::{Server, Session};
 use crate::dataplane::{
-    DataPlane, DataPlaneError, EventReader, Options, Tables, coarse_now, detach_all, layouts, list_attached,
+    DataPlane, DataPlaneError, EventReader, KernelLog, Options, Tables, coarse_now, detach_all, layouts,
+    list_attached,
 };
 use crate::exit::{Exit, Failure};
 use crate::telemetry::{FlowLog, Names, boot_unix_s};
@@ -29,8 +30,10 @@ use crate::telemetry::{FlowLog, Names, boot_unix_s};
 pub struct Started {
     /// The agent.
     pub agent: Arc<Agent>,
-    /// Denied packets.
+    /// Denied and reported packets.
     pub events: EventReader,
+    /// The programs' own log, of an object that has one.
+    pub kernel_log: Option<KernelLog>,
     /// The control socket, bound before a program is attached.
     pub server: Server,
     /// Held as long as the agent lives.
@@ -53,8 +56,7 @@ struct Chosen {
 /// # Panics
 /// Outside of a multi-threaded tokio runtime.
 pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure> {
-    privileged(&config)?;
-    same_layout(&config)?;
+    may_start(&config)?;
     let (locks, fault) = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
     let server = Server::bind(&config.socket)
         .map_err(|error| Failure::no(format!("cannot listen at {}: {error}", config.socket.display())))?;
@@ -81,6 +83,7 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
     let took_over = plane.took_over();
     tell_memory(plane.tables());
     let events = plane.events().map_err(|error| refused(&error))?;
+    let kernel_log = plane.kernel_log();
     let agent = Agent {
         tables: Arc::clone(plane.tables()),
         plane: Mutex::new(Some(plane)),
@@ -108,6 +111,7 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
     Ok(Started {
         agent: Arc::new(agent),
         events,
+        kernel_log,
         server,
         locks,
     })
@@ -184,12 +188,12 @@ impl Agent {
     }
 }
 
-/// Asks for the capabilities before the first file is touched.
-fn privileged(config: &AgentConfig) -> Result<(), Failure> {
+/// Asks for the capabilities, and for other data planes, before the first file is touched.
+fn may_start(config: &AgentConfig) -> Result<(), Failure> {
     match list_attached(&config.pins()) {
         Err(error @ DataPlaneError::NoPrivilege { .. }) => Err(refused(&error)),
         // Whatever else is wrong is found, and said, where it matters.
-        _ => Ok(()),
+        _ => same_layout(config),
     }
 }
 

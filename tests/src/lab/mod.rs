@@ -8,6 +8,7 @@
 
 mod agent;
 mod cleanup;
+mod disturb;
 mod hop;
 mod leftover;
 mod link;
@@ -19,6 +20,7 @@ mod topology;
 
 pub use agent::Agent;
 pub use cleanup::remove_all;
+pub use disturb::Disturbance;
 pub use hop::Hop;
 pub use leftover::Leftover;
 pub use link::{End, Veth};

@@ -29,6 +29,26 @@ pub(crate) fn call(helper: i32) -> u64 {
     instruction(0x85, 0, helper)
 }
 
+/// Helpers of `linux/bpf.h`.
+pub(crate) const RANDOM: i32 = 7;
+pub(crate) const CLONE: i32 = 13;
+pub(crate) const REDIRECT: i32 = 23;
+
+/// Copies a register.
+pub(crate) fn copy(to: u8, from: u8) -> u64 {
+    instruction(0xbf, to | (from << 4), 0)
+}
+
+/// Keeps these bits of a register.
+pub(crate) fn mask(register: u8, bits: i32) -> u64 {
+    instruction(0x57, register, bits)
+}
+
+/// Skips the next `count` instructions unless the register is below a number.
+pub(crate) fn skip_if_not_below(register: u8, number: i32, count: u16) -> u64 {
+    instruction(0x35, register, number) | (u64::from(count) << 16)
+}
+
 fn instruction(code: u8, register: u8, value: i32) -> u64 {
     u64::from(code) | (u64::from(register) << 8) | (u64::from(value.cast_unsigned()) << 32)
 }
@@ -76,18 +96,38 @@ impl Tcx {
     /// # Errors
     /// If the kernel refuses.
     pub(crate) fn attach(namespace: &Namespace, interface: &str, way: Way, code: &[u64]) -> Result<Self> {
+        Self::attach_at(namespace, interface, way, code, 0)
+    }
+
+    /// Attaches a program in front of those that are there.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn attach_first(
+        namespace: &Namespace,
+        interface: &str,
+        way: Way,
+        code: &[u64],
+    ) -> Result<Self> {
+        const BEFORE: u32 = 1 << 3;
+        Self::attach_at(namespace, interface, way, code, BEFORE)
+    }
+
+    fn attach_at(namespace: &Namespace, interface: &str, way: Way, code: &[u64], flags: u32) -> Result<Self> {
         let index = namespace.ifindex(interface)?;
-        let link = namespace.enter(|| attach(index, way, code))?.with_context(|| {
-            format!(
-                "cannot attach a TCX program to {interface} in {}; TCX needs Linux 6.6",
-                namespace.name()
-            )
-        })?;
+        let link = namespace
+            .enter(|| attach(index, way, code, flags))?
+            .with_context(|| {
+                format!(
+                    "cannot attach a TCX program to {interface} in {}; TCX needs Linux 6.6",
+                    namespace.name()
+                )
+            })?;
         Ok(Self { _link: link })
     }
 }
 
-fn attach(ifindex: u32, way: Way, code: &[u64]) -> io::Result<OwnedFd> {
+fn attach(ifindex: u32, way: Way, code: &[u64], flags: u32) -> io::Result<OwnedFd> {
     const PROG_LOAD: i64 = 5;
     const LINK_CREATE: i64 = 28;
     const SCHED_CLS: u32 = 3;
@@ -104,6 +144,7 @@ fn attach(ifindex: u32, way: Way, code: &[u64]) -> io::Result<OwnedFd> {
         program: program.as_raw_fd().cast_unsigned(),
         ifindex,
         attach_type: way as u32,
+        flags,
         ..LinkAttributes::default()
     };
     bpf(LINK_CREATE, &link)

@@ -102,6 +102,16 @@ impl Packet {
         self
     }
 
+    /// Sets TCP's window, as it stands in the header. Without it: 65,535.
+    ///
+    /// # Panics
+    /// If this is not TCP.
+    #[must_use]
+    pub fn window(mut self, window: u16) -> Self {
+        self.transport.set_window(window);
+        self
+    }
+
     /// Sets TCP's options; their length must be a multiple of four, at most 40.
     ///
     /// # Panics

@@ -56,6 +56,10 @@ impl Transport {
         (header.sequence_number, header.acknowledgment_number) = (sequence, acknowledgement);
     }
 
+    pub(super) fn set_window(&mut self, window: u16) {
+        self.header().window_size = window;
+    }
+
     pub(super) fn set_options(&mut self, options: &[u8]) {
         self.header()
             .set_options_raw(options)

@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use crate::lab::Namespace;
 
 mod tag;
+mod tun;
 
 pub use tag::TagPusher;
+pub use tun::TunLine;
 
 /// Largest frame that is received whole.
 const FRAME_MAX: usize = 65536 + 64;
@@ -59,7 +61,13 @@ impl Wire {
         let end = Instant::now() + timeout;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if !readable(&self.socket, left)? {
+            let mut poll = libc::pollfd {
+                fd: self.socket.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            let milliseconds = left.as_millis().min(60_000) as i32;
+            if !readable(std::slice::from_mut(&mut poll), milliseconds)? {
                 return Ok(None);
             }
             let frame = tag::receive(&self.socket, FRAME_MAX).context("cannot receive a raw frame")?;
@@ -97,17 +105,12 @@ fn open(index: u32) -> io::Result<OwnedFd> {
     }
 }
 
-fn readable(socket: &OwnedFd, timeout: Duration) -> Result<bool> {
-    let mut poll = libc::pollfd {
-        fd: socket.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let milliseconds = timeout.as_millis().min(60_000) as i32;
-    // SAFETY: one pollfd, which lives through the call.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, milliseconds) };
+/// Waits until one of the descriptors is ready.
+fn readable(polled: &mut [libc::pollfd], milliseconds: i32) -> Result<bool> {
+    // SAFETY: the pointer and the number are those of a living slice.
+    let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as u64, milliseconds) };
     if ready < 0 {
-        return Err(io::Error::last_os_error()).context("cannot poll a packet socket");
+        return Err(io::Error::last_os_error()).context("cannot poll a device");
     }
     Ok(ready > 0)
 }

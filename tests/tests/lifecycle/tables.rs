@@ -1,10 +1,12 @@
 //! The tables: memory, levels, heartbeat, sources, limits.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
 use anyhow::{Context, Result, bail, ensure};
 use fw_tests::lab::Agent;
 use fw_user::control::{LimitInfo, Status};
 
-use crate::site::{POLICY, Site, Stand, Talk, expect, until};
+use crate::site::{POLICY, SOON, Site, Stand, Talk, expect, until};
 
 const LIMITS: &str = "limit: [{ new_flows: 10/s, burst: 50, per: source/24 }, { flows: 4, per: pair }]";
 
@@ -24,6 +26,20 @@ fn buckets(agent: &Agent) -> Result<Vec<LimitInfo>> {
         .collect()
 }
 
+/// So many connections from the client to the server's port 80, by one listener.
+fn talks(site: &Site, count: usize) -> Result<Vec<Talk>> {
+    let (client, server) = (&site.scene.client.namespace, &site.scene.server.namespace);
+    let address = SocketAddr::new(site.server(), 80);
+    let listener = server.enter(|| TcpListener::bind(address))??;
+    let mut talks = Vec::new();
+    for _ in 0..count {
+        let client = client.enter(|| TcpStream::connect_timeout(&address, SOON))??;
+        let (server, _) = listener.accept()?;
+        talks.push(Talk { client, server });
+    }
+    Ok(talks)
+}
+
 fn used(status: &Status, table: &str) -> Option<u64> {
     status
         .tables
@@ -36,7 +52,7 @@ fn used(status: &Status, table: &str) -> Option<u64> {
 fn status_tells_who_fills_a_table_and_that_it_is_aged() -> Result<()> {
     let site = Site::new(Stand::Inline, "sources")?;
     let agent = site.agent()?;
-    let talks: Vec<Talk> = (0..3).map(|_| site.talk(80)).collect::<Result<_>>()?;
+    let talks = talks(&site, 3)?;
     until("three flows are counted", || {
         let status = agent.status()?;
         let top = status.top_sources.iter().find(|top| top.table == "main");
@@ -70,7 +86,7 @@ fn limits_are_listed_with_their_keys_and_refuse_with_their_reasons() -> Result<(
     site.policy(&limited())?;
     let agent = site.agent()?;
     expect(&agent.ask(&["limits"])?, 0, &["RULE"])?;
-    let talks: Vec<Talk> = (0..4).map(|_| site.talk(80)).collect::<Result<_>>()?;
+    let talks = talks(&site, 4)?;
     let found = buckets(&agent)?;
     let [flows, new] = &found[..] else {
         bail!("two buckets were expected: {found:?}");

@@ -7,16 +7,13 @@ use fw_tests::lab::Hop;
 use crate::clients::wait_listening;
 use crate::guarded::{Guarded, SOON};
 
-/// Bytes of the longest frame at an MTU of 1500.
-const LONGEST: u64 = 1514;
-
 /// 20 MB in each direction: what iperf3 says it has transferred must be in the flows' counters, super-packets
 /// counted by their segments. The sender does send super-packets, and a hop makes wire-sized frames of them.
 pub fn iperf3(guarded: &Guarded, ipv6: bool) -> Result<()> {
     const AMOUNT: &str = "20M";
     // iperf3 stops counting when the sender is done: what is on its way then is missing from the receiver's sum.
     const LEAST: u64 = 5_000_000;
-    let address = guarded.server(ipv6).to_string();
+    let (address, longest) = (guarded.server(ipv6).to_string(), guarded.longest_frame());
     for reverse in [false, true] {
         let before = transferred(guarded)?;
         let (scene, way) = (&guarded.scene, usize::from(reverse));
@@ -43,22 +40,22 @@ pub fn iperf3(guarded: &Guarded, ipv6: bool) -> Result<()> {
             bytes >= received,
             "iperf3 received {received} bytes, the flows counted {bytes}"
         );
-        // MTU 1500: no wire packet holds more than 1448 bytes of payload; acknowledgements come on top.
-        let least = received / 1448;
+        // No wire packet holds more payload than this; acknowledgements come on top.
+        let least = received / (longest - 66);
         ensure!(
             packets >= least,
             "{received} bytes are at least {least} packets, the flows counted {packets}"
         );
         let mean = sender.namespace.sent("eth0")?.mean_since(sent);
         ensure!(
-            mean > LONGEST,
+            mean > longest,
             "{} sends packets of {mean} bytes in the mean: no super-packets",
             sender.namespace.name()
         );
         if let (Some(hop), Some(cut)) = (hop, cut) {
             let mean = hop.namespace.sent(Hop::WIRE)?.mean_since(cut);
             ensure!(
-                mean > 0 && mean <= LONGEST,
+                mean > 0 && mean <= longest,
                 "{} sends frames of {mean} bytes in the mean",
                 hop.namespace.name()
             );
@@ -85,9 +82,9 @@ fn bytes_received(report: &str) -> Result<u64> {
 fn transferred(guarded: &Guarded) -> Result<[(u64, u64); 2]> {
     let mut sums = [(0, 0); 2];
     for (_, flow) in guarded.flows(Proto::TCP, 5201)? {
-        for (sum, half) in sums.iter_mut().zip(&flow.half) {
-            sum.0 += half.bytes;
-            sum.1 += half.packets;
+        for (way, sum) in sums.iter_mut().enumerate() {
+            sum.0 += flow.bytes(way);
+            sum.1 += flow.packets(way);
         }
     }
     Ok(sums)

@@ -92,7 +92,8 @@ pub fn dhcp(guarded: &Guarded, ipv6: bool) -> Result<()> {
         &offer.macs([2, 0, 0, 0, 0, 9], guarded.scene.server.mac).build(),
         Reason::LinkDhcp,
     )?;
-    ends.dropped(guarded, &discover.build(), Reason::DenyDefault)
+    // From the network nobody without an address asks for anything.
+    ends.dropped(guarded, &discover.build(), Reason::ImpossibleSource)
 }
 
 pub fn known_tag(guarded: &Guarded, ipv6: bool) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 use fw_common::abi::{Engine, Flow, LinkKind, Mode, PortConfig, Reason, Side};
 use fw_policy::Environment;
 use fw_tests::lab::{Host, Options, Scene};
-use fw_user::dataplane::{self, DataPlane, FlowKey, FlowTable, PortPlan};
+use fw_user::dataplane::{self, DataPlane, FlowKey, FlowTable, PortPlan, Tables};
 
 /// Long enough for what must happen, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -21,11 +21,14 @@ pub const POLICY: &str = r#"
 version: 1
 zones:
   client: { addresses: [10.9.0.1, "fd00:9::1"] }
+  stray:  { addresses: [10.9.0.21, "fd00:9::21"] }
   server: { addresses: [10.9.0.2, "fd00:9::2", 10.9.1.2, "fd00:9:0:1::2"] }
   tenant: { addresses: [10.9.0.0/24, "fd00:9::/64"], vlan: 101 }
 link: { allow: [arp, nd, lldp, lacp], dhcp: client }
 rules:
   - { name: telnet, deny: [tcp/23], from: client, to: server }
+  - { name: closed, reject: [tcp/83, udp/83], from: client, to: server }
+  - { name: stray,  reject: all, between: [stray, server] }
   - { name: web,    allow: [http, iperf3, ping, tcp/82, udp/5300-5399], from: client, to: server }
   - { name: out,    allow: [tcp/8081], from: server, to: client }
   - { name: tagged, allow: [udp/5300], from: tenant, to: tenant }
@@ -49,31 +52,31 @@ pub struct Guarded {
     pub scene: Scene,
     stand: Stand,
     plane: DataPlane,
+    mtu: u32,
 }
+
+/// Answers that may be sent per CPU and window of 67 ms, as the agent has it by default.
+pub const ANSWERS: u32 = 64;
 
 impl Guarded {
     pub fn new(stand: Stand, options: Options, policy: &str) -> Result<Self> {
+        let plane = dataplane::Options {
+            replies_per_window: ANSWERS,
+            ..dataplane::Options::default()
+        };
+        Self::with(stand, options, policy, plane)
+    }
+
+    /// The same with a data plane of one's own.
+    pub fn with(stand: Stand, options: Options, policy: &str, plane: dataplane::Options) -> Result<Self> {
         let scene = match stand {
             Stand::Host(_) => Scene::direct(options)?,
             Stand::Inline(..) => Scene::inline(options)?,
             Stand::Router(..) => Scene::routed(options)?,
         };
-        let mut plane = DataPlane::open(dataplane::Options::default())?;
-        let (policy, _) = fw_policy::check(policy, "netns.yaml").map_err(|findings| anyhow!("{findings}"))?;
+        let mut plane = DataPlane::open(plane)?;
         let guard = scene.guard();
-        let mut own_addresses: Vec<IpAddr> = vec![guard.v4.into(), guard.v6.into()];
-        if matches!(stand, Stand::Router(..)) {
-            own_addresses.extend([IpAddr::from(Scene::ROUTER.0), Scene::ROUTER.1.into()]);
-        }
-        let environment = Environment {
-            own_addresses,
-            roles: Vec::new(),
-            generation: plane.tables().next_generation(),
-            ..Environment::sample()
-        };
-        plane
-            .tables()
-            .apply(&fw_policy::compile(&policy, &environment)?.lines)?;
+        apply(&plane, own_addresses(&scene, stand), policy)?;
         match stand {
             Stand::Host(engine) => attach(&mut plane, guard, ("eth0", None), engine, Side::Outer)?,
             Stand::Inline(outer, inner) => {
@@ -87,12 +90,37 @@ impl Guarded {
                 attach(&mut plane, guard, ("down0", None), inner, Side::Outer)?;
             }
         }
-        Ok(Self { scene, stand, plane })
+        Ok(Self {
+            scene,
+            stand,
+            plane,
+            mtu: options.mtu,
+        })
+    }
+
+    /// Puts another policy into force.
+    pub fn apply(&self, policy: &str) -> Result<()> {
+        apply(&self.plane, own_addresses(&self.scene, self.stand), policy)
+    }
+
+    /// The maps.
+    pub fn tables(&self) -> &Tables {
+        self.plane.tables()
     }
 
     /// True if a packet socket of the server sees only what passed. At TC ingress it stands before the firewall.
     pub fn taps_see_passed_only(&self) -> bool {
         self.stand != Stand::Host(Engine::Tc)
+    }
+
+    /// True if a router stands between client and server.
+    pub fn routed(&self) -> bool {
+        matches!(self.stand, Stand::Router(..))
+    }
+
+    /// Bytes of the longest frame: the MTU and an Ethernet header.
+    pub fn longest_frame(&self) -> u64 {
+        u64::from(self.mtu) + 14
     }
 
     pub fn client(&self, ipv6: bool) -> IpAddr {
@@ -151,6 +179,30 @@ impl Guarded {
             .collect();
         format!("{named:?}")
     }
+}
+
+fn own_addresses(scene: &Scene, stand: Stand) -> Vec<IpAddr> {
+    let guard = scene.guard();
+    let mut own: Vec<IpAddr> = vec![guard.v4.into(), guard.v6.into()];
+    if matches!(stand, Stand::Router(..)) {
+        own.extend([IpAddr::from(Scene::ROUTER.0), Scene::ROUTER.1.into()]);
+    }
+    own
+}
+
+/// Compiles a policy and puts it into force.
+pub fn apply(plane: &DataPlane, own_addresses: Vec<IpAddr>, policy: &str) -> Result<()> {
+    let (policy, _) = fw_policy::check(policy, "netns.yaml").map_err(|findings| anyhow!("{findings}"))?;
+    let environment = Environment {
+        own_addresses,
+        roles: Vec::new(),
+        generation: plane.tables().next_generation(),
+        ..Environment::sample()
+    };
+    plane
+        .tables()
+        .apply(&fw_policy::compile(&policy, &environment)?.lines)?;
+    Ok(())
 }
 
 fn attach(

@@ -5,11 +5,15 @@
 
 mod bulk;
 mod clients;
+mod fragments;
 mod frames;
 mod guarded;
 mod offload;
 mod own;
+mod path;
+mod reject;
 mod router;
+mod tun;
 
 use anyhow::{Result, bail, ensure};
 use fw_common::abi::Engine::{Tc, Xdp};
@@ -36,6 +40,10 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         "port unreachable reaches the client of a known flow",
         clients::port_unreachable,
     ),
+    ("a port that a rule rejects", reject::port),
+    ("ping that a rule rejects", reject::ping),
+    ("the limit of answers", reject::limit),
+    ("pings of 8,000 bytes", fragments::large_ping),
     ("a bulk transfer both ways, counted", bulk::iperf3),
     ("this machine's own addresses on a paired port", own::addresses),
     ("duplicate address detection", own::duplicates),
@@ -96,6 +104,10 @@ const ROUTED: &[(&str, Scenario)] = &[
         "port unreachable reaches the client of a known flow",
         clients::port_unreachable,
     ),
+    ("a port that a rule rejects", reject::port),
+    ("ping that a rule rejects", reject::ping),
+    ("the limit of answers", reject::limit),
+    ("pings of 8,000 bytes", fragments::large_ping),
     ("a bulk transfer both ways, counted", bulk::iperf3),
     ("this machine's own addresses", own::addresses),
 ];

@@ -20,8 +20,10 @@ fn passed(guarded: &Guarded) -> Result<[u64; 2]> {
 /// (packets, bytes) of all flows to a port.
 fn noted(guarded: &Guarded, proto: u8, port: u16) -> Result<(u64, u64)> {
     let flows = guarded.flows(proto, port)?;
-    let halves = flows.iter().flat_map(|(_, flow)| flow.half);
-    Ok(halves.fold((0, 0), |sum, half| (sum.0 + half.packets, sum.1 + half.bytes)))
+    let ways = flows
+        .iter()
+        .flat_map(|(_, flow)| [0, 1].map(|way| (flow.packets(way), flow.bytes(way))));
+    Ok(ways.fold((0, 0), |sum, way| (sum.0 + way.0, sum.1 + way.1)))
 }
 
 /// A packet that leaves by another covered port is in no counter twice, neither the firewall's nor its flow's, and a

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use fw_common::abi::Reason;
+use fw_common::abi::{EventKind, Reason};
+use fw_common::tcp::State;
 use fw_tests::packet::Packet;
 
 /// Where a packet enters the data plane.
@@ -16,24 +17,47 @@ pub enum Way {
     Own,
 }
 
+/// What must become of a packet, where its reason does not say it alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// What the reason says: inline a packet that passes is forwarded, and a rejected one is answered.
+    Usual,
+    /// It must be handed to this machine in every mode.
+    Up,
+    /// It is dropped without an answer although its reason is one of those that are answered.
+    Silent,
+}
+
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A frame enters, and must end with this reason; `up` if it must be handed to this machine in every mode.
+    /// A frame enters, and must end with this reason.
     Send {
         way: Way,
         frame: Vec<u8>,
         reason: Reason,
-        up: bool,
+        fate: Fate,
     },
     /// Time passes, in ns.
     Wait(u64),
-    /// Running TCP connections are adopted for as many ns from now on.
+    /// Running TCP connections are adopted for as many ns from now on; `u64::MAX`: always.
     PickUp(u64),
     /// Another policy is applied.
     Policy(String),
     /// As many flows must be in the main and in the half-open tables.
     Flows { main: usize, half_open: usize },
+    /// There must be one flow, in this state.
+    State(State),
+    /// The last packet must have made one event, of this kind and reason.
+    Told(EventKind, Reason),
+    /// The last packet must have made no event.
+    Untold,
+    /// As many packets of this case must have been noted with this reason.
+    Noted(Reason, u64),
+    /// So many answers may be sent per window of 67 ms.
+    Answers(u32),
+    /// The agent is at work, or has not been seen for long.
+    Agent(bool),
 }
 
 /// A name and its steps.
@@ -64,31 +88,61 @@ impl Case {
 
     /// A frame from the network.
     pub fn outer(self, frame: impl Into<Vec<u8>>, reason: Reason) -> Self {
-        self.send(Way::Outer, frame, reason, false)
+        self.send(Way::Outer, frame, reason, Fate::Usual)
     }
 
     /// A frame from the guarded host.
     pub fn inner(self, frame: impl Into<Vec<u8>>, reason: Reason) -> Self {
-        self.send(Way::Inner, frame, reason, false)
+        self.send(Way::Inner, frame, reason, Fate::Usual)
     }
 
     /// A frame from this machine.
     pub fn own(self, frame: impl Into<Vec<u8>>, reason: Reason) -> Self {
-        self.send(Way::Own, frame, reason, false)
+        self.send(Way::Own, frame, reason, Fate::Usual)
     }
 
     /// A frame from the network that must be handed to this machine.
     pub fn up(self, frame: impl Into<Vec<u8>>, reason: Reason) -> Self {
-        self.send(Way::Outer, frame, reason, true)
+        self.send(Way::Outer, frame, reason, Fate::Up)
     }
 
-    fn send(mut self, way: Way, frame: impl Into<Vec<u8>>, reason: Reason, up: bool) -> Self {
-        self.steps.push(Step::Send {
+    /// A frame from the network that must be dropped without an answer.
+    pub fn unanswered(self, frame: impl Into<Vec<u8>>, reason: Reason) -> Self {
+        self.send(Way::Outer, frame, reason, Fate::Silent)
+    }
+
+    fn send(self, way: Way, frame: impl Into<Vec<u8>>, reason: Reason, fate: Fate) -> Self {
+        self.step(Step::Send {
             way,
             frame: frame.into(),
             reason,
-            up,
-        });
+            fate,
+        })
+    }
+
+    pub fn step(mut self, step: Step) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    /// The last packet was reported.
+    pub fn told(self, kind: EventKind, reason: Reason) -> Self {
+        self.step(Step::Told(kind, reason))
+    }
+
+    /// The one flow is in this state.
+    pub fn state(self, state: State) -> Self {
+        self.step(Step::State(state))
+    }
+
+    /// So many packets were noted.
+    pub fn noted(self, reason: Reason, packets: u64) -> Self {
+        self.step(Step::Noted(reason, packets))
+    }
+
+    /// The same case under another name.
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
         self
     }
 
@@ -125,13 +179,15 @@ zones:
   clients: { addresses: [10.1.0.0/16, "fd00:1::/64"] }
   servers: { addresses: [10.2.0.0/16, "fd00:2::/64"] }
   tenant:  { addresses: [10.1.0.0/16, 10.2.0.0/16, "fd00:1::/64", "fd00:2::/64"], vlan: 101 }
+  stacked: { addresses: [10.1.0.0/16, 10.2.0.0/16, "fd00:1::/64", "fd00:2::/64"], vlan: [100, 7] }
 link: { allow: [arp, nd, lldp, lacp], dhcp: client }
 rules:
   - { name: web,    allow: [http, dns, ping, syslog], from: clients, to: servers }
   - { name: telnet, deny: [tcp/23],  from: clients, to: servers }
-  - { name: tunnel, allow: [gre, sctp/5000], from: clients, to: servers }
+  - { name: tunnel, allow: [gre, esp, sctp/5000], from: clients, to: servers }
   - { name: out,    allow: [https, ping],   from: servers, to: clients }
   - { name: tagged, allow: [http],   from: tenant, to: tenant }
+  - { name: nested, allow: [http],   from: stacked, to: stacked }
   - { name: admin,  allow: [ssh, ping], from: clients, to: self }
   - { name: update, allow: [https],  from: self, to: clients }
 "#;

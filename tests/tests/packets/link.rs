@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fw_common::abi::Reason::{
     self, BadArp, BadNd, DenyArp, DenyDefault, DenyLacp, DenyLldp, DenyMulticast, DenyNd, DenyRa,
-    Established, LinkArp, LinkDhcp, LinkLacp, LinkLldp, LinkNd, LinkRa, Rule, UnknownEthertype, UnknownRealm,
+    Established, ImpossibleSource, LinkArp, LinkDhcp, LinkLacp, LinkLldp, LinkNd, LinkRa, OwnSource, Rule, UnknownEthertype, UnknownRealm,
 };
 use fw_tests::packet::{MAC_A, MAC_B, Packet, link};
 
@@ -123,11 +123,11 @@ fn dhcp() -> Vec<Case> {
         Case::new("a DHCP exchange of the guarded side")
             .inner(discover.clone(), LinkDhcp)
             .outer(offer.clone(), LinkDhcp),
-        Case::new("a DHCP client in the network asks the guarded side").outer(discover.clone(), DenyDefault),
+        Case::new("a DHCP client in the network asks the guarded side").outer(discover.clone(), ImpossibleSource),
         Case::new("the guarded side plays the DHCP server").inner(offer.clone(), DenyDefault),
         Case::new("DHCP, which the policy does not list")
             .with(CLOSED)
-            .inner(discover, DenyDefault)
+            .inner(discover, ImpossibleSource)
             .outer(offer, DenyDefault),
     ]
 }
@@ -215,6 +215,8 @@ fn own_addresses(net: &Net) -> Vec<Case> {
         Case::new("a connection that this machine opens")
             .own(update, Rule)
             .up(updated, Established),
+        Case::new("somebody else with an address of this machine")
+            .outer(Packet::tcp((net.own, 40_000), (net.client, 443)).flags("S"), OwnSource),
         Case::new("what this machine may not open").own(
             Packet::tcp((net.own, 40_000), (net.client, 25)).flags("S"),
             DenyDefault,

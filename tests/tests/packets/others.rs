@@ -141,10 +141,17 @@ fn errors(net: &Net) -> Vec<Case> {
             .inner(Packet::unreachable(server, client, port, &query), IcmpUnrelated),
         Case::new("an error about nothing known")
             .inner(Packet::unreachable(server, client, port, &query), IcmpUnrelated),
-        syn.established(Case::new("packet too big, about TCP")).inner(
-            Packet::unreachable(router, client, Unreachable::TooBig, &syn.c("A", 1001, 5001)),
-            Related,
-        ),
+        syn.established(Case::new("packet too big, about TCP"))
+            .outer(syn.c("A", 1001, 5001).payload(&[7; 1000]), Established)
+            .inner(
+                Packet::unreachable(
+                    router,
+                    client,
+                    Unreachable::TooBig,
+                    &syn.c("A", 1001, 5001).payload(&[7; 1000]),
+                ),
+                Related,
+            ),
         syn.syn(Case::new("an error about a SYN")).inner(
             Packet::unreachable(router, client, port, &syn.c("S", 1000, 0)),
             Related,
@@ -202,7 +209,7 @@ fn kinds(net: &Net) -> Vec<Case> {
     let mut cases = vec![
         Case::new("GRE").outer(Packet::other(47, client, server).payload(&[0; 8]), Rule),
         Case::new("ESP, which no rule allows")
-            .outer(Packet::other(50, client, server).payload(&[1; 16]), DenyDefault),
+            .outer(Packet::other(50, net.stranger, server).payload(&[1; 16]), DenyDefault),
         Case::new("SCTP by its port").outer(
             Packet::other(132, client, server).payload(&[3, 0, 0x13, 0x88, 0, 0, 0, 0, 0, 0, 0, 0]),
             Rule,

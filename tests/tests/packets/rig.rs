@@ -5,12 +5,17 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use fw_common::abi::{Engine, Line, LinkKind, Mode, PortConfig, Reason, Side, Verdict};
-use fw_policy::Environment;
+use fw_common::abi::{
+    ControlFlags, Engine, Event, EventKind, Flow, LinkKind, Mode, PortConfig, Reason, Side, StateWord, Verdict,
+};
+use fw_common::tcp::State;
+use fw_policy::{Environment, TableSet};
 use fw_tests::lab::require_root;
-use fw_user::dataplane::{DataPlane, FlowSizes, FlowTable, Hook, Options, Report, TestContext};
+use fw_user::dataplane::{
+    DataPlane, EventReader, FlowSizes, FlowTable, Hook, Options, Report, TestContext, TestOutcome,
+};
 
-use crate::case::{Case, Net, Step, Way};
+use crate::case::{Case, Fate, Net, SECOND, Step, Way};
 
 /// Index of `lo`, the kernel's own choice for a test run.
 const PORT: u32 = 1;
@@ -79,31 +84,52 @@ pub struct Rig {
     told: BTreeMap<u8, u64>,
     compiled: HashMap<String, fw_policy::Policy>,
     in_force: String,
+    reader: EventReader,
+    /// Events of the last packet.
+    events: Vec<Event>,
+    /// What was noted before the case.
+    noted: BTreeMap<u8, u64>,
+    agent_at_work: bool,
+    pub link: LinkKind,
 }
+
+/// Tables that are small enough to be walked before each case.
+pub const SIZES: FlowSizes = FlowSizes {
+    flows4: 1025,
+    flows6: 1025,
+    half4: 1024,
+    half6: 1024,
+    sources: 1024,
+    limits: 1024,
+    fragments: 1024,
+};
+/// More than any case needs in a window of 67 ms.
+const PLENTY: u32 = 1 << 30;
+/// Time between two cases: bans, proofs and buckets of one mean nothing to the next.
+const BETWEEN_CASES: u64 = 1000 * SECOND;
 
 impl Rig {
     pub fn new(stand: Stand) -> Result<Self> {
-        Self::with_sizes(
-            stand,
-            FlowSizes {
-                flows4: 1025,
-                flows6: 1025,
-                half4: 1024,
-                half6: 1024,
-                ..FlowSizes::DEFAULT
-            },
-        )
+        Self::with_sizes(stand, SIZES)
     }
 
     pub fn with_sizes(stand: Stand, sizes: FlowSizes) -> Result<Self> {
+        Self::load(stand, sizes, true)
+    }
+
+    /// With `report`, programs return verdict and reason; without, what they return to the kernel.
+    pub fn load(stand: Stand, sizes: FlowSizes, report: bool) -> Result<Self> {
         require_root()?;
         let options = Options {
-            report: true,
+            report,
             clock_override: true,
             sizes,
+            events_per_window: PLENTY,
+            replies_per_window: PLENTY,
             ..Options::default()
         };
-        let plane = DataPlane::open(options)?;
+        let mut plane = DataPlane::open(options)?;
+        let reader = plane.events()?;
         Ok(Self {
             stand,
             plane,
@@ -111,62 +137,170 @@ impl Rig {
             told: BTreeMap::new(),
             compiled: HashMap::new(),
             in_force: String::new(),
+            reader,
+            events: Vec::new(),
+            noted: BTreeMap::new(),
+            agent_at_work: true,
+            link: LinkKind::Ethernet,
         })
     }
 
     /// Runs a case from an empty flow table on. The inner result is the number of packets, or what went differently.
     pub fn run(&mut self, case: &Case) -> Result<Result<usize, String>> {
-        self.forget_flows()?;
-        self.plane.tables().set_pickup_until(0);
-        // A change of policy waits for the kernel's grace periods.
-        if self.in_force != case.policy {
-            self.apply(case.policy)?;
-        }
+        self.begin(case)?;
         let mut sent = 0;
         for (number, step) in case.steps.iter().enumerate() {
-            match step {
-                Step::Wait(ns) => self.clock += ns,
-                Step::PickUp(ns) => self.plane.tables().set_pickup_until(self.clock + ns),
-                Step::Policy(text) => self.apply(text)?,
-                Step::Flows { main, half_open } => {
-                    let found = (self.count(FlowTable::Main)?, self.count(FlowTable::HalfOpen)?);
-                    if found != (*main, *half_open) {
-                        return Ok(Err(format!(
-                            "step {number}: {main} flows in the main table and {half_open} in the half-open one were \
-                             expected, found {} and {}",
-                            found.0, found.1
-                        )));
-                    }
-                }
-                Step::Send { way, frame, .. } if !self.stand.can_run(*way, frame) => {}
+            let wrong = match step {
+                Step::Send { way, frame, .. } if !self.stand.can_run(*way, frame) => None,
                 Step::Send {
                     way,
                     frame,
                     reason,
-                    up,
+                    fate,
                 } => {
-                    let report = self.send(*way, frame)?;
-                    let verdict = self.verdict(*way, *reason, *up);
-                    if (report.reason, report.verdict) != (*reason, verdict) {
-                        return Ok(Err(format!(
-                            "step {number}, from {way:?}: {verdict:?} by {} was expected, found {:?} by {}",
-                            reason.name(),
-                            report.verdict,
-                            report.reason.name()
-                        )));
-                    }
                     sent += 1;
+                    self.judged(*way, frame, *reason, *fate)?
                 }
+                other => self.other(other)?,
+            };
+            if let Some(wrong) = wrong {
+                return Ok(Err(format!("step {number}: {wrong}")));
             }
         }
         Ok(Ok(sent))
     }
 
+    fn begin(&mut self, case: &Case) -> Result<()> {
+        self.clock += BETWEEN_CASES;
+        self.agent_at_work = true;
+        self.forget()?;
+        let tables = self.plane.tables();
+        tables.set_pickup_until(0);
+        tables.set_replies_per_window(PLENTY);
+        // A change of policy waits for the kernel's grace periods.
+        if self.in_force != case.policy {
+            self.apply(case.policy)?;
+        }
+        if case.steps.iter().any(|step| matches!(step, Step::Noted(..))) {
+            self.noted = self.all_noted()?;
+        }
+        Ok(())
+    }
+
+    fn all_noted(&self) -> Result<BTreeMap<u8, u64>> {
+        let noted = self.plane.tables().noted()?;
+        Ok(noted
+            .into_iter()
+            .map(|(reason, count)| (reason, count.packets))
+            .collect())
+    }
+
+    /// A packet, and what is wrong with its end.
+    fn judged(&mut self, way: Way, frame: &[u8], reason: Reason, fate: Fate) -> Result<Option<String>> {
+        let report = self.send(way, frame)?;
+        self.events = std::iter::from_fn(|| self.reader.next_event()).collect();
+        let verdict = self.verdict(way, reason, fate);
+        if (report.reason, report.verdict) != (reason, verdict) {
+            return Ok(Some(format!(
+                "from {way:?}: {verdict:?} by {} was expected, found {:?} by {}",
+                reason.name(),
+                report.verdict,
+                report.reason.name()
+            )));
+        }
+        let dropped = self.events.iter().filter(|event| event.kind == EventKind::Drop as u8);
+        let right = match &self.events[..] {
+            [] => reason.allows(),
+            [event] => !reason.allows() || event.kind != EventKind::Drop as u8,
+            _ => false,
+        };
+        if !right || dropped.clone().any(|event| event.reason != reason as u8) {
+            return Ok(Some(format!(
+                "from {way:?}: the events of {} are {:?}",
+                reason.name(),
+                self.events
+            )));
+        }
+        Ok(None)
+    }
+
+    /// Everything but a packet.
+    fn other(&mut self, step: &Step) -> Result<Option<String>> {
+        match step {
+            Step::Wait(ns) => self.clock += ns,
+            Step::PickUp(ns) => self
+                .plane
+                .tables()
+                .set_pickup_until(self.clock.saturating_add(*ns)),
+            Step::Policy(text) => self.apply(text)?,
+            Step::Answers(answers) => self.plane.tables().set_replies_per_window(*answers),
+            Step::Agent(at_work) => self.agent_at_work = *at_work,
+            Step::Flows { main, half_open } => {
+                let found = (self.count(FlowTable::Main)?, self.count(FlowTable::HalfOpen)?);
+                if found != (*main, *half_open) {
+                    return Ok(Some(format!(
+                        "{main} flows in the main table and {half_open} in the half-open one were expected, found {} \
+                         and {}",
+                        found.0, found.1
+                    )));
+                }
+            }
+            Step::State(state) => {
+                let flows = self.flows()?;
+                let found: Vec<&str> = flows
+                    .iter()
+                    .map(|flow| State::from_bits(StateWord(flow.state).state()).name())
+                    .collect();
+                if found != [state.name()] {
+                    return Ok(Some(format!(
+                        "one flow in {} was expected, found {found:?}",
+                        state.name()
+                    )));
+                }
+            }
+            Step::Told(kind, reason) => {
+                let found: Vec<(u8, u8)> =
+                    self.events.iter().map(|event| (event.kind, event.reason)).collect();
+                if found != [(*kind as u8, *reason as u8)] {
+                    return Ok(Some(format!(
+                        "an event {kind:?} of {} was expected, found {:?}",
+                        reason.name(),
+                        self.events
+                    )));
+                }
+            }
+            Step::Untold => {
+                if !self.events.is_empty() {
+                    return Ok(Some(format!("no event was expected, found {:?}", self.events)));
+                }
+            }
+            Step::Noted(reason, packets) => {
+                let number = *reason as u8;
+                let before = self.noted.get(&number).copied().unwrap_or(0);
+                let found = self.all_noted()?.get(&number).copied().unwrap_or(0) - before;
+                if found != *packets {
+                    return Ok(Some(format!(
+                        "{packets} packets noted with {} were expected, found {found}",
+                        reason.name()
+                    )));
+                }
+            }
+            Step::Send { .. } => {}
+        }
+        Ok(None)
+    }
+
     /// What a packet with this reason must meet: inline, what is not for this machine itself is forwarded.
-    fn verdict(&self, way: Way, reason: Reason, up: bool) -> Verdict {
-        if !reason.allows() {
+    fn verdict(&self, way: Way, reason: Reason, fate: Fate) -> Verdict {
+        let answered = matches!(
+            reason,
+            Reason::RejectRule | Reason::RejectDefault | Reason::SynProof
+        );
+        if answered && fate != Fate::Silent {
+            Verdict::Reply
+        } else if !reason.allows() {
             Verdict::Drop
-        } else if self.stand.inline() && way != Way::Own && !up {
+        } else if self.stand.inline() && way != Way::Own && fate != Fate::Up {
             Verdict::Forward
         } else {
             Verdict::Pass
@@ -175,44 +309,71 @@ impl Rig {
 
     /// One packet, now.
     pub fn send(&mut self, way: Way, frame: &[u8]) -> Result<Report> {
+        let hook = self.prepare(way)?;
+        self.judge(hook, frame)
+    }
+
+    /// Sets clock and port for packets that enter this way; returns the hook that they meet.
+    pub fn prepare(&mut self, way: Way) -> Result<Hook> {
         let (hook, side) = self.stand.enters(way);
         let inline = self.stand.inline();
         let tables = self.plane.tables();
         tables.set_clock(self.clock);
+        if self.agent_at_work {
+            tables.beat(self.clock);
+        }
         tables.set_port(&PortConfig {
             ifindex: PORT,
             peer_ifindex: if inline { PEER } else { 0 },
             mode: if inline { Mode::Inline } else { Mode::Host } as u8,
             engine: self.stand.engine() as u8,
-            link: LinkKind::Ethernet as u8,
+            link: self.link as u8,
             side: side as u8,
             realm: 0,
             role: u8::from(side == Side::Inner),
             peer_role: u8::from(inline == (side == Side::Outer)),
             pad: 0,
         })?;
-        self.judge(hook, frame)
+        Ok(hook)
     }
 
     /// One packet through a program, whatever the port's configuration.
     pub fn judge(&mut self, hook: Hook, frame: &[u8]) -> Result<Report> {
-        let outcome = self
-            .plane
-            .test_run(hook, frame, &TestContext::on(PORT))
-            .with_context(|| format!("{hook}, {} bytes: {frame:02x?}", frame.len()))?;
+        let outcome = self.raw(hook, frame)?;
         let report = outcome.report.context("the program was not loaded to report")?;
         *self.told.entry(report.reason as u8).or_default() += 1;
         Ok(report)
     }
 
+    /// One packet through a program: what it returns, and the frame afterwards.
+    pub fn raw(&self, hook: Hook, frame: &[u8]) -> Result<TestOutcome> {
+        self.plane
+            .test_run(hook, frame, &TestContext::on(PORT))
+            .with_context(|| format!("{hook}, {} bytes: {frame:02x?}", frame.len()))
+    }
+
+    pub fn plane(&self) -> &DataPlane {
+        &self.plane
+    }
+
+    pub fn wait(&mut self, ns: u64) {
+        self.clock += ns;
+    }
+
     pub fn apply(&mut self, text: &str) -> Result<()> {
-        let lines = self.compile(text)?;
-        self.plane.tables().apply(&lines)?;
+        let set = self.compile(text)?;
+        let tables = self.plane.tables();
+        tables.apply(&set.lines)?;
+        tables.set_flags(if set.settings.window_loose {
+            ControlFlags::WINDOW_LOOSE
+        } else {
+            0
+        });
         text.clone_into(&mut self.in_force);
         Ok(())
     }
 
-    fn compile(&mut self, text: &str) -> Result<Vec<Line>> {
+    pub fn compile(&mut self, text: &str) -> Result<TableSet> {
         if !self.compiled.contains_key(text) {
             let (policy, _) =
                 fw_policy::check(text, "packets.yaml").map_err(|findings| anyhow!("{findings}"))?;
@@ -228,10 +389,21 @@ impl Rig {
             generation: self.plane.tables().next_generation(),
             ..Environment::sample()
         };
-        Ok(fw_policy::compile(&self.compiled[text], &environment)?.lines)
+        Ok(fw_policy::compile(&self.compiled[text], &environment)?)
     }
 
-    fn forget_flows(&self) -> Result<()> {
+    /// Flows, counts of sources and buckets of limits are gone.
+    fn forget(&self) -> Result<()> {
+        let tables = self.plane.tables();
+        for (key, flows) in tables.source_flows()? {
+            tables.mend_source(&key, flows, 0)?;
+        }
+        let mut buckets = Vec::new();
+        tables.for_each_bucket(|key, value| buckets.push((*key, value)))?;
+        for (key, value) in buckets {
+            tables.mend_bucket(&key, value, 0)?;
+        }
+
         for table in [FlowTable::Main, FlowTable::HalfOpen] {
             let mut keys = Vec::new();
             self.plane.tables().for_each_flow(table, |key, _| {
@@ -243,6 +415,18 @@ impl Rig {
             }
         }
         Ok(())
+    }
+
+    /// All flows.
+    pub fn flows(&self) -> Result<Vec<Flow>> {
+        let mut flows = Vec::new();
+        for table in [FlowTable::Main, FlowTable::HalfOpen] {
+            self.plane.tables().for_each_flow(table, |_, flow| {
+                flows.push(*flow);
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(flows)
     }
 
     pub fn count(&self, table: FlowTable) -> Result<usize> {

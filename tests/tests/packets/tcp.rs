@@ -4,6 +4,7 @@ use fw_common::abi::Reason::{
     BadTcp, DenyDefault, DenyRule, Established, PickedUp, PolicyRevoked, RstInvalid, Rule, TcpBadAck,
     TcpFinNoAck, TcpInvalid, TcpNoFlow, TcpNull, TcpSynFin, TcpSynRst, TcpXmas, WrongSide,
 };
+use fw_common::tcp::State;
 use fw_tests::packet::Packet;
 
 use crate::case::{Case, Connection, Net};
@@ -102,7 +103,12 @@ fn resets(c: &Connection) -> Vec<Case> {
             .outer(c.c("S", 2000, 0), Rule),
         c.syn(case("a RST that saw no SYN"))
             .inner(c.s("RA", 0, 77_000), RstInvalid)
-            .inner(c.s("R", 0, 0), RstInvalid),
+            .inner(c.s("R", 9, 0), RstInvalid)
+            .state(State::SynSent),
+        c.syn(case("a refusal that acknowledges nothing passes and ends nothing"))
+            .inner(c.s("R", 0, 0), Established)
+            .state(State::SynSent)
+            .inner(c.s("SA", 5000, 1001), Established),
         c.syn(case("the opener takes its SYN back"))
             .outer(c.c("R", 1001, 0), Established),
         c.established(case("a RST with the exact number ends the flow"))
@@ -220,8 +226,8 @@ fn timeouts(c: &Connection) -> Vec<Case> {
             false,
         ),
         row("ESTABLISHED", &|case| c.established(case), 432_000, &data, false),
-        row("FIN_WAIT", &fin, 120, &late, true),
-        row("CLOSE_WAIT", &half, 60, &late, true),
+        row("FIN_WAIT", &fin, 432_000, &late, true),
+        row("CLOSE_WAIT (half-closed for five days)", &half, 432_000, &late, true),
         row("LAST_ACK", &both, 30, &late, true),
         row("TIME_WAIT", &ended, 120, &late, true),
         row(

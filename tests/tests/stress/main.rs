@@ -1,0 +1,15 @@
+//! Load from both CPUs: limits, races, floods, full tables, revocation of many flows.
+//!
+//! Two kinds of rigs: the programs run on given frames by two threads, each on a CPU of its own ([`rig`]), and real clients
+//! and servers with the data plane between them ([`floods`], [`revocation`]). The tests measure rates and share two CPUs, so
+//! each waits for its turn ([`rig::turn`]).
+
+mod clock;
+mod directions;
+mod floods;
+mod full;
+mod limits;
+mod people;
+mod revocation;
+mod rig;
+mod traffic;

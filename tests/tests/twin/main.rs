@@ -1,0 +1,147 @@
+//! A twin of the firewall, made of nftables and the kernel's connection tracking, sees the same packets: where the two
+//! judge differently, the difference is known and explained in docs/differences-from-nftables.md.
+
+mod nft;
+mod ours;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use fw_common::abi::Reason;
+use fw_tests::traffic::{Ground, Sent, Traffic};
+
+use nft::Nft;
+use ours::Ours;
+
+/// Packets that both judge.
+const PACKETS: usize = 100_000;
+/// Steps of a connection that are told with an example of a difference.
+const HISTORY: usize = 8;
+
+/// Known differences: what the packet is, our reason, whether nftables lets it pass.
+const EXPLAINED: &[(&str, Reason, bool)] = &[];
+
+/// What a group of differences has in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    kind: &'static str,
+    reason: &'static str,
+    nft_passes: bool,
+}
+
+/// A group's packets: how many, and the first one with what came before it.
+#[derive(Default)]
+struct Cases {
+    count: usize,
+    example: Vec<String>,
+}
+
+#[test]
+fn nftables_and_dpufw_judge_alike() -> Result<()> {
+    let seed = std::env::var("FW_SEED")
+        .ok()
+        .map_or(Ok(20_261_122), |seed| seed.parse())?;
+    let mut traffic = Traffic::new(seed);
+    let (nft, mut ours) = (Nft::new()?, Ours::new()?);
+    let mut history: HashMap<u64, Vec<String>> = HashMap::new();
+    let mut groups: BTreeMap<Group, Cases> = BTreeMap::new();
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    let mut dropped = 0;
+    for _ in 0..PACKETS {
+        let sent = traffic.packet();
+        let frame = sent.packet.build();
+        let reason = ours.judge(sent.from_client, &frame)?;
+        let nft_passes = nft.passes(sent.from_client, frame, patience(sent.ground))?;
+        *kinds.entry(sent.kind).or_default() += 1;
+        dropped += usize::from(!reason.allows());
+        let told = history.entry(sent.talk).or_default();
+        told.push(tell(&sent, reason, nft_passes));
+        let example = &told[told.len().saturating_sub(HISTORY)..];
+        if against(sent.ground, reason.allows()) && wrong.len() < 20 {
+            wrong.push(example.join("\n    "));
+        }
+        if reason.allows() != nft_passes {
+            let group = Group {
+                kind: sent.kind,
+                reason: reason.name(),
+                nft_passes,
+            };
+            let cases = groups.entry(group).or_default();
+            cases.count += 1;
+            if cases.example.is_empty() {
+                cases.example = example.to_vec();
+            }
+            // What comes after it depends on it, and says nothing new.
+            traffic.abandon(sent.talk);
+            history.remove(&sent.talk);
+        }
+    }
+    println!(
+        "seed {seed}: {PACKETS} packets of {} kinds in {} connections, {dropped} of them dropped",
+        kinds.len(),
+        traffic.opened()
+    );
+    let unknown = report(&groups);
+    ensure!(
+        wrong.is_empty(),
+        "packets in good order were dropped, or foreign ones passed:\n{}",
+        wrong.join("\n\n")
+    );
+    ensure!(
+        unknown.is_empty(),
+        "{} differences are not explained:\n{}",
+        unknown.len(),
+        unknown.join("\n")
+    );
+    Ok(())
+}
+
+/// A packet that should pass may come late on a busy machine; for one that should not, nobody waits long.
+fn patience(ground: Ground) -> Duration {
+    Duration::from_millis(if ground == Ground::Passes { 50 } else { 2 })
+}
+
+/// True if dpufw judged against what the ends know.
+fn against(ground: Ground, passes: bool) -> bool {
+    match ground {
+        Ground::Passes => !passes,
+        Ground::Dropped => passes,
+        Ground::Open => false,
+    }
+}
+
+fn tell(sent: &Sent, reason: Reason, nft_passes: bool) -> String {
+    format!(
+        "{} {}: here {}, nftables {} ({})",
+        if sent.from_client { "client" } else { "server" },
+        sent.kind,
+        reason.name(),
+        if nft_passes { "passes" } else { "drops" },
+        sent.about
+    )
+}
+
+/// Prints every group; those that nobody has explained are returned with an example.
+fn report(groups: &BTreeMap<Group, Cases>) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (group, cases) in groups {
+        let known = EXPLAINED.iter().any(|(kind, reason, nft_passes)| {
+            (*kind, reason.name(), *nft_passes) == (group.kind, group.reason, group.nft_passes)
+        });
+        let line = format!(
+            "{:5} {}: here {}, nftables {}{}",
+            cases.count,
+            group.kind,
+            group.reason,
+            if group.nft_passes { "passes" } else { "drops" },
+            if known { " (explained)" } else { "" }
+        );
+        println!("{line}");
+        if !known {
+            unknown.push(format!("{line}\n    {}", cases.example.join("\n    ")));
+        }
+    }
+    unknown
+}
