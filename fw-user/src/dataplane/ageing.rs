@@ -36,11 +36,11 @@ pub struct Aged {
 }
 
 impl Tables {
-    /// Removes flows from the main table that ended at least [`GRACE_NS`] before `now` ([`coarse_now`]), and tells
+    /// Removes flows from the main table that ended at least [`GRACE_NS`] before `now` ([`super::coarse_now`]), and tells
     /// `report` about every entry, so that one walk also serves the statistics.
     ///
     /// An ended entry is never written again by the packet path, so what is reported is final. The table's level falls by
-    /// exactly what was removed, and is put right if it does not fit what was found (see [`drift`]).
+    /// exactly what was removed, and is put right if it does not fit what was found by a walk.
     ///
     /// # Errors
     ///

@@ -5,12 +5,14 @@
 //! the program.
 
 mod case;
+mod fragments;
 mod headers;
 mod limits;
 mod link;
 mod others;
 mod rig;
 mod tcp;
+mod windows;
 
 use anyhow::{Result, bail};
 
@@ -20,6 +22,21 @@ use rig::{Rig, Stand};
 #[test]
 fn tcp() -> Result<()> {
     run(tcp::cases)
+}
+
+#[test]
+fn windows() -> Result<()> {
+    run(windows::cases)
+}
+
+#[test]
+fn sequence_numbers_that_wrap() -> Result<()> {
+    run(windows::wraps)
+}
+
+#[test]
+fn windows_that_are_not_judged() -> Result<()> {
+    run(windows::loose)
 }
 
 #[test]
@@ -40,6 +57,11 @@ fn udp_icmp_and_others() -> Result<()> {
 #[test]
 fn headers() -> Result<()> {
     run(headers::cases)
+}
+
+#[test]
+fn fragments() -> Result<()> {
+    run(fragments::cases)
 }
 
 #[test]

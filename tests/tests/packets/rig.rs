@@ -349,7 +349,10 @@ impl Rig {
     pub fn raw(&self, hook: Hook, frame: &[u8]) -> Result<TestOutcome> {
         self.plane
             .test_run(hook, frame, &TestContext::on(PORT))
-            .with_context(|| format!("{hook}, {} bytes: {frame:02x?}", frame.len()))
+            .with_context(|| {
+                let head = &frame[..frame.len().min(128)];
+                format!("{hook}, {} bytes: {head:02x?}", frame.len())
+            })
     }
 
     pub fn plane(&self) -> &DataPlane {

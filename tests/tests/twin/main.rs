@@ -46,7 +46,7 @@ fn nftables_and_dpufw_judge_alike() -> Result<()> {
     let (nft, mut ours) = (Nft::new()?, Ours::new()?);
     let mut history: HashMap<u64, Vec<String>> = HashMap::new();
     let mut groups: BTreeMap<Group, Cases> = BTreeMap::new();
-    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut kinds: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut wrong = Vec::new();
     let mut dropped = 0;
     for _ in 0..PACKETS {
@@ -54,7 +54,7 @@ fn nftables_and_dpufw_judge_alike() -> Result<()> {
         let frame = sent.packet.build();
         let reason = ours.judge(sent.from_client, &frame)?;
         let nft_passes = nft.passes(sent.from_client, frame, patience(sent.ground))?;
-        *kinds.entry(sent.kind).or_default() += 1;
+        *kinds.entry((sent.kind, reason.name())).or_default() += 1;
         dropped += usize::from(!reason.allows());
         let told = history.entry(sent.talk).or_default();
         told.push(tell(&sent, reason, nft_passes));
@@ -79,10 +79,14 @@ fn nftables_and_dpufw_judge_alike() -> Result<()> {
         }
     }
     println!(
-        "seed {seed}: {PACKETS} packets of {} kinds in {} connections, {dropped} of them dropped",
+        "seed {seed}: {PACKETS} packets of {} kinds and reasons in {} connections, {dropped} of them dropped",
         kinds.len(),
         traffic.opened()
     );
+    for ((kind, reason), count) in &kinds {
+        println!("{count:6} {kind}: {reason}");
+    }
+    println!("differences:");
     let unknown = report(&groups);
     ensure!(
         wrong.is_empty(),
@@ -114,7 +118,8 @@ fn against(ground: Ground, passes: bool) -> bool {
 
 fn tell(sent: &Sent, reason: Reason, nft_passes: bool) -> String {
     format!(
-        "{} {}: here {}, nftables {} ({})",
+        "{}{} {}: here {}, nftables {} ({})",
+        if sent.packet.ipv6() { "6 " } else { "4 " },
         if sent.from_client { "client" } else { "server" },
         sent.kind,
         reason.name(),
