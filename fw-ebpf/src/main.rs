@@ -20,6 +20,8 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+#[cfg(feature = "log")]
+use fw_common::abi::Reason;
 use fw_common::abi::Verdict;
 use fw_common::pipeline::judge;
 
@@ -38,6 +40,17 @@ mod tc_code {
     pub const SHOT: i32 = 2;
 }
 
+/// Tells a developer of a state that cannot be. Compiled in by the feature `log` only: a firewall that logs by the packet
+/// can be talked to death.
+macro_rules! tell {
+    ($ctx:expr, $outcome:expr) => {
+        #[cfg(feature = "log")]
+        if $outcome.reason() == Reason::Unset as u8 || $outcome.reason() == Reason::TableCorrupt as u8 {
+            aya_log_ebpf::error!(&$ctx, "the packet path ended with reason {}", $outcome.reason());
+        }
+    };
+}
+
 /// What a port receives, at the driver.
 #[xdp(frags)]
 pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
@@ -45,6 +58,7 @@ pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
         return xdp_code::DROP;
     };
     let outcome = judge(Xdp(ctx.ctx), Kernel, s);
+    tell!(ctx, outcome);
     if maps::reports() {
         return outcome.report(s.class.decision);
     }
@@ -67,6 +81,7 @@ pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
         return tc_code::SHOT;
     };
     let outcome = judge(TcIn(skb), Kernel, s);
+    tell!(ctx, outcome);
     if maps::reports() {
         return outcome.report(s.class.decision) as i32;
     }
@@ -95,6 +110,7 @@ pub fn dpufw_tc_out(ctx: TcContext) -> i32 {
         return tc_code::NEXT;
     }
     let outcome = judge(TcOut(skb), Kernel, s);
+    tell!(ctx, outcome);
     if maps::reports() {
         return outcome.report(s.class.decision) as i32;
     }

@@ -16,20 +16,25 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds the BPF object if an input changed, and returns its path.
 pub fn object() -> Result<PathBuf> {
-    make("dpufw-bpf", project::bpf_object())
+    make("dpufw-bpf", project::bpf_object(), &[])
+}
+
+/// Builds it with the feature `log`: see fw-ebpf/Cargo.toml.
+pub fn object_with_log() -> Result<PathBuf> {
+    make("dpufw-bpf", project::bpf_object(), &["--features", "log"])
 }
 
 /// Builds the programs that the bench compares with, and returns their object's path.
 pub fn floor() -> Result<PathBuf> {
-    make("dpufw-floor", project::floor_object())
+    make("dpufw-floor", project::floor_object(), &[])
 }
 
 /// Builds one of the crate's binaries and puts it where it is looked for.
-fn make(bin: &str, object: PathBuf) -> Result<PathBuf> {
+fn make(bin: &str, object: PathBuf, features: &[&str]) -> Result<PathBuf> {
     let start = Instant::now();
     let rust = Rust::find()?;
     let mut cargo = rust.cargo();
-    compile(&rust, cargo.args(["build", "--bin", bin]), &[])?;
+    compile(&rust, cargo.args(["build", "--bin", bin]).args(features), &[])?;
     let linked = target_dir().join(TARGET).join("bpf").join(bin);
     let bytes = without_dwarf(&rust, &linked)?;
     let news = if write_if_changed(&object, &bytes)? {

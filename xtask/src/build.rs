@@ -22,11 +22,18 @@ pub struct Args {
     /// Only the BPF object, target/bpf/dpufw.bpf.o.
     #[arg(long, conflicts_with = "release")]
     pub object_only: bool,
+    /// With the packet path's own log lines, for its developers. The next build without this takes them out again.
+    #[arg(long, conflicts_with = "release")]
+    pub log: bool,
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
     setup::ensure(Level::Build)?;
-    bpf::object()?;
+    if args.log {
+        bpf::object_with_log()?;
+    } else {
+        bpf::object()?;
+    }
     if !args.object_only {
         binary(args.release)?;
     }

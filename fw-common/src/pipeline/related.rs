@@ -64,7 +64,7 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
 }
 
 /// Least distance (bytes) behind the highest number sent at which a quoted segment is believed; `MAXACKWINCONST` of
-/// nf_conntrack_proto_tcp.c.
+/// `nf_conntrack_proto_tcp.c`.
 const QUOTE_SLACK: u32 = 66_000;
 
 /// True if the quoted sequence number is one that its flow has sent and that can still be on its way: at most one window of the

@@ -15,7 +15,7 @@ pub(super) fn parsed<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
 /// counted under the lowest which counts and goes on ([`Outcome::miss`]).
 #[inline(always)]
 fn strike<'a, T: Tables<'a>>(t: T, s: &mut Scratch, bits: u32) -> Outcome {
-    let Some(protect) = t.lines(s.generation).and_then(|lines| classify::protect(lines)) else {
+    let Some(protect) = t.lines(s.generation).and_then(classify::protect) else {
         return Outcome::drop(Reason::TableCorrupt);
     };
     let drops = bits & protect.w[0];
@@ -67,7 +67,7 @@ fn same_ends(s: &Scratch) -> bool {
 }
 
 /// Sources that no host can have: IPv4 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 and 240.0.0.0/4 (RFC 6890 section 2.2.2, RFC 1122
-/// section 3.2.1.3); IPv6 ::, ::1, ff00::/8 and ::ffff:0:0/96 (RFC 4291 section 2.5 and 2.7, RFC 6890 section 2.2.3).
+/// section 3.2.1.3); IPv6 `::`, `::1`, `ff00::/8` and `::ffff:0:0/96` (RFC 4291 section 2.5 and 2.7, RFC 6890 section 2.2.3).
 #[inline(always)]
 fn impossible(s: &Scratch) -> bool {
     let a = &s.meta.src;

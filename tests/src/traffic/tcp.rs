@@ -29,6 +29,8 @@ struct End {
     acked: u64,
     /// One it sent before.
     acked_before: u64,
+    /// The window of its SYN, which is the same however often it is sent.
+    first_window: u64,
     /// Window scale, if it offered one.
     shift: Option<u8>,
     /// It permits selective acknowledgements.
@@ -48,6 +50,7 @@ impl End {
             } else {
                 0_u32.wrapping_sub(random.u32(..20_000))
             },
+            first_window: random.u64(1_000..65_536),
             shift: random.bool().then(|| random.u8(0..=9)),
             sack: random.bool(),
             ..Self::default()
@@ -168,13 +171,17 @@ impl Connection {
         let end = &mut self.sides[side];
         let shift = if scaled && !syn { end.shift.unwrap_or(0) } else { 0 };
         // A window never shrinks; now and then it does not grow either, down to zero.
-        let wish = match random.u8(..8) {
-            0 => 0,
-            1 => random.u64(..4_000),
-            _ => random.u64(..65_536 << shift),
+        let window = if syn {
+            end.first_window
+        } else {
+            let wish = match random.u8(..8) {
+                0 => 0,
+                1 => random.u64(..4_000),
+                _ => random.u64(..65_536 << shift),
+            };
+            let least = end.edge.saturating_sub(ack);
+            ((wish.max(least) + (1 << shift) - 1) >> shift).min(65_535)
         };
-        let least = if syn { 1_000 } else { end.edge.saturating_sub(ack) };
-        let window = (wish.max(least) + (1 << shift) - 1 >> shift).min(65_535);
         end.edge = end.edge.max(ack + (window << shift));
         if flags.contains('A') && ack > end.acked {
             end.acked_before = end.acked;
@@ -577,10 +584,14 @@ impl Connection {
                 "tcp: data just behind the window",
                 packet("PA", peer.edge + 1 + random.u64(..100), own.got).payload(b"behind"),
             ),
-            6 => (
-                "tcp: data over the window's edge",
-                packet("PA", own.next, own.got).payload(&vec![0; (room as usize).min(1_300) + 100]),
-            ),
+            6 => {
+                // Whoever takes it believes that more was sent than was: the ports are not used again.
+                self.lives = u8::MAX;
+                (
+                    "tcp: data over the window's edge",
+                    packet("PA", own.next, own.got).payload(&vec![0; (room as usize).min(1_300) + 100]),
+                )
+            }
             7 => (
                 "tcp: acknowledges what was never sent",
                 packet("A", own.next, peer.next + random.u64(1..1 << 20)),
