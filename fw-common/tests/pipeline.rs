@@ -177,6 +177,11 @@ fn running_connections_are_adopted_only_at_a_cold_start_and_only_if_allowed() {
         world.send(Frame::new(&answer, 3)),
         (Verdict::Forward, Reason::Established)
     );
+    // The opener's next packet moves the flow.
+    assert_eq!(
+        world.send(Frame::new(&data, 2)),
+        (Verdict::Forward, Reason::Established)
+    );
     assert_eq!(world.main4.borrow().len(), 1);
     let reset = tcp(B, A, (80, 4000), RST, 2000, 0);
     assert_eq!(

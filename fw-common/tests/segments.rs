@@ -228,65 +228,82 @@ fn a_half_close_lasts_five_days() {
     assert_eq!(talk.state(), State::TimeWait);
 }
 
+/// Flows in each state, one packet further each.
+fn opened() -> Talk {
+    let talk = Talk::new();
+    assert_eq!(talk.send(segment(false, SYN, u32::MAX, 0)), Reason::Rule);
+    talk
+}
+
+fn answered() -> Talk {
+    let talk = opened();
+    talk.passes(segment(true, SYN | ACK, 500, 0));
+    talk
+}
+
+fn established() -> Talk {
+    Talk::established([&[], &[]])
+}
+
+fn half_closed() -> Talk {
+    let talk = established();
+    talk.passes(segment(false, FIN | ACK, 0, 501));
+    talk
+}
+
+fn waiting() -> Talk {
+    let talk = half_closed();
+    talk.passes(segment(true, ACK, 501, 1));
+    talk
+}
+
+fn closing() -> Talk {
+    let talk = waiting();
+    talk.passes(segment(true, FIN | ACK, 501, 1));
+    talk
+}
+
+fn closed() -> Talk {
+    let talk = closing();
+    talk.passes(segment(false, ACK, 1, 502));
+    talk
+}
+
+fn reset() -> Talk {
+    let talk = established();
+    talk.passes(segment(true, RST, 501, 0));
+    talk
+}
+
+/// How a flow gets into a state, and how many seconds it stays.
+type Timed = (fn() -> Talk, State, u64);
+
 #[test]
 fn every_timeout() {
-    let opened = || {
-        let talk = Talk::new();
-        assert_eq!(talk.send(segment(false, SYN, u32::MAX, 0)), Reason::Rule);
-        talk
-    };
-    let answered = || {
-        let talk = opened();
-        talk.passes(segment(true, SYN | ACK, 500, 0));
-        talk
-    };
-    let half_closed = || {
-        let talk = Talk::established([&[], &[]]);
-        talk.passes(segment(false, FIN | ACK, 0, 501));
-        talk
-    };
-    let closing = || {
-        let talk = half_closed();
-        talk.passes(segment(true, FIN | ACK, 501, 1));
-        talk
-    };
-    let closed = || {
-        let talk = closing();
-        talk.passes(segment(false, ACK, 1, 502));
-        talk
-    };
-    let reset = || {
-        let talk = Talk::established([&[], &[]]);
-        talk.passes(segment(true, RST, 501, 0));
-        talk
-    };
-    let cases: [(&dyn Fn() -> Talk, State, u64); 7] = [
-        (&opened, State::SynSent, 120),
-        (&answered, State::SynRecv, 60),
-        (&|| Talk::established([&[], &[]]), State::Established, FIVE_DAYS),
-        (&half_closed, State::FinWait, FIVE_DAYS),
-        (&closing, State::LastAck, 30),
-        (&closed, State::TimeWait, 120),
-        (&reset, State::Close, 10),
+    let cases: [Timed; 8] = [
+        (opened, State::SynSent, 120),
+        (answered, State::SynRecv, 60),
+        (established, State::Established, FIVE_DAYS),
+        (half_closed, State::FinWait, FIVE_DAYS),
+        (waiting, State::CloseWait, FIVE_DAYS),
+        (closing, State::LastAck, 30),
+        (closed, State::TimeWait, 120),
+        (reset, State::Close, 10),
     ];
     for (make, state, seconds) in cases {
         let talk = make();
-        assert_eq!((talk.state(), state.timeout_s()), (state, seconds as u32));
-        let probe = segment(true, RST, 0x7000_0000, 0);
-        let alive = if state == State::SynSent {
-            segment(true, RST | ACK, 0, 9)
-        } else {
-            probe
-        };
+        assert_eq!((talk.state(), u64::from(state.timeout_s())), (state, seconds));
+        let flags = if state == State::SynSent { RST | ACK } else { RST };
+        let probe = segment(true, flags, 0x7000_0000, 9);
         talk.wait(seconds);
         assert_eq!(
-            talk.send(alive),
+            talk.send(probe),
             Reason::RstInvalid,
             "{state:?} lives for {seconds} s"
         );
         talk.wait(1);
         assert_eq!(
-            talk.send(alive),
+            talk.send(probe),
             Reason::TcpNoFlow,
             "{state:?} ends after {seconds} s"
         );

@@ -76,7 +76,8 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     // Another CPU has changed the word meanwhile: this packet is judged once more by the word that stands now, so that no
     // FIN is lost. If that fails too, its transition is left to the sender's next packet.
     let next = if changed { next } else { again(t, s, flow, now) };
-    if !in_main && next.has(StateWord::CONFIRMED) {
+    // By a packet of the opener only: its own CPU has just written the opener's half, and no other one copies it too early.
+    if !in_main && !reply && next.has(StateWord::CONFIRMED) {
         promote::<F, T>(t, s, flow, to);
         return Outcome::from_word(s.word);
     }
@@ -107,7 +108,13 @@ fn step<'a, T: Tables<'a>>(
     }
     let next = if s.meta.proto == Proto::TCP {
         match segment::judge(t, s, flow, word, reply) {
-            tcp::Outcome::Pass(next) => next,
+            tcp::Outcome::Pass(next) => {
+                // Before the word: whoever finds the new word finds the numbers that belong to it.
+                if !t.dry_run() {
+                    segment::note(s, flow, reply);
+                }
+                next
+            }
             tcp::Outcome::Reopen => return Step::Reopen,
             tcp::Outcome::End(reason) => return Step::End(reason),
             tcp::Outcome::Drop(reason) => return Step::Drop(reason),
@@ -227,9 +234,6 @@ fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     }
     if s.meta.forwarded != 0 {
         return;
-    }
-    if s.meta.proto == Proto::TCP && !later_fragment(s) {
-        segment::note(s, flow, reply);
     }
     if reply && !in_main {
         note_half_open::<F, T>(t, s, flow);

@@ -105,7 +105,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outc
             }
         }
         return match stray {
-            Some(reason) if !running => Outcome::drop(reason),
+            Some(reason) if !running => stray_packet(s, reason),
             _ => denied(s, decision),
         };
     }
@@ -116,7 +116,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outc
         return without_entry(s, decision);
     }
     match stray {
-        Some(reason) if !running => Outcome::drop(reason),
+        Some(reason) if !running => stray_packet(s, reason),
         _ => opens(t, s, decision),
     }
 }
@@ -146,7 +146,7 @@ fn log(s: &mut Scratch) {
     }
 }
 
-/// A packet that opens no flow and that no rule is asked about. A reset may be what proves a source.
+/// A packet that opens no flow, whatever the rules say. A reset may be what proves a source.
 #[inline(always)]
 fn stray_packet(s: &mut Scratch, reason: Reason) -> Outcome {
     use tcp_flag::{ACK, RST, SYN};
@@ -216,7 +216,12 @@ fn other_way<'a, F: Family, T: Tables<'a>>(
     let (src, dst) = F::addresses(s);
     let (own_rule, own_flags) = (s.class.rule_id, s.class.rule_flags);
     let proto = s.meta.proto;
-    let selector = if proto == Proto::ICMP || proto == Proto::ICMPV6 {
+    let icmp = proto == Proto::ICMP || proto == Proto::ICMPV6;
+    // Who asks for an echo does not answer one.
+    if icmp && s.meta.selector >> 8 == echo_request(proto) >> 8 {
+        return Outcome::miss();
+    }
+    let selector = if icmp {
         echo_request(proto)
     } else {
         s.meta.sport

@@ -74,13 +74,28 @@ fn simultaneous(word: StateWord, segment: Segment, known: &Known) -> Judged {
     }
 }
 
+/// A SYN-ACK that does not acknowledge the SYN. In SYN_SENT a number shortly below it is the question of a SYN proof
+/// ([`crate::reply::ask_for_proof`]), or of a server that has an old SYN (RFC 9293 section 3.5, figure 9): it passes without
+/// effect, and so does the reset that carries its number.
+#[inline(always)]
+fn asked(word: StateWord, segment: Segment, known: &Known) -> Judged {
+    let mut judged = Judged::dropped(known, Reason::TcpBadAck);
+    // The opener's `ack` is its initial number plus one; the question's is 1 to 65,536 below the initial one.
+    let below = known.peer.ack.wrapping_sub(segment.ack).wrapping_sub(2);
+    if word.state() == State::SynSent as u32 && below <= 0xffff {
+        judged.outcome = Outcome::Pass(word);
+        judged.own.ack = segment.ack;
+    }
+    judged
+}
+
 /// Bytes that may overtake a SYN-ACK: the largest window that is not scaled.
 const OVERTAKING: u32 = 0xffff;
 
 #[inline(always)]
 fn syn_ack(word: StateWord, segment: Segment, known: &Known) -> Judged {
     if !answers(segment, known.peer) {
-        return Judged::dropped(known, Reason::TcpBadAck);
+        return asked(word, segment, known);
     }
     let isn = segment.seq.wrapping_add(1);
     let mut own = Numbers::opening(segment, segment.ack, segment.ack);
@@ -90,8 +105,9 @@ fn syn_ack(word: StateWord, segment: Segment, known: &Known) -> Judged {
         own.edge = later(own.edge, known.own.edge);
         own.window = window::widest(own.window, known.own.window);
     }
-    // What has overtaken it was let through and may be acknowledged.
-    if word.state() == State::SynSent as u32 && known.own.end.wrapping_sub(own.end) <= OVERTAKING {
+    // What has overtaken it was let through and may be acknowledged. 0: nothing has; close before a wrap it looks as if.
+    let overtaken = known.own.end != 0 && known.own.end.wrapping_sub(own.end) <= OVERTAKING;
+    if word.state() == State::SynSent as u32 && overtaken {
         own.end = known.own.end;
     }
     Judged {

@@ -280,6 +280,27 @@ fn an_answer_to_a_syn_that_passed_ends_the_flow() {
     );
 }
 
+/// A SYN proof (`crate::reply`): the question acknowledges a number shortly below the SYN's, the reset carries that.
+#[test]
+fn the_question_of_a_syn_proof_passes_and_so_does_its_answer() {
+    for below in [1, 300, 65_536] {
+        let mut walk = Walk::open(segment(SYN, 1000, 0));
+        let (word, number) = (walk.word, 1000_u32.wrapping_sub(below));
+        assert_eq!(
+            walk.send(true, segment(SYN | ACK, 7, number)),
+            Outcome::Pass(word)
+        );
+        walk.ignored(false, segment(RST, number, 0));
+        walk.ignored(false, segment(RST, number, 0));
+        walk.passes(false, segment(SYN, 1000, 0), State::SynSent);
+        walk.passes(true, segment(SYN | ACK, 7, 1001), State::SynRecv);
+        assert_eq!(walk.send(true, segment(SYN | ACK, 7, number)), BAD_ACK);
+    }
+    let mut walk = Walk::open(segment(SYN, 1000, 0));
+    let beyond = 1000_u32.wrapping_sub(65_537);
+    assert_eq!(walk.send(true, segment(SYN | ACK, 7, beyond)), BAD_ACK);
+}
+
 #[test]
 fn a_challenge_to_a_syn_passes_and_so_does_its_answer() {
     let mut walk = Walk::open(segment(SYN, 1000, 0));

@@ -29,7 +29,9 @@ Rows: what comes. Columns: the state it meets. `pass`: it passes and changes not
 const TAIL: &str = "
 A FIN of a side that has sent one counts as an ACK. The machine refines some cells by numbers:
 
-- **SYN_SENT.** A SYN-ACK must acknowledge the SYN (`tcp_bad_ack`). A SYN counts from now on, whatever came before.
+- **SYN_SENT.** A SYN-ACK must acknowledge the SYN (`tcp_bad_ack`); one that acknowledges 1 to 65,536 less than the SYN's number, the
+  question of a SYN proof, passes and changes nothing, and so does the reset that answers it. A SYN counts from now on,
+  whatever came before.
 - **SYN_RECV.** What the opener sends must acknowledge the answering side's SYN, and at most what that has sent
   (`tcp_bad_ack`): a spoofed source cannot. It moves the flow to the main table. What the answering side sends must acknowledge
   the opener's SYN and stay within the window of that SYN. A SYN of the answering side passes only if it is the same again.
@@ -76,6 +78,7 @@ a flow is the same.
 | The answering side may send a window of data before the opener's first ACK | one segment | fast open (RFC 7413) |
 | A reset must be exact in every state | in closing states any reset closes | a blind one must not end a half-close that lives for days |
 | A reset that is not exact is dropped if it lies outside of the window | only below the last acknowledgement | nobody acts on it |
+| A SYN-ACK shortly below the SYN's number passes without effect | it answers the SYN | it is a question (SYN proof) or old |
 | A refusal without acknowledgement in SYN_SENT passes but does not end the flow | it ends it | it could be blind |
 | `edge` counts from the acknowledgement | from the highest selective one | that is what the receiver offered |
 | Rules 2 and 4 reach back twice the largest window, rule 2 at least 64 KiB | once | segments that the network reorders within a round trip are not invalid |

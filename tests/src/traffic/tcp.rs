@@ -292,16 +292,22 @@ impl Connection {
         }
     }
 
-    /// SYN and SYN have crossed: each answers with a SYN-ACK, and data shows that it is open.
+    /// SYN and SYN have crossed: each answers with a SYN-ACK, and an acknowledgement shows that they arrived.
     fn crossed(&mut self, count: u8, random: &mut Rng) -> Step {
+        if count == 2 {
+            self.phase = Phase::Open;
+            let packet = self.segment(0, "A", 1, 0, 1, random);
+            return Step::new(
+                true,
+                "tcp: the last packet of a simultaneous open",
+                Ground::Passes,
+                packet,
+            );
+        }
         let side = usize::from(count);
         self.sides[side].got = 1;
         let packet = self.segment(side, "SA", 0, 0, 1, random);
-        self.phase = if count == 0 {
-            Phase::Crossed(1)
-        } else {
-            Phase::Open
-        };
+        self.phase = Phase::Crossed(count + 1);
         Step::new(
             side == 0,
             "tcp: an answer in a simultaneous open",

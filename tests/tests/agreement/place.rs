@@ -105,7 +105,7 @@ impl Place {
             96..98 => (Group::Known, Group::Server, INLINE),
             _ => (Group::Bastion, Group::Server, INLINE),
         };
-        let numbers = (random.u8(1..=16), random.u8(20..=27));
+        let numbers = (random.u8(1..=10), random.u8(20..=27));
         let head = Head::new(address(from, v6, numbers.0), address(to, v6, numbers.1));
         let mut place = Self {
             head,
@@ -121,7 +121,7 @@ impl Place {
     }
 
     fn tagged(random: &mut Rng, v6: bool) -> Self {
-        let numbers = (random.u8(1..=16), random.u8(20..=27));
+        let numbers = (random.u8(1..=10), random.u8(20..=27));
         let mut head = Head::new(
             address(Group::Tenant, v6, numbers.0),
             address(Group::Tenant, v6, numbers.1),

@@ -33,7 +33,7 @@ const COMMON: &str = r"
 
 const LIMITS: &str = r"
   - { name: packets,   allow: [tcp/1001, udp/1001], from: any, to: any, limit: { packets: 30/s, burst: 30, per: source/24 } }
-  - { name: bytes,     allow: [tcp/1002, udp/1002], from: any, to: any, limit: [{ bytes: 6 KiB/s, burst: 6 KiB, per: pair }, { packets: 1000/s, per: rule }] }
+  - { name: bytes,     allow: [tcp/1002, udp/1002], from: any, to: any, limit: [{ bytes: 6 KiB/s, burst: 2 KiB, per: pair }, { packets: 1000/s, per: rule }] }
   - { name: new_flows, allow: [tcp/1003, udp/1003], from: any, to: any, limit: { new_flows: 2/s, burst: 4, per: destination } }
   - { name: flows,     allow: [tcp/1004, udp/1004], from: any, to: any, limit: { flows: 3, per: source/64 }, log: true }
 ";
@@ -64,7 +64,7 @@ default: { inside: drop, outside: reject }",
             "link: { allow: [arp, nd, lldp, lacp], dhcp: client, router_advertisement: never, multicast: allow }
 tcp: { pickup: never }
 protect: { syn_flood: { above: 3/s, burst: 6, exempt: [known] }, udp_flood: { above: 3/s, burst: 6, mode: drop },
-  icmp_flood: { above: 2/s, burst: 4, mode: drop }, scan: { above: 6/min, mode: drop, ban: 10m }, caps: { half_open: 12, flows: 40 },
+  icmp_flood: { above: 2/s, burst: 4, mode: drop }, scan: { above: 6/min, mode: drop, ban: 10m }, caps: { half_open: 12, flows: 7 },
   screens: { ttl_zero: skip, source_route: count } }
 default: { inside: reject, outside: drop }",
             "  - { name: rest, allow: [https, ntp, ping, tcp/8000-8100], from: any, to: any }",

@@ -139,6 +139,11 @@ impl Tally {
         Some(Met { key, place, class })
     }
 
+    /// Notes a kind that the frame does not tell.
+    pub fn note_kind(&mut self, kind: &'static str) {
+        *self.kinds.entry(kind).or_default() += 1;
+    }
+
     fn note_kinds(&mut self, s: &Scratch, parsed: u32, via: &Via) {
         let m = &s.meta;
         let mut note = |met: bool, kind: &'static str| {

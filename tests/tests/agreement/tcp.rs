@@ -44,6 +44,8 @@ pub struct Connection {
     pub last: [Vec<u8>; 2],
     probes: u32,
     asked: u32,
+    /// The first packet's fate is known.
+    answered: bool,
 }
 
 /// Ports that rules of all kinds speak of; the plain ones many times.
@@ -73,7 +75,7 @@ fn script(random: &mut Rng) -> VecDeque<Act> {
         9 => vec![Syn(0), Syn(0), SynAck(1), SynAck(1), Ack(0)],
         _ => vec![Syn(0), SynAck(1), Ack(0)],
     };
-    for _ in 0..random.u8(4..50) {
+    for _ in 0..random.u8(10..80) {
         let from = random.usize(..2);
         acts.push(if once_in(random, 3) {
             Ack(from)
@@ -116,6 +118,7 @@ impl Connection {
             last: [Vec::new(), Vec::new()],
             probes: 0,
             asked: 0,
+            answered: false,
         };
         new.start = [random.u32(..), random.u32(..)];
         new.begin(random);
@@ -125,6 +128,7 @@ impl Connection {
     fn begin(&mut self, random: &mut Rng) {
         self.next = self.start;
         self.script = script(random);
+        self.answered = false;
         self.probes = random.u32(..10);
         for end in 0..2 {
             self.windows[end] = one_of(random, &[65_535, 65_535, 30_000, 4000, 600]);
@@ -146,7 +150,7 @@ impl Connection {
 
     /// The next packet.
     pub fn step(&mut self, random: &mut Rng) -> Shot {
-        if once_in(random, 6) || self.script.is_empty() {
+        if once_in(random, 7) || self.script.is_empty() {
             self.probes = self.probes.saturating_sub(u32::from(self.script.is_empty()));
             return self.strange(random);
         }
@@ -167,7 +171,15 @@ impl Connection {
             self.script.push_front(Act::Syn(0));
             let number = if once_in(random, 8) { number ^ 1 } else { number };
             self.script.push_front(Act::Prove(number));
+            return;
         }
+        // Who is refused gives up soon, most of the time.
+        if !self.answered && !said.reason.allows() && !once_in(random, 4) {
+            let rest = self.script.len().saturating_sub(random.usize(1..4));
+            self.script.drain(..rest);
+            self.probes = self.probes.min(2);
+        }
+        self.answered = true;
     }
 
     fn act(&mut self, act: Act, random: &mut Rng) -> Shot {
@@ -296,6 +308,14 @@ impl Connection {
                 6 => peer.wrapping_add(random.u32(..3000)),
                 _ => random.u32(..),
             };
+        }
+        if flags & RST != 0 && segment.seq == own && !self.script.is_empty() {
+            if once_in(random, 8) {
+                // It ends the connection.
+                self.script.clear();
+            } else {
+                segment.seq = own.wrapping_add(random.u32(1..400));
+            }
         }
         let mut shot = self.shot(from, &segment, random);
         if once_in(random, 30) {

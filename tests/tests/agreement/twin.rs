@@ -6,11 +6,12 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap as BpfHash, Map, MapData};
 use fw_common::abi::{
-    Control, ControlFlags, Engine, Flow, Half, LinkKind, LiveFlow, LiveHalf, Mode, PortConfig, Reason, Shared,
-    Side, Source, SourceKey, Verdict, map_names,
+    Control, ControlFlags, Engine, Flow, Half, LinkKind, LiveFlow, LiveHalf, Mode, PRESSURE_SLOTS, PortConfig,
+    Reason, Shared, Side, Source, SourceKey, Verdict, map_names,
 };
+use fw_common::fragment::{FragmentKey, LiveDatagram};
 use fw_common::pipeline::{self, Scratch};
 use fw_common::wire::{Packet, Window};
 use fw_policy::model::Pickup;
@@ -266,7 +267,7 @@ impl Twin {
         twin.advance(0);
         twin.beat();
         twin.pick_up_until(0);
-        twin.room(u64::from(SIZES.flows4));
+        twin.room(u64::from(SIZES.flows4))?;
         Ok(twin)
     }
 
@@ -603,6 +604,41 @@ impl Twin {
         same("conntrack statistics", &kernel, &self.world.stats.borrow()).map(drop)
     }
 
+    /// Compares what is too large to be compared after each sequence: datagrams in pieces and the buckets of destinations.
+    /// Returns how many there are.
+    pub fn compare_rest(&self) -> Result<(usize, usize)> {
+        let map = Map::from_map_data(MapData::from_pin(pin_dir().join(map_names::FRAGMENTS))?)?;
+        let kernel: BpfHash<MapData, [u32; 11], [u64; 9]> = map.try_into()?;
+        let datagrams = self.world.datagrams.borrow();
+        for (key, live) in datagrams.iter() {
+            let known = datagram_words(live);
+            let found = kernel
+                .get(&key_words(key), 0)
+                .with_context(|| format!("the kernel lacks {key:?}"))?;
+            ensure!(
+                found == known,
+                "{key:?}: the kernel has {found:x?}, the model {known:x?}"
+            );
+        }
+        let count = kernel.keys().count();
+        ensure!(
+            count == datagrams.len(),
+            "the kernel has {count} datagrams, the model {}",
+            datagrams.len()
+        );
+        let map = Map::from_map_data(MapData::from_pin(pin_dir().join(map_names::PRESSURE))?)?;
+        let kernel: Array<MapData, u64> = map.try_into()?;
+        let model = self.world.pressure.borrow();
+        for slot in 0..PRESSURE_SLOTS {
+            let (found, known) = (kernel.get(&slot, 0)?, model.get(&slot).map_or(0, |cell| cell.load()));
+            ensure!(
+                found == known,
+                "bucket {slot} of destinations: the kernel has {found}, the model {known}"
+            );
+        }
+        Ok((count, model.len()))
+    }
+
     /// Compares the events since the last time, in their order.
     pub fn compare_events(&mut self) -> Result<usize> {
         let model = self.world.events.take();
@@ -747,4 +783,42 @@ fn source_words(source: &Source) -> [u64; 8] {
         source.denied,
         source.banned_until,
     ]
+}
+
+/// A key as it lies in the map.
+fn key_words(key: &FragmentKey) -> [u32; 11] {
+    let mut words = [0; 11];
+    words[..4].copy_from_slice(&key.src);
+    words[4..8].copy_from_slice(&key.dst);
+    (words[8], words[9]) = (key.id, key.realm);
+    let [a, b] = key.pad.to_ne_bytes();
+    words[10] = u32::from_ne_bytes([key.proto, key.family, a, b]);
+    words
+}
+
+/// A datagram as it lies in the map.
+fn datagram_words(live: &LiveDatagram) -> [u64; 9] {
+    let mut half = [0; 16];
+    for (word, range) in half.iter_mut().zip(&live.ranges) {
+        *word = range.load();
+    }
+    let rest = [
+        &live.lock,
+        &live.progress,
+        &live.end,
+        &live.ports,
+        &live.first,
+        &live.generation,
+        &live.rule,
+        &live.up,
+    ];
+    for (word, cell) in half[8..].iter_mut().zip(rest) {
+        *word = cell.load();
+    }
+    let mut words = [live.created.load(), 0, 0, 0, 0, 0, 0, 0, 0];
+    for (word, pair) in words[1..].iter_mut().zip(half.chunks_exact(2)) {
+        let bytes = [pair[0].to_ne_bytes(), pair[1].to_ne_bytes()].concat();
+        *word = bytes.try_into().map_or(0, u64::from_ne_bytes);
+    }
+    words
 }

@@ -5,7 +5,7 @@ use fw_common::abi::Reason::{
     FragmentBad, FragmentDenied, FragmentDuplicate, FragmentEarly, FragmentOverlap, FragmentTiny,
     RoutingHeader0, Rule, SourceRoute, TcpNoFlow, TooManyTags, Truncated, UnknownRealm,
 };
-use fw_tests::packet::Packet;
+use fw_tests::packet::{MAC_A, MAC_B, Packet, link};
 
 use crate::case::{Case, Net};
 
@@ -199,6 +199,7 @@ fn transport_lengths(net: &Net) -> Vec<Case> {
 fn tags(net: &Net) -> Vec<Case> {
     let c = net.connection(80);
     let tagged = |packet: Packet| packet.tags(&[101]);
+    let stacked = |packet: Packet| packet.tags(&[100, 7]);
     vec![
         Case::new("a tag that the policy names")
             .outer(tagged(c.c("S", 1000, 0)), Rule)
@@ -218,6 +219,29 @@ fn tags(net: &Net) -> Vec<Case> {
         Case::new("two tags that the policy does not name")
             .outer(c.c("S", 1, 0).tags(&[101, 101]), UnknownRealm),
         Case::new("two tags of which one is a priority").outer(c.c("S", 1, 0).tags(&[0, 101]), Rule),
+        Case::new("two tags that the policy names")
+            .outer(stacked(c.c("S", 1000, 0)), Rule)
+            .inner(stacked(c.s("SA", 5000, 1001)), Established)
+            .outer(stacked(c.c("A", 1001, 5001)), Established)
+            .flows(1, 0),
+        Case::new("the zone of two tags has its own rules")
+            .outer(stacked(net.connection(53).c("S", 1, 0)), DenyDefault),
+        Case::new("one address in three realms: three flows")
+            .outer(c.c("S", 1000, 0), Rule)
+            .outer(tagged(c.c("S", 1000, 0)), Rule)
+            .outer(stacked(c.c("S", 1000, 0)), Rule)
+            .flows(0, 3),
+        Case::new("the two tags the other way round")
+            .outer(c.c("S", 1, 0).tags(&[7, 100]), UnknownRealm),
+        Case::new("only the outer one of the two").outer(c.c("S", 1, 0).tags(&[100]), UnknownRealm),
+        Case::new("only the inner one of the two").outer(c.c("S", 1, 0).tags(&[7]), UnknownRealm),
+        Case::new("another inner tag").outer(c.c("S", 1, 0).tags(&[100, 8]), UnknownRealm),
+        Case::new("two tags with priorities").outer(c.c("S", 1, 0).tags(&[0x6000 + 100, 0xa000 + 7]), Rule),
+        Case::new("a tag and a priority inside of it").outer(c.c("S", 1, 0).tags(&[101, 0xa000]), Rule),
+        Case::new("a tag that is cut").outer(
+            [link::header([MAC_A, MAC_B], &[101], 0x8100), vec![0]].concat(),
+            Truncated,
+        ),
         Case::new("three tags").outer(c.c("S", 1, 0).tags(&[101, 101, 101]), TooManyTags),
         Case::new("three tags of which two are priorities")
             .outer(c.c("S", 1, 0).tags(&[0, 0, 101]), TooManyTags),

@@ -4,13 +4,17 @@
 //! of XDP and of TC. What a packet must meet is written down from the standards and from the design, never read off
 //! the program.
 
+mod attributes;
 mod case;
 mod fragments;
+mod full;
 mod headers;
 mod limits;
 mod link;
 mod others;
+mod protect;
 mod rig;
+mod screens;
 mod tcp;
 mod windows;
 
@@ -62,6 +66,26 @@ fn headers() -> Result<()> {
 #[test]
 fn fragments() -> Result<()> {
     run(fragments::cases)
+}
+
+#[test]
+fn floods_caps_and_scans() -> Result<()> {
+    run(protect::cases)
+}
+
+#[test]
+fn screens() -> Result<()> {
+    run(screens::cases)
+}
+
+#[test]
+fn limits_of_rules() -> Result<()> {
+    run(attributes::limits)
+}
+
+#[test]
+fn actions_and_attributes() -> Result<()> {
+    run(attributes::actions)
 }
 
 #[test]

@@ -225,7 +225,7 @@ impl Rig {
     }
 
     /// Everything but a packet.
-    fn other(&mut self, step: &Step) -> Result<Option<String>> {
+    pub fn other(&mut self, step: &Step) -> Result<Option<String>> {
         match step {
             Step::Wait(ns) => self.clock += ns,
             Step::PickUp(ns) => self
@@ -359,8 +359,9 @@ impl Rig {
         &self.plane
     }
 
-    pub fn wait(&mut self, ns: u64) {
-        self.clock += ns;
+    /// The rig's clock, ns.
+    pub fn now(&self) -> u64 {
+        self.clock
     }
 
     pub fn apply(&mut self, text: &str) -> Result<()> {
@@ -390,6 +391,8 @@ impl Rig {
             own_addresses: nets.iter().map(|net| net.own).collect::<Vec<IpAddr>>(),
             roles: ROLES.map(str::to_owned).to_vec(),
             generation: self.plane.tables().next_generation(),
+            // Policies with a deadline count from the moment when they are applied.
+            boot_unix_s: -((self.clock / SECOND).cast_signed()),
             ..Environment::sample()
         };
         Ok(fw_policy::compile(&self.compiled[text], &environment)?)

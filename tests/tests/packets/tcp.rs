@@ -7,7 +7,7 @@ use fw_common::abi::Reason::{
 use fw_common::tcp::State;
 use fw_tests::packet::Packet;
 
-use crate::case::{Case, Connection, Net};
+use crate::case::{Case, Connection, Net, Step};
 
 pub fn cases(net: &Net) -> Vec<Case> {
     let c = net.connection(80);
@@ -129,6 +129,26 @@ fn resets(c: &Connection) -> Vec<Case> {
     ]
 }
 
+/// Days of silence after one side has finished.
+fn half_closed(c: &Connection) -> Case {
+    const DAY: u64 = 86_400;
+    c.established(Case::new("a half-close of many days"))
+        .outer(c.c("FA", 1001, 5001), Established)
+        .inner(c.s("A", 5001, 1002), Established)
+        .state(State::CloseWait)
+        .wait(5 * DAY)
+        .inner(c.s("PA", 5001, 1002).payload(&[7; 1000]), Established)
+        .outer(c.c("A", 1002, 6001), Established)
+        .wait(4 * DAY)
+        .inner(c.s("PA", 6001, 1002).payload(&[7; 1000]), Established)
+        .outer(c.c("A", 1002, 7001), Established)
+        .state(State::CloseWait)
+        .inner(c.s("FA", 7001, 1002), Established)
+        .state(State::LastAck)
+        .outer(c.c("A", 1002, 7002), Established)
+        .state(State::TimeWait)
+}
+
 fn closing(c: &Connection) -> Vec<Case> {
     let closed = |case: Case| {
         c.established(case)
@@ -141,6 +161,7 @@ fn closing(c: &Connection) -> Vec<Case> {
     vec![
         closed(Case::new("closing by FIN, half-closed in between")),
         closed(Case::new("the same ports again right after the end")).outer(c.c("S", 70_000, 0), Rule),
+        half_closed(c),
         closed(Case::new("the last ACK sent again")).outer(c.c("A", 1002, 5010), Established),
         c.established(Case::new("both sides close at once"))
             .outer(c.c("FA", 1001, 5001), Established)
@@ -294,6 +315,30 @@ pub fn running(net: &Net) -> Vec<Case> {
     let case = |name: &str| Case::new(name).pick_up(60);
     let denied = net.connection(23);
     vec![
+        Case::new("never: what runs already is a stranger")
+            .outer(c.c("A", 7000, 9000).payload(b"x"), TcpNoFlow)
+            .inner(c.s("A", 9000, 7001).payload(b"y"), TcpNoFlow),
+        Case::new("always")
+            .step(Step::PickUp(u64::MAX))
+            .wait(30 * 86_400)
+            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
+            .inner(c.s("A", 9000, 7001).payload(b"y"), Established)
+            .flows(1, 0),
+        case("windows of an adopted connection are not judged, its resets are")
+            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
+            .inner(c.s("A", 9000, 7001).payload(b"y"), Established)
+            .outer(c.c("A", 90_000_000, 9001).payload(b"x"), Established)
+            .inner(c.s("R", 5, 0), RstInvalid)
+            .state(State::Established)
+            .inner(c.s("R", 9001, 0), Established)
+            .state(State::Close),
+        case("an adopted connection lives shortly until the other side has answered")
+            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
+            .flows(0, 1)
+            .outer(c.c("A", 7001, 9000).payload(b"x"), Established)
+            .flows(0, 1)
+            .wait(61)
+            .inner(c.s("A", 9000, 7002).payload(b"y"), TcpNoFlow),
         case("a running connection, its opener's segment first")
             .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
             .inner(c.s("A", 9000, 7001).payload(b"y"), Established)

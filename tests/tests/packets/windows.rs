@@ -31,9 +31,9 @@ pub fn scaled(c: &Connection, case: Case, shifts: [Option<u8>; 2]) -> Case {
         .inner(c.s("A", 5001, 1001).window(1000), Established)
 }
 
-/// A handshake in which the answering side offers `window` bytes.
+/// A handshake in which both sides offer `window` bytes.
 fn offering(c: &Connection, case: Case, window: u16) -> Case {
-    c.syn(case)
+    case.outer(c.c("S", 1000, 0).window(window), Rule)
         .inner(c.s("SA", 5000, 1001).window(window), Established)
         .outer(c.c("A", 1001, 5001).window(window), Established)
 }
@@ -133,8 +133,8 @@ fn scales(c: &Connection) -> Vec<Case> {
     let case = |name: &str, shifts| scaled(c, Case::new(name), shifts);
     vec![
         case("both scale by 7: 128,000 bytes", [Some(7), Some(7)])
-            .inner(data(c.s("A", 105_001, 1001), 1000), Established)
-            .outer(data(c.c("A", 101_001, 5001), 1000), Established)
+            .inner(data(c.s("A", 105_001, 1001).window(1000), 1000), Established)
+            .outer(data(c.c("A", 101_001, 5001).window(1000), 1000), Established)
             .inner(data(c.s("A", 133_101, 1001), 1000), TcpOutOfWindow)
             .outer(data(c.c("A", 129_101, 5001), 1000), TcpOutOfWindow),
         case("each direction has a scale of its own", [Some(0), Some(10)])
@@ -249,10 +249,10 @@ fn again(c: &Connection) -> Vec<Case> {
             .outer(c.c("A", 1001, 5001), Established)
             .state(State::Established),
         c.syn(Case::new("an old SYN-ACK of an earlier connection"))
-            .inner(c.s("SA", 9000, 500), TcpBadAck)
+            .inner(c.s("SA", 9000, 0x7000_0000), TcpBadAck)
             .state(State::SynSent)
             .inner(c.s("SA", 5000, 1001), Established)
-            .inner(c.s("SA", 9000, 500), TcpBadAck)
+            .inner(c.s("SA", 9000, 0x7000_0000), TcpBadAck)
             .state(State::SynRecv)
             .outer(c.c("A", 1001, 5001), Established)
             .state(State::Established),

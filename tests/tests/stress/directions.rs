@@ -12,7 +12,7 @@ use fw_common::pipeline::FlowStat;
 use fw_tests::packet::Packet;
 use fw_user::dataplane::{FlowKey, FlowTable, Options};
 
-use crate::rig::{From, Rig, counted, packets, turn};
+use crate::rig::{From, Rig, counted, packets, turn, urgent};
 
 const POLICY: &str = r#"
 version: 1
@@ -74,11 +74,13 @@ fn two_cpus_count_every_packet_once() -> Result<()> {
     let _turn = turn();
     let rig = Rig::new(Options::default(), POLICY)?;
     let frames: Vec<Frames> = (0..FLOWS).map(Frames::new).collect();
-    let opened = AtomicU32::new(0);
+    let (ready, opened) = (AtomicU32::new(0), AtomicU32::new(0));
     let begun = Instant::now();
     rig.on_both(
         |sender| {
+            urgent()?;
             for (flow, frames) in (1..).zip(&frames) {
+                await_flow(&ready, flow);
                 sender.send(From::Outer, &frames.opening, 1)?;
                 opened.store(flow, Ordering::Release);
                 sender.send(From::Outer, &frames.original, EACH)?;
@@ -86,10 +88,10 @@ fn two_cpus_count_every_packet_once() -> Result<()> {
             Ok(())
         },
         |sender| {
+            urgent()?;
             for (flow, frames) in (1..).zip(&frames) {
-                while opened.load(Ordering::Acquire) < flow {
-                    std::hint::spin_loop();
-                }
+                ready.store(flow, Ordering::Release);
+                await_flow(&opened, flow);
                 sender.send(From::Inner, &frames.reply, EACH)?;
             }
             Ok(())
@@ -110,6 +112,12 @@ fn two_cpus_count_every_packet_once() -> Result<()> {
         stats[FlowStat::StateRaces as usize]
     );
     flows_add_up(&rig)
+}
+
+fn await_flow(reached: &AtomicU32, flow: u32) {
+    while reached.load(Ordering::Acquire) < flow {
+        std::hint::spin_loop();
+    }
 }
 
 /// The flows' own counts make up what the firewall has let pass; each flow is in one table; of UDP none was lost.
@@ -143,6 +151,7 @@ fn flows_add_up(rig: &Rig) -> Result<()> {
     );
     ensure!(seen.len() == FLOWS as usize, "there are {} flows", seen.len());
     println!("{promoted} of {FLOWS} flows are in the main table");
+    ensure!(promoted > FLOWS as usize / 2, "most flows were to be promoted");
     let counters = rig.plane.tables().counters()?;
     let allowed = [Reason::Rule as u8, Reason::Established as u8];
     let counted = counters

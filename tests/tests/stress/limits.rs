@@ -48,10 +48,7 @@ where
     let before = passed(rig)?;
     let both = Barrier::new(2);
     let one = |sender: &Sender<'_>, cpu| {
-        // A long measurement leaves the CPUs to others too; its burst bridges that.
-        if length < Duration::from_secs(1) {
-            urgent()?;
-        }
+        urgent()?;
         both.wait();
         let begun = Instant::now();
         send(sender, cpu, begun + length)?;
@@ -62,39 +59,37 @@ where
     Ok((passed(rig)? - before, taken.as_secs_f64()))
 }
 
-/// What was measured, as shares of the configured rate; the burst is not part of the rate.
+/// What was measured, as shares of the configured rate. The bucket is empty when a measurement begins: another one went before.
 fn judge(name: &str, rate: f64, burst: f64, mut measure: impl FnMut() -> Result<(u64, f64)>) -> Result<()> {
     let mut shares = Vec::new();
+    measure()?;
     for _ in 0..SLICES {
         let (units, seconds) = measure()?;
         let units = units as f64;
-        // The bucket may be full at the start and must hold the rate after that; the clock is read around the slice.
         ensure!(
             units <= rate * seconds + burst + 1.0,
             "{name}: {units} units passed in {seconds:.4} s"
         );
-        let share = units / (rate * seconds + burst);
-        shares.push(share);
-        if share >= 1.0 - WITHIN && shares.len() >= 3 {
+        shares.push(units / (rate * seconds));
+        if shares.len() >= 2 && reached(&shares) {
             break;
         }
     }
-    let best = shares.iter().copied().fold(0.0, f64::max);
-    println!("{name}: at most {:.2} % of the rate; {shares:.4?}", 100.0 * best);
+    println!("{name}: shares of the rate: {shares:.4?}");
     ensure!(
-        best >= 1.0 - WITHIN,
-        "{name}: no slice comes within 2 % of the rate: {shares:.4?}"
+        reached(&shares),
+        "{name}: no measurement comes within 2 % of the rate: {shares:.4?}"
     );
     Ok(())
 }
 
-/// Longer than the time of 100 units, so that one unit is less than 1 % of what is measured.
+fn reached(shares: &[f64]) -> bool {
+    shares.iter().any(|share| (share - 1.0).abs() <= WITHIN)
+}
+
+/// At 100 a second one unit is 1 % of a second. The kernel gives ordinary threads 50 ms of each second.
 fn length(per_second: u32) -> Duration {
-    if per_second < 1000 {
-        Duration::from_millis(1600)
-    } else {
-        Duration::from_millis(400)
-    }
+    Duration::from_millis(if per_second < 1000 { 920 } else { 400 })
 }
 
 /// Sends frames of one flow for each CPU as fast as the program runs, in calls of some milliseconds.
@@ -146,7 +141,7 @@ fn packet_rate(per_second: u32, burst: u32) -> Result<()> {
 #[test]
 fn packets_100_a_second() -> Result<()> {
     let _turn = turn();
-    packet_rate(100, 5)
+    packet_rate(100, 1)
 }
 
 #[test]
@@ -168,7 +163,7 @@ fn bytes_64_000_000_a_second() -> Result<()> {
     const RATE: f64 = 64e6;
     const BURST: f64 = 9000.0;
     let _turn = turn();
-    let rig = Rig::new(Options::default(), &policy("bytes", "64 MB/s", "9000"))?;
+    let rig = Rig::new(Options::default(), &policy("bytes", "64 MB/s", "9000 B"))?;
     let frames = [datagram(0).build(), datagram(1).build()];
     judge("64 MB a second, burst 9,000", RATE, BURST, || {
         slice(
@@ -224,11 +219,11 @@ fn number(frame: &mut [u8], flow: u32) {
 #[test]
 fn new_flows_100_a_second() -> Result<()> {
     let _turn = turn();
-    flow_rate(100, 5)
+    flow_rate(100, 1)
 }
 
 #[test]
 fn new_flows_10_000_a_second() -> Result<()> {
     let _turn = turn();
-    flow_rate(10_000, 2)
+    flow_rate(10_000, 1)
 }

@@ -8,6 +8,9 @@ mod clock;
 mod directions;
 mod floods;
 mod full;
+#[path = "../netns/guarded.rs"]
+#[expect(dead_code, reason = "the scenarios of `netns` use more of it")]
+mod guarded;
 mod limits;
 mod people;
 mod revocation;

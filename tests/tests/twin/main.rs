@@ -19,8 +19,37 @@ const PACKETS: usize = 100_000;
 /// Steps of a connection that are told with an example of a difference.
 const HISTORY: usize = 8;
 
-/// Known differences: what the packet is, our reason, whether nftables lets it pass.
-const EXPLAINED: &[(&str, Reason, bool)] = &[];
+/// Known differences: what the packet is, or after what it came, our reason, whether nftables lets it pass.
+const EXPLAINED: &[(&str, Reason, bool)] = &[
+    (DISTURBED, Reason::Established, false),
+    (DISTURBED, Reason::Related, false),
+    ("tcp: a SYN in a connection", Reason::TcpInvalid, true),
+    ("tcp: a simultaneous open", Reason::Established, false),
+    ("tcp: a SYN-ACK for another SYN", Reason::TcpBadAck, true),
+    ("tcp: a SYN-ACK in a connection", Reason::Established, false),
+    ("tcp: a SYN-ACK in a connection", Reason::TcpBadAck, true),
+    ("tcp: a blind refusal", Reason::RstInvalid, true),
+    ("tcp: a blind reset after the SYN-ACK", Reason::RstInvalid, true),
+    ("tcp: a reset far outside", Reason::RstInvalid, true),
+    ("tcp: a very old acknowledgement", Reason::TcpOutOfWindow, true),
+    (
+        "tcp: acknowledges what was never sent",
+        Reason::TcpOutOfWindow,
+        true,
+    ),
+    ("tcp: data just behind the window", Reason::TcpOutOfWindow, true),
+    ("tcp: data far outside", Reason::TcpOutOfWindow, true),
+    ("tcp: data long before the window", Reason::TcpOutOfWindow, true),
+    (
+        "tcp: an ICMP error about a segment that was never sent",
+        Reason::IcmpBadQuote,
+        true,
+    ),
+];
+
+/// What nftables refuses because a stranger's packet, which it may have refused too, has changed what it knows of the
+/// connection.
+const DISTURBED: &str = "after a stranger's packet";
 
 /// What a group of differences has in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +57,27 @@ struct Group {
     kind: &'static str,
     reason: &'static str,
     nft_passes: bool,
+}
+
+/// What was seen of a connection.
+#[derive(Default)]
+struct Past {
+    told: Vec<String>,
+    /// A packet came that its ends did not send in good order.
+    disturbed: bool,
+}
+
+impl Past {
+    /// What a difference is called.
+    fn kind(&self, sent: &Sent, nft_passes: bool) -> &'static str {
+        // What nftables always refuses has a group of its own.
+        let always = sent.kind == "tcp: a SYN-ACK in a connection";
+        if self.disturbed && !nft_passes && !always {
+            DISTURBED
+        } else {
+            sent.kind
+        }
+    }
 }
 
 /// A group's packets: how many, and the first one with what came before it.
@@ -44,7 +94,7 @@ fn nftables_and_dpufw_judge_alike() -> Result<()> {
         .map_or(Ok(20_261_122), |seed| seed.parse())?;
     let mut traffic = Traffic::new(seed);
     let (nft, mut ours) = (Nft::new()?, Ours::new()?);
-    let mut history: HashMap<u64, Vec<String>> = HashMap::new();
+    let mut history: HashMap<u64, Past> = HashMap::new();
     let mut groups: BTreeMap<Group, Cases> = BTreeMap::new();
     let mut kinds: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -56,15 +106,15 @@ fn nftables_and_dpufw_judge_alike() -> Result<()> {
         let nft_passes = nft.passes(sent.from_client, frame, patience(sent.ground))?;
         *kinds.entry((sent.kind, reason.name())).or_default() += 1;
         dropped += usize::from(!reason.allows());
-        let told = history.entry(sent.talk).or_default();
-        told.push(tell(&sent, reason, nft_passes));
-        let example = &told[told.len().saturating_sub(HISTORY)..];
+        let past = history.entry(sent.talk).or_default();
+        past.told.push(tell(&sent, reason, nft_passes));
+        let example = &past.told[past.told.len().saturating_sub(HISTORY)..];
         if against(sent.ground, reason.allows()) && wrong.len() < 20 {
             wrong.push(example.join("\n    "));
         }
         if reason.allows() != nft_passes {
             let group = Group {
-                kind: sent.kind,
+                kind: past.kind(&sent, nft_passes),
                 reason: reason.name(),
                 nft_passes,
             };
@@ -76,6 +126,8 @@ fn nftables_and_dpufw_judge_alike() -> Result<()> {
             // What comes after it depends on it, and says nothing new.
             traffic.abandon(sent.talk);
             history.remove(&sent.talk);
+        } else {
+            past.disturbed |= sent.ground != Ground::Passes;
         }
     }
     println!(
@@ -128,7 +180,7 @@ fn tell(sent: &Sent, reason: Reason, nft_passes: bool) -> String {
     )
 }
 
-/// Prints every group; those that nobody has explained are returned with an example.
+/// Prints every group; those that nobody has explained with an example, and returns these.
 fn report(groups: &BTreeMap<Group, Cases>) -> Vec<String> {
     let mut unknown = Vec::new();
     for (group, cases) in groups {
@@ -145,7 +197,8 @@ fn report(groups: &BTreeMap<Group, Cases>) -> Vec<String> {
         );
         println!("{line}");
         if !known {
-            unknown.push(format!("{line}\n    {}", cases.example.join("\n    ")));
+            println!("    {}", cases.example.join("\n    "));
+            unknown.push(line);
         }
     }
     unknown
