@@ -43,7 +43,11 @@ fuzz_target!(|input: Input<'_>| {
         Bytes::Made(spec) => {
             made = spec.frame();
             // Without an Ethernet header a frame begins behind it.
-            if input.raw { made.get(14..).unwrap_or_default() } else { made.as_slice() }
+            if input.raw {
+                made.get(14..).unwrap_or_default()
+            } else {
+                made.as_slice()
+            }
         }
     };
     let (status, a) = parse(&input, bytes, 0);
@@ -59,7 +63,10 @@ fuzz_target!(|input: Input<'_>| {
     assert_eq!((a.src, a.dst, a.proto), (b.src, b.dst, b.proto));
     assert_eq!((a.sport, a.dport, a.selector), (b.sport, b.dport, b.selector));
     assert_eq!((a.vlan, a.inner_vlan, a.realm), (b.vlan, b.inner_vlan, b.realm));
-    assert_eq!((a.fragment, a.frag_id, a.frag_offset), (b.fragment, b.frag_id, b.frag_offset));
+    assert_eq!(
+        (a.fragment, a.frag_id, a.frag_offset),
+        (b.fragment, b.frag_id, b.frag_offset)
+    );
     assert_eq!((a.frag_len, a.frag_more), (b.frag_len, b.frag_more));
     assert_eq!((a.payload, a.ttl, a.screens), (b.payload, b.ttl, b.screens));
     if kind == Kind::Ipv4 as u32 || kind == Kind::Ipv6 as u32 {

@@ -38,7 +38,11 @@ impl By {
     fn frame(self, bytes: &[u8]) -> Frame<'_> {
         let mut frame = Frame::new(bytes, 1 + u32::from(self.port % 3));
         frame.egress = self.egress;
-        frame.came_by = if self.egress { u32::from(self.came_by & 3) } else { 0 };
+        frame.came_by = if self.egress {
+            u32::from(self.came_by & 3)
+        } else {
+            0
+        };
         if let Some(tag) = self.tag {
             frame.tag = u32::from(tag);
         }

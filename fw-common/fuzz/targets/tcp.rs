@@ -142,7 +142,11 @@ fuzz_target!(|input: Input| {
         let segment = Segment {
             flags: step.flags,
             seq: step.seq.at(line.next[own]),
-            ack: if step.flags & (ACK | RST) == 0 { 0 } else { step.ack.at(line.next[peer]) },
+            ack: if step.flags & (ACK | RST) == 0 {
+                0
+            } else {
+                step.ack.at(line.next[peer])
+            },
             window: step.window,
             payload: step.payload,
             options: step.options,

@@ -19,7 +19,8 @@ pub struct ControlOf<A32, A64> {
     pub pickup_until: A64,
     /// Denied packets that may be reported per CPU and coarse window of 2^26 ns (67 ms).
     pub events_per_window: A32,
-    /// Answers (resets, ICMP errors, demands for proof) that may be sent per CPU and coarse window of 2^26 ns.
+    /// Answers (resets, ICMP errors) that may be sent per CPU and coarse window of 2^26 ns; demands for proof: 256 times as
+    /// many.
     pub replies_per_window: A32,
     /// Coarse monotonic time when the agent was last seen at work, ns. While it is older than [`HEARTBEAT_NS`], nobody
     /// ages the tables.

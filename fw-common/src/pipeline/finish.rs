@@ -124,18 +124,29 @@ fn within_limit_of_answers<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Ou
     if s.reply_window != window {
         s.reply_window = window;
         s.replies_left = t.control().map_or(0, |control| control.replies_per_window.load());
+        s.demands_left = s.replies_left << DEMANDS_SHIFT;
     }
-    if s.replies_left != 0 {
-        s.replies_left -= 1;
-        return outcome;
+    let demand = outcome.reason() == Reason::SynProof as u8;
+    let left = if demand { s.demands_left } else { s.replies_left };
+    if left == 0 {
+        t.stat(FlowStat::RepliesSuppressed);
+        return if demand {
+            Outcome::drop(Reason::SynProofOver)
+        } else {
+            outcome.silent()
+        };
     }
-    t.stat(FlowStat::RepliesSuppressed);
-    if outcome.reason() == Reason::SynProof as u8 {
-        Outcome::drop(Reason::SynProofOver)
+    if demand {
+        s.demands_left = left - 1;
     } else {
-        outcome.silent()
+        s.replies_left = left - 1;
     }
+    outcome
 }
+
+/// For each other answer 2^8 demands for proof may be sent: 244,000 a second and CPU by default. A demand is as long as the
+/// SYN that it answers, so it makes no flood larger; and who is not asked among the many of a flood cannot prove anything.
+const DEMANDS_SHIFT: u32 = 8;
 
 /// Counts a packet that would have been dropped, had a screen or a threshold not the mode `count`, or a rule `audit: true`;
 /// and reports it with what becomes of it.

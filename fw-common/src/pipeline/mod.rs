@@ -83,6 +83,8 @@ pub struct Scratch {
     pub reply_window: u32,
     /// Answers left in that window.
     pub replies_left: u32,
+    /// Demands for proof left in the same window.
+    pub demands_left: u32,
     /// Window of the limiter of looks at proofs.
     pub proof_window: u32,
     /// Looks at proofs left in that window.
@@ -206,6 +208,7 @@ impl Scratch {
             logs_left: 0,
             reply_window: 0,
             replies_left: 0,
+            demands_left: 0,
             proof_window: 0,
             proofs_left: 0,
             errno: 0,

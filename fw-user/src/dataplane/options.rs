@@ -81,7 +81,7 @@ pub struct Options {
     pub clock_override: bool,
     /// Packets that may be reported per CPU and 67 ms; 0: none.
     pub events_per_window: u32,
-    /// Answers (resets, ICMP errors, demands for proof) that may be sent per CPU and 67 ms; 0: none.
+    /// Answers (resets, ICMP errors) that may be sent per CPU and 67 ms, and 256 times as many demands for proof; 0: none.
     pub replies_per_window: u32,
     /// Which TC hook to use.
     pub tc: TcFlavour,

@@ -125,7 +125,7 @@ impl Connection {
                 Phase::Begin => Some(self.begin(random)),
                 Phase::Asked => self.asked(random),
                 Phase::Crossed(count) => Some(self.crossed(count, random)),
-                Phase::Answered => self.answered(random),
+                Phase::Answered => Some(self.answered(random)),
                 Phase::Open if random.u8(..16) == 0 => self.odd(random),
                 Phase::Open => self.open(random),
                 Phase::Closed => self.closed(random),
@@ -316,7 +316,7 @@ impl Connection {
         )
     }
 
-    fn answered(&mut self, random: &mut Rng) -> Option<Step> {
+    fn answered(&mut self, random: &mut Rng) -> Step {
         let (from_client, kind, ground, packet) = match random.u8(..40) {
             0..4 => {
                 let packet = self.segment(1, "SA", 0, 0, 1, random);
@@ -365,7 +365,7 @@ impl Connection {
                 (true, "tcp: the handshake's last packet", Ground::Passes, packet)
             }
         };
-        Some(Step::new(from_client, kind, ground, packet))
+        Step::new(from_client, kind, ground, packet)
     }
 
     /// A bare reset so far from the right number.

@@ -81,11 +81,7 @@ pub fn ethernet(tags: &[u16], ethertype: u16, to_group: bool) -> Vec<u8> {
     bytes.extend([2 | u8::from(to_group), 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
     for (place, tag) in tags.iter().enumerate() {
         let outer_of_two = place == 0 && tags.len() > 1;
-        bytes.extend(if outer_of_two {
-            [0x88, 0xa8]
-        } else {
-            [0x81, 0]
-        });
+        bytes.extend(if outer_of_two { [0x88, 0xa8] } else { [0x81, 0] });
         bytes.extend(tag.to_be_bytes());
     }
     bytes.extend(ethertype.to_be_bytes());

@@ -54,7 +54,53 @@ fn kernel_and_model_agree() -> Result<()> {
         let result = alone().and_then(|()| run(seed, packets));
         result.with_context(|| format!("seed {seed}"))
     });
-    run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    run.join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A change of the model that must be noticed, and a part of what is then said.
+type Fault = (&'static str, &'static str, fn(&Twin));
+
+const FAULTS: [Fault; 4] = [
+    ("a packet too many in a counter", "counters by reason", |twin| {
+        *twin.world.counters.borrow_mut().entry(1).or_default() += 1;
+    }),
+    ("another generation", "event", |twin| {
+        twin.world.generation.set(twin.world.generation.get() + 2);
+    }),
+    ("a port of the other side", "the model says", |twin| {
+        twin.world.ports.borrow_mut()[port::OUTER].side = 1;
+    }),
+    ("windows that are not judged", "the model says", |twin| {
+        twin.world.control.flags.store(1);
+    }),
+];
+
+/// What would be the use of the other test if it found nothing?
+#[test]
+fn differences_are_found() -> Result<()> {
+    fw_tests::lab::require_root()?;
+    for (what, said, fault) in FAULTS {
+        let run = std::thread::spawn(move || alone().and_then(|()| with_fault(fault)));
+        let result = run
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let error = result.err().with_context(|| format!("nobody noticed {what}"))?;
+        let text = format!("{error:#}");
+        ensure!(text.contains(said), "{what}: {text}");
+    }
+    Ok(())
+}
+
+/// The inner result is that of a sequence in which the model has this fault.
+fn with_fault(fault: fn(&Twin)) -> Result<Result<Stored>> {
+    let mut random = Rng::with_seed(1);
+    let mut twin = Twin::new(interfaces()?, [1, 2])?;
+    let mut tally = Tally::default();
+    twin.swap(&mut Compiled::new("main", 0)?)?;
+    sequence(&mut twin, None, &mut tally, &mut random, 500)?;
+    fault(&twin);
+    Ok(sequence(&mut twin, None, &mut tally, &mut random, 2000))
 }
 
 /// Namespaces with a BPF file system of their own, so that nothing is left behind; and one CPU, because the model has one.

@@ -127,7 +127,10 @@ fn sources(head: &mut Head, via: &mut Via, segment: Segment, random: &mut Rng) -
         }
         2 => head.src = address(Group::Own, v6, 1),
         _ => {
-            *via = Via::into(one_of(random, &[port::HOST, port::OUTER, port::INNER, port::RAIL]));
+            *via = Via::into(one_of(
+                random,
+                &[port::HOST, port::OUTER, port::INNER, port::RAIL],
+            ));
             (head.raw, head.tags) = (false, &[]);
             let group = one_of(random, &[Group::Rail, Group::Client]);
             head.src = address(group, v6, random.u8(1..9));
@@ -150,9 +153,16 @@ fn lengths(head: &Head, segment: Segment, random: &mut Rng) -> Vec<u8> {
             bytes[5] = one_of(random, &[0, 7, 200, 9]);
             frame::frame(head, Proto::UDP, &bytes)
         }
-        4 => frame::frame(head, head.icmp(), &frame::icmp(8, 0, [0; 4], &[])[..random.usize(..8)]),
+        4 => frame::frame(
+            head,
+            head.icmp(),
+            &frame::icmp(8, 0, [0; 4], &[])[..random.usize(..8)],
+        ),
         _ => {
-            let proto = one_of(random, &[Proto::UDP, Proto::SCTP, Proto::ESP, Proto::GRE, Proto::AH]);
+            let proto = one_of(
+                random,
+                &[Proto::UDP, Proto::SCTP, Proto::ESP, Proto::GRE, Proto::AH],
+            );
             frame::frame(head, proto, &vec![0x20; random.usize(..12)])
         }
     }
@@ -186,7 +196,11 @@ fn messages(head: &Head, random: &mut Rng) -> Vec<u8> {
     } else {
         one_of(random, &[0, 5, 13, 17, 4, 3, 11])
     };
-    frame::frame(head, head.icmp(), &frame::icmp(kind, 0, [0, random.u8(..8), 0, 1], &[0; 40]))
+    frame::frame(
+        head,
+        head.icmp(),
+        &frame::icmp(kind, 0, [0, random.u8(..8), 0, 1], &[0; 40]),
+    )
 }
 
 /// A frame of a link protocol.
@@ -251,7 +265,13 @@ fn groups(random: &mut Rng) -> Vec<u8> {
         let head = Head::new(address(Group::Client, false, 1), Ipv4Addr::from(to).into());
         return frame::frame(&head, Proto::IGMP, &[0x22, 0, 0, 0, 0, 0, 0, 0]);
     }
-    let to = one_of(random, &[Ipv6Addr::from(ALL_NODES), Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 20)]);
+    let to = one_of(
+        random,
+        &[
+            Ipv6Addr::from(ALL_NODES),
+            Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 20),
+        ],
+    );
     let head = Head::new(address(Group::Client, true, 1), to.into());
     let kind = one_of(random, &[130, 131, 132, 143]);
     frame::frame(&head, Proto::ICMPV6, &frame::icmp(kind, 0, [0; 4], &[0; 16]))
@@ -270,7 +290,11 @@ fn dhcp(via: &mut Via, random: &mut Rng) -> Vec<u8> {
             )
         };
         *via = sides(request, random);
-        return frame::frame(&Head::new(src.into(), dst.into()), Proto::UDP, &frame::udp(ports, 240));
+        return frame::frame(
+            &Head::new(src.into(), dst.into()),
+            Proto::UDP,
+            &frame::udp(ports, 240),
+        );
     }
     let local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
     let servers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);

@@ -64,7 +64,7 @@ default: { inside: drop, outside: reject }",
             "link: { allow: [arp, nd, lldp, lacp], dhcp: client, router_advertisement: never, multicast: allow }
 tcp: { pickup: never }
 protect: { syn_flood: { above: 3/s, burst: 6, exempt: [known] }, udp_flood: { above: 3/s, burst: 6, mode: drop },
-  icmp_flood: { above: 2/s, burst: 4, mode: drop }, scan: { above: 6/min, mode: drop, ban: 10m }, caps: { half_open: 12, flows: 7 },
+  icmp_flood: { above: 2/s, burst: 4, mode: drop }, scan: { above: 6/min, mode: drop, ban: 10m }, caps: { half_open: 12, flows: 5 },
   screens: { ttl_zero: skip, source_route: count } }
 default: { inside: reject, outside: drop }",
             "  - { name: rest, allow: [https, ntp, ping, tcp/8000-8100], from: any, to: any }",

@@ -59,11 +59,7 @@ impl Talk {
         self.left -= 1;
         let from = usize::from(random.u8(..8) >= self.share);
         let (mut head, via) = self.place.side(from);
-        head.extensions = if self.proto == 253 {
-            &[]
-        } else {
-            head.extensions
-        };
+        head.extensions = if self.proto == 253 { &[] } else { head.extensions };
         let payload = match random.u16(..400) {
             0 => 5000,
             1..20 => 1400,
@@ -118,9 +114,25 @@ pub fn error(place: &Place, last: &[Vec<u8>; 2], random: &mut Rng) -> Option<Sho
         head.src = address(Group::Outside, head.v6(), 200);
     }
     let (kind, code, rest) = if head.v6() {
-        one_of(random, &[(1, 4, [0; 4]), (2, 0, [0, 0, 5, 0]), (3, 0, [0; 4]), (4, 1, [0; 4])])
+        one_of(
+            random,
+            &[
+                (1, 4, [0; 4]),
+                (2, 0, [0, 0, 5, 0]),
+                (3, 0, [0; 4]),
+                (4, 1, [0; 4]),
+            ],
+        )
     } else {
-        one_of(random, &[(3, 3, [0; 4]), (3, 4, [0, 0, 5, 0]), (11, 0, [0; 4]), (12, 0, [0; 4])])
+        one_of(
+            random,
+            &[
+                (3, 3, [0; 4]),
+                (3, 4, [0, 0, 5, 0]),
+                (11, 0, [0; 4]),
+                (12, 0, [0; 4]),
+            ],
+        )
     };
     let mut quote = quote[..quote.len().min(random.usize(60..130))].to_vec();
     // Where transport begins if nothing stands in between.
@@ -181,7 +193,9 @@ impl Flood {
 
     /// A source was asked for a proof: it gives it and sends its SYN again.
     pub fn hear(&mut self, said: &Said, random: &mut Rng) {
-        let Some((head, mut segment)) = self.last.take() else { return };
+        let Some((head, mut segment)) = self.last.take() else {
+            return;
+        };
         let Some(number) = said.proof.filter(|_| random.bool()) else {
             return;
         };

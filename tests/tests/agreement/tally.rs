@@ -259,9 +259,7 @@ impl Tally {
         let mut missing = Vec::new();
         for reason in Reason::ALL {
             let count = self.reasons.get(&(*reason as u8)).copied().unwrap_or_default();
-            let unreachable = UNREACHABLE
-                .iter()
-                .any(|(known, _)| known == reason);
+            let unreachable = UNREACHABLE.iter().any(|(known, _)| known == reason);
             if unreachable {
                 ensure!(count == 0, "{} occurred, which cannot be", reason.name());
             } else if count < least {

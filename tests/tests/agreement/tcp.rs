@@ -50,8 +50,8 @@ pub struct Connection {
 
 /// Ports that rules of all kinds speak of; the plain ones many times.
 const PORTS: [u16; 40] = [
-    80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 443, 443, 443, 443, 443, 443, 443, 443, 85, 85, 8040,
-    8040, 8080, 8080, 81, 82, 83, 84, 86, 1001, 1002, 1003, 1004, 9,
+    80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 443, 443, 443, 443, 443, 443, 443, 443,
+    85, 85, 8040, 8040, 8080, 8080, 81, 82, 83, 84, 86, 1001, 1002, 1003, 1004, 9,
 ];
 
 fn script(random: &mut Rng) -> VecDeque<Act> {
@@ -77,11 +77,7 @@ fn script(random: &mut Rng) -> VecDeque<Act> {
     };
     for _ in 0..random.u8(10..80) {
         let from = random.usize(..2);
-        acts.push(if once_in(random, 3) {
-            Ack(from)
-        } else {
-            Data(from)
-        });
+        acts.push(if once_in(random, 3) { Ack(from) } else { Data(from) });
     }
     let (a, b) = if random.bool() { (0, 1) } else { (1, 0) };
     match random.u8(..8) {
@@ -173,8 +169,12 @@ impl Connection {
             self.script.push_front(Act::Prove(number));
             return;
         }
-        // Who is refused gives up soon, most of the time.
-        if !self.answered && !said.reason.allows() && !once_in(random, 4) {
+        // Who is refused or cut off gives up soon, most of the time.
+        let lost = match said.reason {
+            Reason::PolicyRevoked | Reason::TcpNoFlow => once_in(random, 2),
+            reason => !self.answered && !reason.allows() && !once_in(random, 4),
+        };
+        if lost {
             let rest = self.script.len().saturating_sub(random.usize(1..4));
             self.script.drain(..rest);
             self.probes = self.probes.min(2);
@@ -264,7 +264,9 @@ impl Connection {
         match random.u8(..12) {
             0..3 => vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
             3 => {
-                let edge = peer.wrapping_sub(random.u32(..200)).wrapping_add(random.u32(..40));
+                let edge = peer
+                    .wrapping_sub(random.u32(..200))
+                    .wrapping_add(random.u32(..40));
                 let mut options = vec![1, 1, 5, 10];
                 options.extend(edge.wrapping_sub(10).to_be_bytes());
                 options.extend(edge.to_be_bytes());

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap as BpfHash, Map, MapData};
 use fw_common::abi::{
-    Control, ControlFlags, Engine, Flow, Half, LinkKind, LiveFlow, LiveHalf, Mode, PRESSURE_SLOTS, PortConfig,
-    Reason, Shared, Side, Source, SourceKey, Verdict, map_names,
+    Control, ControlFlags, Engine, Flow, Half, LinkKind, LiveFlow, LiveHalf, Mode, PRESSURE_SLOTS,
+    PortConfig, Reason, Shared, Side, Source, SourceKey, Verdict, map_names,
 };
 use fw_common::fragment::{FragmentKey, LiveDatagram};
 use fw_common::pipeline::{self, Scratch};
@@ -630,7 +630,10 @@ impl Twin {
         let kernel: Array<MapData, u64> = map.try_into()?;
         let model = self.world.pressure.borrow();
         for slot in 0..PRESSURE_SLOTS {
-            let (found, known) = (kernel.get(&slot, 0)?, model.get(&slot).map_or(0, |cell| cell.load()));
+            let (found, known) = (
+                kernel.get(&slot, 0)?,
+                model.get(&slot).map_or(0, |cell| cell.load()),
+            );
             ensure!(
                 found == known,
                 "bucket {slot} of destinations: the kernel has {found}, the model {known}"

@@ -48,10 +48,13 @@ fn works(client: &Namespace, server: &Namespace, guard: &Guard, addresses: [&str
     guard.refused_only(&["deny_default"])
 }
 
+/// Small ones, and some that travel in six fragments each way.
 fn ping(from: &Namespace, address: &str) -> Result<()> {
-    run(from, &format!("ping -n -c 3 -i 0.2 -W 10 {address}"))
-        .map(drop)
-        .with_context(|| format!("ping {address}"))
+    for size in [56, 8_000] {
+        run(from, &format!("ping -n -c 3 -i 0.2 -W 10 -s {size} {address}"))
+            .with_context(|| format!("ping {address} with {size} bytes"))?;
+    }
+    Ok(())
 }
 
 /// Fails if somebody answers.
@@ -165,6 +168,23 @@ fn vlan_port() -> Result<()> {
     )
 }
 
+/// Two tags in a frame, through a pair.
+#[test]
+fn qinq_inline() -> Result<()> {
+    let stand = Stand::Inline(Engine::Xdp);
+    let scene = stand.scene(Options::default())?;
+    vlan_devices(&scene, "eth0", "802.1ad", 100)?;
+    vlan_devices(&scene, "eth0.100", "802.1Q", 200)?;
+    let guard = Guard::at(&scene, stand, &policy("10.7.0", "fd00:7", ", vlan: [100, 200]"))?;
+    number(&scene, "eth0.100.200")?;
+    works(
+        &scene.client.namespace,
+        &scene.server.namespace,
+        &guard,
+        ["10.7.0.2", "fd00:7::2"],
+    )
+}
+
 /// A VLAN inside a service provider's; the port is the outer one's device, so the firewall sees the inner tag.
 #[test]
 fn qinq() -> Result<()> {
@@ -256,10 +276,7 @@ fn gre() -> Result<()> {
     let stand = Stand::Inline(Engine::Xdp);
     let scene = stand.scene(Options::default())?;
     let guard = Guard::at(&scene, stand, &policy("10.9.0", "fd00:9", ""))?;
-    for (host, peer, number) in [
-        (&scene.client, &scene.server, 1),
-        (&scene.server, &scene.client, 2),
-    ] {
+    for (host, peer) in [(&scene.client, &scene.server), (&scene.server, &scene.client)] {
         let namespace = &host.namespace;
         namespace.ip(&format!(
             "link add gre1 type gre local {} remote {} key 7\n\

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use fw_tests::lab::{Agent, Hop, Leftover, Namespace, Options, Scene};
 
 /// Long enough for what must happen under emulation.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// First part of the names of pins and folders.
 const PREFIX: &str = "dpufw-guest-";

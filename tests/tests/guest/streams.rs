@@ -26,6 +26,10 @@ const SHORT: usize = 32 << 10;
 const FULL: usize = (1 << 30) / (2 * STREAMS as usize);
 
 /// What the ends have agreed on; on both alike.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a feature of TCP, on or off"
+)]
 #[derive(Clone, Copy, Debug)]
 struct Tuning {
     sack: bool,

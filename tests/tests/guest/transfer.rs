@@ -46,8 +46,7 @@ pub fn streams(
 fn all<'a>(handles: impl IntoIterator<Item = thread::ScopedJoinHandle<'a, Result<()>>>) -> Result<()> {
     handles
         .into_iter()
-        .map(|handle| handle.join().map_err(|_| anyhow!("a thread panicked"))?)
-        .collect()
+        .try_for_each(|handle| handle.join().map_err(|_| anyhow!("a thread panicked"))?)
 }
 
 fn serve(listener: &TcpListener, count: u32, bytes: usize) -> Result<()> {

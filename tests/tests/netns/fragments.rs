@@ -14,9 +14,7 @@ use crate::guarded::{Guarded, POLICY, SHORTLY, SOON, Stand};
 /// 8,000 bytes are six frames each way; the sender's kernel sends them in order.
 pub fn large_ping(guarded: &Guarded, ipv6: bool) -> Result<()> {
     let server = guarded.server(ipv6).to_string();
-    let ping = [
-        "ping", "-c", "3", "-i", "0.05", "-W", "5", "-s", "8000", &server,
-    ];
+    let ping = ["ping", "-c", "3", "-i", "0.05", "-W", "5", "-s", "8000", &server];
     guarded.scene.client.namespace.check(&ping, SOON)?;
     Ok(())
 }

@@ -53,7 +53,9 @@ fn far_behind(guarded: &Guarded) -> Result<Namespace> {
         router.v4, router.v6
     ))?;
     // As if the narrow line were in the middle: what the far machine asks for does not tell of it.
-    far.ip("route add default via 10.9.2.254 advmss 1460\n-6 route add default via fd00:9:2::fe advmss 1440")?;
+    far.ip(
+        "route add default via 10.9.2.254 advmss 1460\n-6 route add default via fd00:9:2::fe advmss 1440",
+    )?;
     Ok(far)
 }
 
@@ -165,7 +167,12 @@ fn talk(from: &mut TcpStream, to: &mut TcpStream) -> Result<()> {
 fn extension_headers_of_a_live_flow() -> Result<()> {
     const HOP_BY_HOP: u8 = 0;
     const DESTINATION: u8 = 60;
-    for stand in [Stand::Host(Xdp), Stand::Host(Tc), Stand::Inline(Xdp, Xdp), Stand::Inline(Tc, Tc)] {
+    for stand in [
+        Stand::Host(Xdp),
+        Stand::Host(Tc),
+        Stand::Inline(Xdp, Xdp),
+        Stand::Inline(Tc, Tc),
+    ] {
         let guarded = Guarded::new(stand, Options::default(), POLICY)?;
         let (client, server) = (&guarded.scene.client, &guarded.scene.server);
         let to = (server.v6, 5320);
@@ -205,9 +212,7 @@ fn extension_headers_of_a_live_flow() -> Result<()> {
                 .with_context(|| format!("{stand:?}, {chain:?}: {}", guarded.counted()))?;
             let length = socket.recv(&mut buffer)?;
             ensure!(buffer[..length] == [number; 20], "another datagram arrived");
-            guarded.counts(Reason::DenyDefault, || {
-                wire.send(&packet("fd00:9::66".parse()?))
-            })?;
+            guarded.counts(Reason::DenyDefault, || wire.send(&packet("fd00:9::66".parse()?)))?;
         }
         socket.set_read_timeout(Some(SHORTLY))?;
         ensure!(

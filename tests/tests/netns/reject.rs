@@ -66,7 +66,9 @@ fn resolve(from: &Host, to: IpAddr) -> Result<()> {
 fn curl_refused(host: &Host, to: IpAddr) -> Result<()> {
     let url = format!("http://{}/", SocketAddr::new(to, 83));
     let begun = Instant::now();
-    let ended = host.namespace.run(&["curl", "-sgS", "--max-time", "5", &url], SOON)?;
+    let ended = host
+        .namespace
+        .run(&["curl", "-sgS", "--max-time", "5", &url], SOON)?;
     // 7: it could not connect, and not for want of time (28).
     ensure!(ended.code() == Some(7), "curl {url}: {ended}");
     ensure!(begun.elapsed() < AT_ONCE, "curl {url} took {:?}", begun.elapsed());
@@ -141,14 +143,21 @@ pub fn limit(guarded: &Guarded, ipv6: bool) -> Result<()> {
     const SYNS: u16 = 2000;
     let (client, server) = (&guarded.scene.client, &guarded.scene.server);
     let wire = Wire::open(&client.namespace, "eth0")?;
-    let gateway = if guarded.routed() { guarded.scene.guard().mac } else { server.mac };
+    let gateway = if guarded.routed() {
+        guarded.scene.guard().mac
+    } else {
+        server.mac
+    };
     let frames: Vec<_> = (0..SYNS)
         .map(|number| {
-            Packet::tcp((client.address(ipv6), 20_000 + number), (server.address(ipv6), 83))
-                .flags("S")
-                .numbers(1000, 0)
-                .macs(client.mac, gateway)
-                .build()
+            Packet::tcp(
+                (client.address(ipv6), 20_000 + number),
+                (server.address(ipv6), 83),
+            )
+            .flags("S")
+            .numbers(1000, 0)
+            .macs(client.mac, gateway)
+            .build()
         })
         .collect();
     // Earlier answers count in the window that they were sent in.
@@ -170,7 +179,10 @@ pub fn limit(guarded: &Guarded, ipv6: bool) -> Result<()> {
     let dropped = guarded.packets(Reason::RejectRule)? - before;
     let windows = (taken.as_nanos() / WINDOW.as_nanos()) as u32 + 2;
     let most = 2 * ANSWERS * windows;
-    ensure!(dropped == u64::from(SYNS), "{dropped} of {SYNS} SYNs were rejected");
+    ensure!(
+        dropped == u64::from(SYNS),
+        "{dropped} of {SYNS} SYNs were rejected"
+    );
     ensure!(
         (ANSWERS..=most).contains(&answers),
         "{answers} answers in {taken:?}, between {ANSWERS} and {most} were expected"

@@ -117,7 +117,10 @@ fn tun_is_filtered_both_ways() -> Result<()> {
                 SOON,
             )?;
             ensure!(page == TcpService::BODY, "{open}: curl read {page:?}");
-            ensure!(tunnel.connects(from, open, Reason::Rule)?, "{open} did not answer");
+            ensure!(
+                tunnel.connects(from, open, Reason::Rule)?,
+                "{open} did not answer"
+            );
             let closed = SocketAddr::new(to, denied);
             ensure!(
                 !tunnel.connects(from, closed, Reason::DenyDefault)?,
@@ -130,7 +133,18 @@ fn tun_is_filtered_both_ways() -> Result<()> {
             );
         }
         left.check(
-            &["ping", "-c", "2", "-i", "0.05", "-W", "5", "-s", "4000", right_address],
+            &[
+                "ping",
+                "-c",
+                "2",
+                "-i",
+                "0.05",
+                "-W",
+                "5",
+                "-s",
+                "4000",
+                right_address,
+            ],
             SOON,
         )?;
     }

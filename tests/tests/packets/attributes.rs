@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use fw_common::abi::EventKind::{Audit, Log};
 use fw_common::abi::Reason::{
-    self, DenyDefault, DenyRule, Established, IcmpNoFlow, LimitBytes, LimitFlows, LimitNewFlows, LimitPackets,
-    RejectDefault, RejectRule, Rule, RuleExpired, TcpNoFlow, Untracked,
+    self, DenyDefault, DenyRule, Established, IcmpNoFlow, LimitBytes, LimitFlows, LimitNewFlows,
+    LimitPackets, RejectDefault, RejectRule, Rule, RuleExpired, TcpNoFlow, Untracked,
 };
 use fw_tests::packet::Packet;
 
@@ -108,9 +108,14 @@ fn rates(net: &Net) -> Vec<Case> {
             .outer(packet.clone(), Established)
             .outer(packet.clone(), LimitPackets)
             .named("packets: 10/s is one in 100 ms"),
-        times(times(opened(), 4, &packet, Established).wait(60), 0, &packet, Rule)
-            .outer(packet.clone(), Rule)
-            .named("packets: the flow is over after 30 s, and opens again"),
+        times(
+            times(opened(), 4, &packet, Established).wait(60),
+            0,
+            &packet,
+            Rule,
+        )
+        .outer(packet.clone(), Rule)
+        .named("packets: the flow is over after 30 s, and opens again"),
         times(opened(), 3, &packet, Established)
             .inner(packet.clone().reversed(), Established)
             .inner(packet.clone().reversed(), LimitPackets)
@@ -229,7 +234,9 @@ fn reject(net: &Net) -> Vec<Case> {
     let sctp = Packet::other(132, net.client, net.server).payload(&[3, 0, 4, 76, 0, 0, 0, 0, 0, 0, 0, 0]);
     let others = Packet::udp((net.client, 5000), (net.server, 9));
     vec![
-        act("rejected").outer(net.connection(1100).c("S", 1000, 0), RejectRule).told(Log, RejectRule),
+        act("rejected")
+            .outer(net.connection(1100).c("S", 1000, 0), RejectRule)
+            .told(Log, RejectRule),
         act("rejected UDP").outer(udp(net, 5000, 1100), RejectRule),
         act("rejected SCTP").outer(sctp, RejectRule),
         act("a rejected echo").outer(Packet::echo_request(net.client, net.server, 7, 1), RejectRule),

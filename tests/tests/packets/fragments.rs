@@ -2,8 +2,8 @@
 
 use fw_common::abi::Reason::{
     BadIpv6, BadNd, DenyDefault, Established, FragmentBad, FragmentDenied, FragmentDuplicate, FragmentEarly,
-    FragmentEarlyPass, FragmentOverlap, FragmentOverrun, FragmentPass, FragmentRanges, FragmentTiny, PolicyRevoked,
-    Rule, Truncated, Untracked,
+    FragmentEarlyPass, FragmentOverlap, FragmentOverrun, FragmentPass, FragmentRanges, FragmentTiny,
+    PolicyRevoked, Rule, Truncated, Untracked,
 };
 use fw_tests::packet::Packet;
 
@@ -84,14 +84,12 @@ fn order(net: &Net) -> Vec<Case> {
         Case::new("pass_early: also of an answer")
             .with(EARLY)
             .inner(answer(net).fragment(1000, 9000, 7), FragmentEarlyPass),
-        Case::new("pass_early: not between strangers")
-            .with(EARLY)
-            .outer(
-                Packet::udp((net.stranger, 5353), (net.server, 53))
-                    .payload(&[7; 2000])
-                    .fragment(1000, 2000, 9),
-                FragmentEarly,
-            ),
+        Case::new("pass_early: not between strangers").with(EARLY).outer(
+            Packet::udp((net.stranger, 5353), (net.server, 53))
+                .payload(&[7; 2000])
+                .fragment(1000, 2000, 9),
+            FragmentEarly,
+        ),
         Case::new("pass_early: a denied first fragment stops the rest")
             .with(EARLY)
             .outer(large(net, 54).fragment(1000, 2000, 9), FragmentEarlyPass)
@@ -223,7 +221,8 @@ fn bounds(net: &Net) -> Vec<Case> {
             .outer(far(8060, true), Established),
         Case::new("uneven bytes before the last").outer(large(net, 53).fragment(0, 1001, 9), FragmentBad),
         Case::new("no bytes at all").outer(large(net, 53).fragment(1000, 1000, 9), FragmentBad),
-        Case::new("a first fragment inside of the TCP header").outer(syn.clone().fragment(0, 16, 9), FragmentTiny),
+        Case::new("a first fragment inside of the TCP header")
+            .outer(syn.clone().fragment(0, 16, 9), FragmentTiny),
         Case::new("a first fragment inside of TCP's options (RFC 1858)")
             .outer(syn.clone().fragment(0, 24, 9), FragmentTiny),
         Case::new("a later fragment over the TCP header").outer(syn.clone().fragment(8, 16, 9), FragmentTiny),
@@ -286,9 +285,8 @@ fn headers(net: &Net) -> Vec<Case> {
             .padding_extension(DESTINATION)
             .fragment(from, to, 9)
     };
-    let atomic = |id: u8| {
-        Packet::udp((net.client, 5353), (net.server, 53)).extension(44, &[0, 0, 0, 0, 0, 0, id])
-    };
+    let atomic =
+        |id: u8| Packet::udp((net.client, 5353), (net.server, 53)).extension(44, &[0, 0, 0, 0, 0, 0, id]);
     let discovery = Packet::neighbour_solicitation(v6(net.client), v6(net.server)).payload(&[0; 64]);
     vec![
         Case::new("extension headers before the fragment header")
@@ -301,18 +299,25 @@ fn headers(net: &Net) -> Vec<Case> {
             .outer(atomic(1), Established),
         Case::new("the next header is no part of an IPv6 datagram's identity")
             .outer(large(net, 53).fragment(0, 1000, 9), Rule)
-            .outer(large(net, 53).fragment(1000, 2000, 9).edit(40, &[DESTINATION]), Established),
+            .outer(
+                large(net, 53).fragment(1000, 2000, 9).edit(40, &[DESTINATION]),
+                Established,
+            ),
         Case::new("neighbour discovery is never fragmented (RFC 6980)")
             .outer(discovery.fragment(0, 40, 9), BadNd),
-        Case::new("a fragment header that is cut")
-            .outer(Packet::other(44, net.client, net.server).payload(&[17, 0, 0, 1]), Truncated),
+        Case::new("a fragment header that is cut").outer(
+            Packet::other(44, net.client, net.server).payload(&[17, 0, 0, 1]),
+            Truncated,
+        ),
         Case::new("a header inside of the first fragment that reaches beyond it").outer(
             Packet::other(44, net.client, net.server)
                 .payload(&[60, 0, 0, 1, 0, 0, 0, 9, 17, 200, 1, 4, 0, 0, 0, 0]),
             FragmentTiny,
         ),
         Case::new("a header before the fragment header that reaches beyond the packet").outer(
-            large(net, 53).extension(DESTINATION, &[255, 1, 4, 0, 0, 0, 0]).fragment(0, 1000, 9),
+            large(net, 53)
+                .extension(DESTINATION, &[255, 1, 4, 0, 0, 0, 0])
+                .fragment(0, 1000, 9),
             BadIpv6,
         ),
     ]

@@ -73,7 +73,11 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old() -> Result<()> {
                 );
             }
             let admin = handshake(&mut rig, &bastion(&net))?;
-            ensure!(admin == Reason::Established, "{stand:?}: the bastion met {}", admin.name());
+            ensure!(
+                admin == Reason::Established,
+                "{stand:?}: the bastion met {}",
+                admin.name()
+            );
             ensure!(
                 rig.count(FlowTable::Main)? == established.len() + 1,
                 "{stand:?}: the bastion's flow is not in the main table"
@@ -108,7 +112,10 @@ fn fill(rig: &mut Rig, net: &Net) -> Result<(Vec<Connection>, usize)> {
 /// Two flows end (the lifeline has taken one's place); the agent removes them; a new one fits.
 fn makes_room(rig: &mut Rig, net: &Net, over: &Connection) -> Result<()> {
     let next = numbered(net, 500);
-    ensure!(handshake(rig, &next)? == Reason::TableFull, "the table is not full");
+    ensure!(
+        handshake(rig, &next)? == Reason::TableFull,
+        "the table is not full"
+    );
     let ended = rig.send(Way::Inner, &over.s("R", 5002, 0).build())?;
     ensure!(ended.reason == Reason::Established, "{ended:?}");
     let second = numbered(net, 1);
@@ -141,7 +148,11 @@ fn a_full_table_without_an_agent_costs_no_connection() -> Result<()> {
             for number in 200..300 {
                 let c = numbered(&net, number);
                 let reason = handshake(&mut rig, &c)?;
-                ensure!(reason == Reason::Established, "flow {number} met {}", reason.name());
+                ensure!(
+                    reason == Reason::Established,
+                    "flow {number} met {}",
+                    reason.name()
+                );
                 let data = rig.send(Way::Inner, &c.s("A", 5001, 1001).payload(b"x").build())?;
                 ensure!(data.reason == Reason::Established, "{data:?}");
             }

@@ -231,8 +231,7 @@ fn tags(net: &Net) -> Vec<Case> {
             .outer(tagged(c.c("S", 1000, 0)), Rule)
             .outer(stacked(c.c("S", 1000, 0)), Rule)
             .flows(0, 3),
-        Case::new("the two tags the other way round")
-            .outer(c.c("S", 1, 0).tags(&[7, 100]), UnknownRealm),
+        Case::new("the two tags the other way round").outer(c.c("S", 1, 0).tags(&[7, 100]), UnknownRealm),
         Case::new("only the outer one of the two").outer(c.c("S", 1, 0).tags(&[100]), UnknownRealm),
         Case::new("only the inner one of the two").outer(c.c("S", 1, 0).tags(&[7]), UnknownRealm),
         Case::new("another inner tag").outer(c.c("S", 1, 0).tags(&[100, 8]), UnknownRealm),

@@ -51,4 +51,3 @@ fn an_unknown_port_is_closed() -> Result<()> {
     }
     rig.counters_add_up()
 }
-

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fw_common::abi::Reason::{
     self, BadArp, BadNd, DenyArp, DenyDefault, DenyLacp, DenyLldp, DenyMulticast, DenyNd, DenyRa,
-    Established, ImpossibleSource, LinkArp, LinkDhcp, LinkLacp, LinkLldp, LinkNd, LinkRa, OwnSource, Rule, UnknownEthertype, UnknownRealm,
+    Established, ImpossibleSource, LinkArp, LinkDhcp, LinkLacp, LinkLldp, LinkNd, LinkRa, OwnSource, Rule,
+    UnknownEthertype, UnknownRealm,
 };
 use fw_tests::packet::{MAC_A, MAC_B, Packet, link};
 
@@ -28,9 +29,9 @@ rules: [{ name: web, allow: [http], from: clients, to: any }]
 
 pub fn cases(net: &Net) -> Vec<Case> {
     let family = if net.ipv6() {
-        discovery(net)
+        [discovery(net), dhcp6(net)].concat()
     } else {
-        [arp(net), below_ip(), dhcp()].concat()
+        [arp(net), below_ip(), dhcp(), membership(net)].concat()
     };
     [family, own_addresses(net)].concat()
 }
@@ -123,12 +124,62 @@ fn dhcp() -> Vec<Case> {
         Case::new("a DHCP exchange of the guarded side")
             .inner(discover.clone(), LinkDhcp)
             .outer(offer.clone(), LinkDhcp),
-        Case::new("a DHCP client in the network asks the guarded side").outer(discover.clone(), ImpossibleSource),
+        Case::new("a DHCP client in the network asks the guarded side")
+            .outer(discover.clone(), ImpossibleSource),
         Case::new("the guarded side plays the DHCP server").inner(offer.clone(), DenyDefault),
         Case::new("DHCP, which the policy does not list")
             .with(CLOSED)
             .inner(discover, ImpossibleSource)
             .outer(offer, DenyDefault),
+    ]
+}
+
+/// IGMP (RFC 3376).
+fn membership(net: &Net) -> Vec<Case> {
+    let to = |group: [u8; 4]| {
+        Packet::other(2, net.client, group)
+            .hops(1)
+            .payload(&[0x22, 0, 0, 0, 0, 0, 0, 0])
+    };
+    let routers = to([224, 0, 0, 22]);
+    vec![
+        both_ways("a membership report", &routers.build(), DenyMulticast),
+        both_ways(
+            "membership, which the policy allows",
+            &routers.build(),
+            Reason::LinkMulticast,
+        )
+        .with(OPEN),
+        both_ways(
+            "a report to a single host",
+            &to([10, 2, 0, 1]).build(),
+            DenyMulticast,
+        )
+        .with(OPEN),
+    ]
+}
+
+/// DHCPv6 (RFC 8415): the client asks all servers of the link, one of them answers.
+fn dhcp6(net: &Net) -> Vec<Case> {
+    let host = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let server = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+    let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+    let solicit = Packet::udp((host, 546), (all, 547)).payload(&[1, 0, 0, 1]);
+    let advertise = Packet::udp((server, 547), (host, 546)).payload(&[2, 0, 0, 1]);
+    vec![
+        Case::new("a DHCPv6 exchange of the guarded side")
+            .inner(solicit.clone(), LinkDhcp)
+            .outer(advertise.clone(), LinkDhcp),
+        Case::new("a DHCPv6 client in the network asks the guarded side").outer(solicit.clone(), DenyDefault),
+        Case::new("the guarded side plays the DHCPv6 server").inner(advertise.clone(), DenyDefault),
+        Case::new("a stranger from afar plays the DHCPv6 server").outer(
+            Packet::udp((net.stranger, 547), (net.server, 546)).payload(&[2, 0, 0, 1]),
+            DenyDefault,
+        ),
+        Case::new("DHCPv6, which the policy does not list")
+            .with(CLOSED)
+            .inner(solicit, DenyDefault)
+            .outer(advertise, DenyDefault),
     ]
 }
 
@@ -215,8 +266,10 @@ fn own_addresses(net: &Net) -> Vec<Case> {
         Case::new("a connection that this machine opens")
             .own(update, Rule)
             .up(updated, Established),
-        Case::new("somebody else with an address of this machine")
-            .outer(Packet::tcp((net.own, 40_000), (net.client, 443)).flags("S"), OwnSource),
+        Case::new("somebody else with an address of this machine").outer(
+            Packet::tcp((net.own, 40_000), (net.client, 443)).flags("S"),
+            OwnSource,
+        ),
         Case::new("what this machine may not open").own(
             Packet::tcp((net.own, 40_000), (net.client, 25)).flags("S"),
             DenyDefault,

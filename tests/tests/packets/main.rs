@@ -4,7 +4,9 @@
 //! of XDP and of TC. What a packet must meet is written down from the standards and from the design, never read off
 //! the program.
 
+mod answers;
 mod attributes;
+mod blind;
 mod case;
 mod fragments;
 mod full;
@@ -13,12 +15,15 @@ mod limits;
 mod link;
 mod others;
 mod protect;
+mod raw;
+mod reasons;
 mod rig;
 mod screens;
 mod tcp;
 mod windows;
 
 use anyhow::{Result, bail};
+use fw_common::abi::LinkKind;
 
 use case::{Case, Net};
 use rig::{Rig, Stand};
@@ -74,6 +79,11 @@ fn floods_caps_and_scans() -> Result<()> {
 }
 
 #[test]
+fn ports_without_link_headers() -> Result<()> {
+    run_on(&[Stand::HostTc, Stand::InlineTc], LinkKind::Raw, raw::cases)
+}
+
+#[test]
 fn screens() -> Result<()> {
     run(screens::cases)
 }
@@ -100,9 +110,14 @@ fn link_protocols_and_own_addresses() -> Result<()> {
 
 /// Runs the cases on every stand and in both families; all disagreements are told, not only the first.
 fn run(cases: impl Fn(&Net) -> Vec<Case>) -> Result<()> {
+    run_on(&Stand::ALL, LinkKind::Ethernet, cases)
+}
+
+fn run_on(stands: &[Stand], link: LinkKind, cases: impl Fn(&Net) -> Vec<Case>) -> Result<()> {
     let (mut packets, mut wrong) = (0, Vec::new());
-    for stand in Stand::ALL {
+    for &stand in stands {
         let mut rig = Rig::new(stand)?;
+        rig.link = link;
         for ipv6 in [false, true] {
             for case in cases(&Net::new(ipv6, stand.inline())) {
                 let family = if ipv6 { "IPv6" } else { "IPv4" };

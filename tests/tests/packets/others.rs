@@ -1,8 +1,8 @@
 //! UDP, ICMP, errors, and protocols without ports.
 
 use fw_common::abi::Reason::{
-    BadIcmp, BadIpv4, BadIpv6, DenyDefault, DenyRedirect, Established, ExtensionHeaders, IcmpBadQuote, IcmpNoFlow,
-    IcmpType, IcmpUnrelated, Related, Rule, TcpInvalid, Truncated, WrongFamily, WrongSide,
+    BadIcmp, BadIpv4, BadIpv6, DenyDefault, DenyRedirect, Established, ExtensionHeaders, IcmpBadQuote,
+    IcmpNoFlow, IcmpType, IcmpUnrelated, Related, Rule, TcpInvalid, Truncated, WrongFamily, WrongSide,
 };
 use fw_common::tcp::State;
 use fw_tests::packet::{Packet, Unreachable};
@@ -180,15 +180,21 @@ fn quoted_segments(net: &Net) -> Vec<Case> {
         live("a sequence number that was not sent yet").inner(too_big(&numbered(3001)), IcmpBadQuote),
         live("a sequence number of half the space away")
             .inner(too_big(&numbered(1001_u32.wrapping_add(1 << 31))), IcmpBadQuote),
-        live("a sequence number of long ago")
-            .inner(too_big(&numbered(1001_u32.wrapping_sub(10_000_000))), IcmpBadQuote),
+        live("a sequence number of long ago").inner(
+            too_big(&numbered(1001_u32.wrapping_sub(10_000_000))),
+            IcmpBadQuote,
+        ),
         live("another port").inner(too_big(&other_port.c("A", 1001, 5001)), IcmpUnrelated),
         live("another protocol").inner(
             too_big(&Packet::udp(c.client, c.server).payload(&[7; 100])),
             IcmpUnrelated,
         ),
         live("another address").inner(
-            too_big(&Packet::tcp((client, 40_000), (router, 80)).flags("A").numbers(1001, 5001)),
+            too_big(
+                &Packet::tcp((client, 40_000), (router, 80))
+                    .flags("A")
+                    .numbers(1001, 5001),
+            ),
             IcmpUnrelated,
         ),
         live("another tag").inner(too_big(&sent).tags(&[101]), IcmpUnrelated),
@@ -229,8 +235,10 @@ fn tunnels(net: &Net) -> Vec<Case> {
             .outer(pptp(1), Rule)
             .outer(pptp(2), Established)
             .inner(pptp(3).reversed(), Established),
-        Case::new("a GRE key that is cut")
-            .outer(Packet::other(47, client, server).payload(&[0x20, 0, 8, 0, 0]), Truncated),
+        Case::new("a GRE key that is cut").outer(
+            Packet::other(47, client, server).payload(&[0x20, 0, 8, 0, 0]),
+            Truncated,
+        ),
         Case::new("two security associations are two flows; the way back has its own")
             .outer(esp([0, 1, 0, 2]), Rule)
             .outer(esp([0, 1, 0, 3]), Rule)
@@ -255,10 +263,15 @@ fn authenticated(net: &Net) -> Vec<Case> {
     let wrapped = |packet: &Packet, next: u8| {
         let header = if net.ipv6() { 40 } else { 20 };
         // Twelve bytes and a check value of twelve (IPv6: to a multiple of eight).
-        let whole = [&[next, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1][..], &[9; 12], &packet.ip_packet()[header..]].concat();
-        whole
+        [
+            &[next, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1][..],
+            &[9; 12],
+            &packet.ip_packet()[header..],
+        ]
+        .concat()
     };
-    let to = |packet: &Packet, next| Packet::other(51, net.client, net.server).payload(&wrapped(packet, next));
+    let to =
+        |packet: &Packet, next| Packet::other(51, net.client, net.server).payload(&wrapped(packet, next));
     let from = |packet: &Packet| Packet::other(51, net.server, net.client).payload(&wrapped(packet, 6));
     vec![
         Case::new("TCP behind an authentication header")
@@ -405,6 +418,10 @@ fn errors(net: &Net) -> Vec<Case> {
                 Packet::unreachable(router, client, port, &Packet::echo_request(client, server, 7, 1)),
                 Related,
             ),
+        named("a parameter problem", known()).inner(
+            Packet::icmp(router, client, if net.ipv6() { 4 } else { 12 }, 0, [0; 4]).payload(&query.ip_packet()),
+            Related,
+        ),
         named("an error makes no flow and changes none", known())
             .inner(Packet::unreachable(server, client, port, &query), Related)
             .flows(0, 1),
@@ -451,8 +468,10 @@ fn kinds(net: &Net) -> Vec<Case> {
     let (client, server) = (net.client, net.server);
     let mut cases = vec![
         Case::new("GRE").outer(Packet::other(47, client, server).payload(&[0; 8]), Rule),
-        Case::new("ESP, which no rule allows")
-            .outer(Packet::other(50, net.stranger, server).payload(&[1; 16]), DenyDefault),
+        Case::new("ESP, which no rule allows").outer(
+            Packet::other(50, net.stranger, server).payload(&[1; 16]),
+            DenyDefault,
+        ),
         Case::new("SCTP by its port").outer(
             Packet::other(132, client, server).payload(&[3, 0, 0x13, 0x88, 0, 0, 0, 0, 0, 0, 0, 0]),
             Rule,

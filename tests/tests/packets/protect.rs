@@ -68,18 +68,26 @@ const NO_CAPS: &str = policy!(
 
 /// A bastion of the policies.
 fn bastion(net: &Net) -> IpAddr {
-    if net.ipv6() { "fd00:3::1" } else { "10.3.0.1" }.parse().expect("an address")
-}
-
-/// Another address in no zone, which has never completed a handshake.
-fn bystander(net: &Net) -> IpAddr {
-    if net.ipv6() { "2001:db8:0:1::9" } else { "198.51.101.9" }
+    if net.ipv6() { "fd00:3::1" } else { "10.3.0.1" }
         .parse()
         .expect("an address")
 }
 
+/// Another address in no zone, which has never completed a handshake.
+fn bystander(net: &Net) -> IpAddr {
+    if net.ipv6() {
+        "2001:db8:0:1::9"
+    } else {
+        "198.51.101.9"
+    }
+    .parse()
+    .expect("an address")
+}
+
 fn syn(from: IpAddr, source: u16, net: &Net) -> Packet {
-    Packet::tcp((from, source), (net.server, 80)).flags("S").numbers(1000, 0)
+    Packet::tcp((from, source), (net.server, 80))
+        .flags("S")
+        .numbers(1000, 0)
 }
 
 fn udp(from: IpAddr, source: u16, net: &Net) -> Packet {
@@ -117,7 +125,9 @@ fn floods(net: &Net) -> Vec<Case> {
             .step(Step::Answers(0))
             .outer(syn(stranger, 5002, net), SynProofOver),
         two("a reset that proves nothing").outer(
-            Packet::tcp((stranger, 5002), (server, 80)).flags("R").numbers(77, 0),
+            Packet::tcp((stranger, 5002), (server, 80))
+                .flags("R")
+                .numbers(77, 0),
             TcpNoFlow,
         ),
         two("exempt zones, lifelines and this machine itself are not asked")
@@ -130,10 +140,8 @@ fn floods(net: &Net) -> Vec<Case> {
             .own(Packet::tcp((net.own, 5000), (stranger, 80)).flags("S"), Rule)
             .own(Packet::tcp((net.own, 5001), (stranger, 80)).flags("S"), Rule)
             .own(Packet::tcp((net.own, 5002), (stranger, 80)).flags("S"), Rule),
-        two("another destination is not under attack").outer(
-            Packet::tcp((stranger, 5002), (elsewhere, 80)).flags("S"),
-            Rule,
-        ),
+        two("another destination is not under attack")
+            .outer(Packet::tcp((stranger, 5002), (elsewhere, 80)).flags("S"), Rule),
         case("UDP above the threshold is dropped")
             .outer(udp(stranger, 5000, net), Rule)
             .outer(udp(stranger, 5001, net), Rule)
@@ -201,7 +209,11 @@ fn scans(net: &Net) -> Vec<Case> {
         (1..=3).fold(case, |case, port| case.outer(closed(from, port), DenyDefault))
     };
     let c = connection(net, 4999);
-    let site = if net.ipv6() { "2001:db8::77" } else { "198.51.100.77" };
+    let site = if net.ipv6() {
+        "2001:db8::77"
+    } else {
+        "198.51.100.77"
+    };
     let site: IpAddr = site.parse().expect("an address");
     // Of IPv6 a site's /64 is banned.
     let shared = if net.ipv6() { Banned } else { Rule };

@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use fw_common::abi::{
-    ControlFlags, Engine, Event, EventKind, Flow, LinkKind, Mode, PortConfig, Reason, Side, StateWord, Verdict,
+    ControlFlags, Engine, Event, EventKind, Flow, LinkKind, Mode, PortConfig, Reason, Side, StateWord,
+    Verdict,
 };
 use fw_common::tcp::State;
 use fw_policy::{Environment, TableSet};
@@ -198,7 +199,7 @@ impl Rig {
     /// A packet, and what is wrong with its end.
     fn judged(&mut self, way: Way, frame: &[u8], reason: Reason, fate: Fate) -> Result<Option<String>> {
         let report = self.send(way, frame)?;
-        self.events = std::iter::from_fn(|| self.reader.next_event()).collect();
+        self.events = self.take_events();
         let verdict = self.verdict(way, reason, fate);
         if (report.reason, report.verdict) != (reason, verdict) {
             return Ok(Some(format!(
@@ -208,7 +209,10 @@ impl Rig {
                 report.reason.name()
             )));
         }
-        let dropped = self.events.iter().filter(|event| event.kind == EventKind::Drop as u8);
+        let dropped = self
+            .events
+            .iter()
+            .filter(|event| event.kind == EventKind::Drop as u8);
         let right = match &self.events[..] {
             [] => reason.allows(),
             [event] => !reason.allows() || event.kind != EventKind::Drop as u8,
@@ -235,59 +239,59 @@ impl Rig {
             Step::Policy(text) => self.apply(text)?,
             Step::Answers(answers) => self.plane.tables().set_replies_per_window(*answers),
             Step::Agent(at_work) => self.agent_at_work = *at_work,
-            Step::Flows { main, half_open } => {
-                let found = (self.count(FlowTable::Main)?, self.count(FlowTable::HalfOpen)?);
-                if found != (*main, *half_open) {
-                    return Ok(Some(format!(
-                        "{main} flows in the main table and {half_open} in the half-open one were expected, found {} \
-                         and {}",
-                        found.0, found.1
-                    )));
-                }
-            }
+            Step::Flows { .. }
+            | Step::State(_)
+            | Step::Told(..)
+            | Step::Untold
+            | Step::Noted(..)
+            | Step::Send { .. } => return self.looked(step),
+        }
+        Ok(None)
+    }
+
+    /// What must be there, and is not.
+    fn looked(&self, step: &Step) -> Result<Option<String>> {
+        let (wanted, found) = match step {
+            Step::Flows { main, half_open } => (
+                format!("{main} flows in the main table, {half_open} in the half-open one"),
+                format!(
+                    "{} flows in the main table, {} in the half-open one",
+                    self.count(FlowTable::Main)?,
+                    self.count(FlowTable::HalfOpen)?
+                ),
+            ),
             Step::State(state) => {
-                let flows = self.flows()?;
-                let found: Vec<&str> = flows
-                    .iter()
-                    .map(|flow| State::from_bits(StateWord(flow.state).state()).name())
-                    .collect();
-                if found != [state.name()] {
-                    return Ok(Some(format!(
-                        "one flow in {} was expected, found {found:?}",
-                        state.name()
-                    )));
-                }
+                let state_of = |flow: &Flow| State::from_bits(StateWord(flow.state).state()).name();
+                let found: Vec<&str> = self.flows()?.iter().map(state_of).collect();
+                (
+                    format!("flows in the states {:?}", [state.name()]),
+                    format!("flows in the states {found:?}"),
+                )
             }
-            Step::Told(kind, reason) => {
-                let found: Vec<(u8, u8)> =
-                    self.events.iter().map(|event| (event.kind, event.reason)).collect();
-                if found != [(*kind as u8, *reason as u8)] {
-                    return Ok(Some(format!(
-                        "an event {kind:?} of {} was expected, found {:?}",
-                        reason.name(),
-                        self.events
-                    )));
-                }
-            }
-            Step::Untold => {
-                if !self.events.is_empty() {
-                    return Ok(Some(format!("no event was expected, found {:?}", self.events)));
-                }
-            }
+            Step::Told(kind, reason) => (
+                format!("events {:?}", [(*kind as u8, reason.name())]),
+                self.told_now(),
+            ),
+            Step::Untold => ("events []".to_owned(), self.told_now()),
             Step::Noted(reason, packets) => {
                 let number = *reason as u8;
                 let before = self.noted.get(&number).copied().unwrap_or(0);
-                let found = self.all_noted()?.get(&number).copied().unwrap_or(0) - before;
-                if found != *packets {
-                    return Ok(Some(format!(
-                        "{packets} packets noted with {} were expected, found {found}",
-                        reason.name()
-                    )));
-                }
+                let after = self.all_noted()?.get(&number).copied().unwrap_or(0);
+                let say = |packets| format!("{packets} packets noted with {}", reason.name());
+                (say(*packets), say(after - before))
             }
-            Step::Send { .. } => {}
-        }
-        Ok(None)
+            _ => return Ok(None),
+        };
+        Ok((wanted != found).then(|| format!("{wanted} were expected, found {found}")))
+    }
+
+    /// Kinds and reasons of the last packet's events.
+    fn told_now(&self) -> String {
+        let name = |event: &Event| {
+            let reason = Reason::from_number(event.reason).map_or("unknown", Reason::name);
+            (event.kind, reason)
+        };
+        format!("events {:?}", self.events.iter().map(name).collect::<Vec<_>>())
     }
 
     /// What a packet with this reason must meet: inline, what is not for this machine itself is forwarded.
@@ -359,6 +363,11 @@ impl Rig {
         &self.plane
     }
 
+    /// Events since the last call, or the last packet of a case.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.reader.next_event()).collect()
+    }
+
     /// The rig's clock, ns.
     pub fn now(&self) -> u64 {
         self.clock
@@ -393,7 +402,6 @@ impl Rig {
             generation: self.plane.tables().next_generation(),
             // Policies with a deadline count from the moment when they are applied.
             boot_unix_s: -((self.clock / SECOND).cast_signed()),
-            ..Environment::sample()
         };
         Ok(fw_policy::compile(&self.compiled[text], &environment)?)
     }

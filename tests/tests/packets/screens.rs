@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use fw_common::abi::EventKind::Noted;
 use fw_common::abi::Reason::{
-    self, BadLength, DenyDefault, Established, ImpossibleSource, Land, OwnSource, PlaneMismatch, Rule, SourceRoute,
-    TcpFinNoAck, TcpNoFlow, TcpNull, TcpSynFin, TcpSynRst, TcpXmas, TtlZero,
+    self, BadLength, DenyDefault, Established, ImpossibleSource, Land, OwnSource, PlaneMismatch, Rule,
+    SourceRoute, TcpFinNoAck, TcpNoFlow, TcpNull, TcpSynFin, TcpSynRst, TcpXmas, TtlZero,
 };
 use fw_tests::packet::Packet;
 
@@ -63,22 +63,35 @@ fn rows(net: &Net) -> Vec<Row> {
         row("SYN and FIN", c.c("SF", 1000, 0), TcpSynFin, Rule),
         row("SYN and RST", c.c("SR", 1000, 0), TcpSynRst, Rule),
         row("FIN without ACK", c.c("F", 1, 1), TcpFinNoAck, TcpNoFlow),
-        row("a UDP length beyond the packet", query.edit(udp_length, &[0, 13]), BadLength, Rule),
         row(
-            "from an address to itself",
-            land(net),
-            Land,
+            "a UDP length beyond the packet",
+            query.edit(udp_length, &[0, 13]),
+            BadLength,
             Rule,
         ),
-        row("a plane that is bound to another port", planar(net, 1), PlaneMismatch, Rule),
-        row("a plane that is bound to a port that is not there", planar(net, 2), PlaneMismatch, Rule),
+        row("from an address to itself", land(net), Land, Rule),
+        row(
+            "a plane that is bound to another port",
+            planar(net, 1),
+            PlaneMismatch,
+            Rule,
+        ),
+        row(
+            "a plane that is bound to a port that is not there",
+            planar(net, 2),
+            PlaneMismatch,
+            Rule,
+        ),
     ];
     if !net.ipv6() {
         let routed = c.c("S", 1000, 0).ip_options(&[131, 7, 4, 10, 0, 0, 9, 0]);
         rows.push(row("a source route", routed, SourceRoute, Rule));
     }
     for source in impossible(net) {
-        let packet = Packet::udp((source.parse::<IpAddr>().expect("an address"), 5353), (net.server, 53));
+        let packet = Packet::udp(
+            (source.parse::<IpAddr>().expect("an address"), 5353),
+            (net.server, 53),
+        );
         rows.push(row("an impossible source", packet, ImpossibleSource, Rule));
     }
     rows
@@ -88,7 +101,13 @@ fn impossible(net: &Net) -> &'static [&'static str] {
     if net.ipv6() {
         &["::", "::1", "ff02::1", "::ffff:10.1.0.7"]
     } else {
-        &["0.0.0.1", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"]
+        &[
+            "0.0.0.1",
+            "127.0.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ]
     }
 }
 
@@ -116,7 +135,12 @@ fn land(net: &Net) -> Packet {
 pub fn cases(net: &Net) -> Vec<Case> {
     let mut cases = neighbours(net);
     for row in rows(net) {
-        cases.push(Case::new(row.name).with(DROP).outer(row.packet, row.screen).noted(row.screen, 0));
+        cases.push(
+            Case::new(row.name)
+                .with(DROP)
+                .outer(row.packet, row.screen)
+                .noted(row.screen, 0),
+        );
     }
     for row in rows(net) {
         let case = Case::new(&format!("{}, counted", row.name))
@@ -130,7 +154,11 @@ pub fn cases(net: &Net) -> Vec<Case> {
             .with(SKIP)
             .outer(row.packet, row.otherwise)
             .noted(row.screen, 0);
-        cases.push(if row.otherwise.allows() { case.step(Step::Untold) } else { case });
+        cases.push(if row.otherwise.allows() {
+            case.step(Step::Untold)
+        } else {
+            case
+        });
     }
     cases.extend(mixed(net));
     cases
@@ -142,14 +170,21 @@ fn neighbours(net: &Net) -> Vec<Case> {
         c.established(Case::new("what no screen meets").with(DROP))
             .outer(c.c("A", 1001, 5001).hops(1), Established)
             .outer(c.c("FPA", 1001, 5001), Established),
-        Case::new("a plane on its port").with(DROP).outer(planar(net, 0), Rule),
-        Case::new("a plane without ports").with(DROP).outer(planar(net, 3), Rule),
+        Case::new("a plane on its port")
+            .with(DROP)
+            .outer(planar(net, 0), Rule),
+        Case::new("a plane without ports")
+            .with(DROP)
+            .outer(planar(net, 3), Rule),
         Case::new("no plane at all")
             .with(DROP)
             .outer(Packet::tcp((net.stranger, 40_000), c.server).flags("S"), Rule),
         Case::new("screens do not open what is this machine's")
             .with(SKIP)
-            .outer(Packet::tcp((net.own, 40_000), (net.client, 80)).flags("S"), OwnSource),
+            .outer(
+                Packet::tcp((net.own, 40_000), (net.client, 80)).flags("S"),
+                OwnSource,
+            ),
     ]
 }
 

@@ -105,10 +105,12 @@ fn resets(c: &Connection) -> Vec<Case> {
             .inner(c.s("RA", 0, 77_000), RstInvalid)
             .inner(c.s("R", 9, 0), RstInvalid)
             .state(State::SynSent),
-        c.syn(case("a refusal that acknowledges nothing passes and ends nothing"))
-            .inner(c.s("R", 0, 0), Established)
-            .state(State::SynSent)
-            .inner(c.s("SA", 5000, 1001), Established),
+        c.syn(case(
+            "a refusal that acknowledges nothing passes and ends nothing",
+        ))
+        .inner(c.s("R", 0, 0), Established)
+        .state(State::SynSent)
+        .inner(c.s("SA", 5000, 1001), Established),
         c.syn(case("the opener takes its SYN back"))
             .outer(c.c("R", 1001, 0), Established),
         c.established(case("a RST with the exact number ends the flow"))
@@ -248,7 +250,13 @@ fn timeouts(c: &Connection) -> Vec<Case> {
         ),
         row("ESTABLISHED", &|case| c.established(case), 432_000, &data, false),
         row("FIN_WAIT", &fin, 432_000, &late, true),
-        row("CLOSE_WAIT (half-closed for five days)", &half, 432_000, &late, true),
+        row(
+            "CLOSE_WAIT (half-closed for five days)",
+            &half,
+            432_000,
+            &late,
+            true,
+        ),
         row("LAST_ACK", &both, 30, &late, true),
         row("TIME_WAIT", &ended, 120, &late, true),
         row(
@@ -323,12 +331,16 @@ pub fn running(net: &Net) -> Vec<Case> {
             .wait(30 * 86_400)
             .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
             .inner(c.s("A", 9000, 7001).payload(b"y"), Established)
+            .outer(c.c("A", 7001, 9001), Established)
             .flows(1, 0),
         case("windows of an adopted connection are not judged, its resets are")
             .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
             .inner(c.s("A", 9000, 7001).payload(b"y"), Established)
             .outer(c.c("A", 90_000_000, 9001).payload(b"x"), Established)
-            .inner(c.s("R", 5, 0), RstInvalid)
+            .inner(
+                c.s("R", 9000_u32.wrapping_sub((1 << 30) + 1_000_000), 0),
+                RstInvalid,
+            )
             .state(State::Established)
             .inner(c.s("R", 9001, 0), Established)
             .state(State::Close),

@@ -85,8 +85,12 @@ fn bounds(c: &Connection) -> Vec<Case> {
             .inner(c.s("A", 5001, 66_610), TcpOutOfWindow),
         many(c, Case::new("an old copy, long behind the window"), true)
             .outer(data(c.c("A", 1001, 5001), 1000), TcpOutOfWindow),
-        many(c, Case::new("a retransmission of what was not acknowledged"), false)
-            .outer(data(c.c("A", 1001, 5001), 1000), Established),
+        many(
+            c,
+            Case::new("a retransmission of what was not acknowledged"),
+            false,
+        )
+        .outer(data(c.c("A", 1001, 5001), 1000), Established),
         many(c, Case::new("an old copy from the other direction"), true)
             .inner(c.s("A", 5001, 1001), TcpOutOfWindow)
             .inner(c.s("A", 5001, 401_001), Established),
@@ -143,14 +147,23 @@ fn scales(c: &Connection) -> Vec<Case> {
         case("the opener does not scale, so nobody does", [None, Some(7)])
             .inner(data(c.s("A", 105_001, 1001), 1000), TcpOutOfWindow)
             .outer(data(c.c("A", 101_001, 5001), 1000), TcpOutOfWindow),
-        case("the answering side does not scale, so nobody does", [Some(7), None])
-            .inner(data(c.s("A", 105_001, 1001), 1000), TcpOutOfWindow)
-            .outer(data(c.c("A", 101_001, 5001), 1000), TcpOutOfWindow),
-        case("a shift above 14 counts as 14 (RFC 7323 section 2.3)", [Some(200), Some(200)])
-            .inner(data(c.s("A", 16_000_001, 1001), 1000), Established)
-            .inner(data(c.s("A", 17_000_001, 1001), 1000), TcpOutOfWindow),
+        case(
+            "the answering side does not scale, so nobody does",
+            [Some(7), None],
+        )
+        .inner(data(c.s("A", 105_001, 1001), 1000), TcpOutOfWindow)
+        .outer(data(c.c("A", 101_001, 5001), 1000), TcpOutOfWindow),
+        case(
+            "a shift above 14 counts as 14 (RFC 7323 section 2.3)",
+            [Some(200), Some(200)],
+        )
+        .inner(data(c.s("A", 16_000_001, 1001), 1000), Established)
+        .inner(data(c.s("A", 17_000_001, 1001), 1000), TcpOutOfWindow),
         case("timestamps", [Some(7), Some(7)])
-            .inner(data(c.s("A", 105_001, 1001).tcp_options(&TIMESTAMP), 1000), Established)
+            .inner(
+                data(c.s("A", 105_001, 1001).tcp_options(&TIMESTAMP), 1000),
+                Established,
+            )
             .inner(
                 data(c.s("A", 205_001, 1001).tcp_options(&TIMESTAMP), 1000),
                 TcpOutOfWindow,
@@ -173,13 +186,15 @@ fn selective(c: &Connection) -> Vec<Case> {
     let (both, none) = ([Some(0), Some(0)], [None, None]);
     let acknowledge = |from, to| c.c("A", 1001, 6001).tcp_options(&sack(from, to));
     vec![
-        case("a block of what came out of order", both)
-            .outer(acknowledge(7001, 8001), Established),
+        case("a block of what came out of order", both).outer(acknowledge(7001, 8001), Established),
         case("a block of what was never sent", both)
             .outer(acknowledge(9001, 9501), TcpOutOfWindow)
             .outer(acknowledge(7001, 8001), Established),
-        case("a block where selective acknowledgements were not agreed on counts for nothing", none)
-            .outer(acknowledge(9001, 9501), Established),
+        case(
+            "a block where selective acknowledgements were not agreed on counts for nothing",
+            none,
+        )
+        .outer(acknowledge(9001, 9501), Established),
         case("a duplicate block below the acknowledgement (RFC 2883)", both)
             .outer(acknowledge(5001, 5501), Established),
         case("options that lie about their length", both)
@@ -190,17 +205,23 @@ fn selective(c: &Connection) -> Vec<Case> {
 
 fn probes(c: &Connection) -> Vec<Case> {
     vec![
-        c.established(Case::new("a keep-alive with and without its byte, and the answers"))
-            .outer(c.c("A", 1000, 5001), Established)
-            .inner(c.s("A", 5001, 1001), Established)
-            .outer(data(c.c("A", 1000, 5001), 1), Established)
-            .inner(c.s("A", 5000, 1001), Established)
-            .outer(c.c("A", 1001, 5001), Established)
-            .state(State::Established),
-        offering(c, Case::new("a window of zero is probed (RFC 9293 section 3.8.6.1)"), 0)
-            .outer(data(c.c("A", 1001, 5001), 1), Established)
-            .inner(c.s("A", 5001, 1001).window(0), Established)
-            .outer(data(c.c("A", 1001, 5001), 1), Established),
+        c.established(Case::new(
+            "a keep-alive with and without its byte, and the answers",
+        ))
+        .outer(c.c("A", 1000, 5001), Established)
+        .inner(c.s("A", 5001, 1001), Established)
+        .outer(data(c.c("A", 1000, 5001), 1), Established)
+        .inner(c.s("A", 5000, 1001), Established)
+        .outer(c.c("A", 1001, 5001), Established)
+        .state(State::Established),
+        offering(
+            c,
+            Case::new("a window of zero is probed (RFC 9293 section 3.8.6.1)"),
+            0,
+        )
+        .outer(data(c.c("A", 1001, 5001), 1), Established)
+        .inner(c.s("A", 5001, 1001).window(0), Established)
+        .outer(data(c.c("A", 1001, 5001), 1), Established),
         offering(c, Case::new("a window of zero is not filled"), 0)
             .outer(data(c.c("A", 1010, 5001), 10), TcpOutOfWindow)
             .inner(data(c.s("A", 5010, 1001), 10), TcpOutOfWindow),
@@ -256,10 +277,22 @@ fn again(c: &Connection) -> Vec<Case> {
             .state(State::SynRecv)
             .outer(c.c("A", 1001, 5001), Established)
             .state(State::Established),
-        c.established(Case::new("a new SYN-ACK in the middle passes and changes nothing"))
-            .inner(c.s("SA", 99_000, 1001), Established)
-            .state(State::Established)
-            .outer(data(c.c("A", 1001, 5001), 10), Established),
+        c.syn(Case::new(
+            "a demand for a proof on the way, its reset, and the SYN again",
+        ))
+        .inner(c.s("SA", 9000, 500), Established)
+        .outer(c.c("R", 500, 0), Established)
+        .state(State::SynSent)
+        .outer(c.c("S", 1000, 0), Established)
+        .inner(c.s("SA", 5000, 1001), Established)
+        .outer(c.c("A", 1001, 5001), Established)
+        .state(State::Established),
+        c.established(Case::new(
+            "a new SYN-ACK in the middle passes and changes nothing",
+        ))
+        .inner(c.s("SA", 99_000, 1001), Established)
+        .state(State::Established)
+        .outer(data(c.c("A", 1001, 5001), 10), Established),
     ]
 }
 
@@ -312,11 +345,13 @@ fn reuse(c: &Connection) -> Vec<Case> {
             .inner(c.s("R", 5001, 0), Established)
             .state(State::Close)
             .outer(c.c("S", 900, 0), Rule),
-        c.established(Case::new("the server has forgotten the connection: the next SYN opens a new one"))
-            .outer(c.c("S", 200_000_000, 0), Established)
-            .inner(c.s("SA", 7_000_000, 200_000_001), TcpInvalid)
-            .outer(c.c("S", 200_000_000, 0), Rule)
-            .inner(c.s("SA", 7_000_000, 200_000_001), Established),
+        c.established(Case::new(
+            "the server has forgotten the connection: the next SYN opens a new one",
+        ))
+        .outer(c.c("S", 200_000_000, 0), Established)
+        .inner(c.s("SA", 7_000_000, 200_000_001), TcpInvalid)
+        .outer(c.c("S", 200_000_000, 0), Rule)
+        .inner(c.s("SA", 7_000_000, 200_000_001), Established),
     ]
 }
 
@@ -325,7 +360,11 @@ fn reuse(c: &Connection) -> Vec<Case> {
 pub fn wraps(net: &Net) -> Vec<Case> {
     const WINDOW: u32 = 65_535 << 14;
     let c = net.connection(80);
-    let mut case = scaled(&c, Case::new("50 wraps at a window scale of 14"), [Some(14), Some(14)]);
+    let mut case = scaled(
+        &c,
+        Case::new("50 wraps at a window scale of 14"),
+        [Some(14), Some(14)],
+    );
     case = case
         .outer(c.c("A", 1001, 5001), Established)
         .inner(c.s("A", 5001, 1001), Established);

@@ -157,7 +157,9 @@ fn flows_add_up(rig: &Rig) -> Result<()> {
     let counted = counters
         .iter()
         .filter(|(number, _)| allowed.contains(number))
-        .fold([0, 0], |sum, (_, count)| [sum[0] + count.packets, sum[1] + count.bytes]);
+        .fold([0, 0], |sum, (_, count)| {
+            [sum[0] + count.packets, sum[1] + count.bytes]
+        });
     ensure!(
         passed == counted,
         "the flows have (packets, bytes) {passed:?}, the firewall let {counted:?} pass"

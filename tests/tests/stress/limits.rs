@@ -36,12 +36,7 @@ fn datagram(flow: u32) -> Packet {
 }
 
 /// Sends on both CPUs for a slice; returns (units that passed, seconds).
-fn slice<F>(
-    rig: &Rig,
-    length: Duration,
-    passed: impl Fn(&Rig) -> Result<u64>,
-    send: F,
-) -> Result<(u64, f64)>
+fn slice<F>(rig: &Rig, length: Duration, passed: impl Fn(&Rig) -> Result<u64>, send: F) -> Result<(u64, f64)>
 where
     F: Fn(&Sender<'_>, u32, Instant) -> Result<()> + Sync,
 {

@@ -19,7 +19,13 @@ pub struct Datagrams {
 
 impl Datagrams {
     /// Every client asks and is answered; the first `confirmed` ask again.
-    pub fn open(client: &Host, server: &Host, (to, port): (IpAddr, u16), flows: usize, confirmed: usize) -> Result<Self> {
+    pub fn open(
+        client: &Host,
+        server: &Host,
+        (to, port): (IpAddr, u16),
+        flows: usize,
+        confirmed: usize,
+    ) -> Result<Self> {
         let from = client.address(to.is_ipv6());
         let receiver = server.namespace.enter(|| UdpSocket::bind((to, port)))??;
         receiver.set_read_timeout(Some(SOON))?;

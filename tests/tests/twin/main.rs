@@ -18,6 +18,8 @@ use ours::Ours;
 const PACKETS: usize = 100_000;
 /// Steps of a connection that are told with an example of a difference.
 const HISTORY: usize = 8;
+/// Wrong verdicts that are told.
+const TOLD: usize = 20;
 
 /// Known differences: what the packet is, or after what it came, our reason, whether nftables lets it pass.
 const EXPLAINED: &[(&str, Reason, bool)] = &[
@@ -94,56 +96,30 @@ fn nftables_and_dpufw_judge_alike() -> Result<()> {
         .map_or(Ok(20_261_122), |seed| seed.parse())?;
     let mut traffic = Traffic::new(seed);
     let (nft, mut ours) = (Nft::new()?, Ours::new()?);
-    let mut history: HashMap<u64, Past> = HashMap::new();
-    let mut groups: BTreeMap<Group, Cases> = BTreeMap::new();
-    let mut kinds: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    let mut wrong = Vec::new();
-    let mut dropped = 0;
+    let mut comparison = Comparison::default();
     for _ in 0..PACKETS {
         let sent = traffic.packet();
         let frame = sent.packet.build();
         let reason = ours.judge(sent.from_client, &frame)?;
         let nft_passes = nft.passes(sent.from_client, frame, patience(sent.ground))?;
-        *kinds.entry((sent.kind, reason.name())).or_default() += 1;
-        dropped += usize::from(!reason.allows());
-        let past = history.entry(sent.talk).or_default();
-        past.told.push(tell(&sent, reason, nft_passes));
-        let example = &past.told[past.told.len().saturating_sub(HISTORY)..];
-        if against(sent.ground, reason.allows()) && wrong.len() < 20 {
-            wrong.push(example.join("\n    "));
-        }
-        if reason.allows() != nft_passes {
-            let group = Group {
-                kind: past.kind(&sent, nft_passes),
-                reason: reason.name(),
-                nft_passes,
-            };
-            let cases = groups.entry(group).or_default();
-            cases.count += 1;
-            if cases.example.is_empty() {
-                cases.example = example.to_vec();
-            }
+        if !comparison.agree(&sent, reason, nft_passes) {
             // What comes after it depends on it, and says nothing new.
             traffic.abandon(sent.talk);
-            history.remove(&sent.talk);
-        } else {
-            past.disturbed |= sent.ground != Ground::Passes;
         }
     }
     println!(
-        "seed {seed}: {PACKETS} packets of {} kinds and reasons in {} connections, {dropped} of them dropped",
-        kinds.len(),
+        "seed {seed}: {PACKETS} packets in {} connections:",
         traffic.opened()
     );
-    for ((kind, reason), count) in &kinds {
+    for ((kind, reason), count) in &comparison.kinds {
         println!("{count:6} {kind}: {reason}");
     }
     println!("differences:");
-    let unknown = report(&groups);
+    let unknown = report(&comparison.groups);
     ensure!(
-        wrong.is_empty(),
+        comparison.wrong.is_empty(),
         "packets in good order were dropped, or foreign ones passed:\n{}",
-        wrong.join("\n\n")
+        comparison.wrong.join("\n\n")
     );
     ensure!(
         unknown.is_empty(),
@@ -152,6 +128,47 @@ fn nftables_and_dpufw_judge_alike() -> Result<()> {
         unknown.join("\n")
     );
     Ok(())
+}
+
+/// What was seen so far.
+#[derive(Default)]
+struct Comparison {
+    /// By connection.
+    past: HashMap<u64, Past>,
+    groups: BTreeMap<Group, Cases>,
+    /// Packets by kind and our reason.
+    kinds: BTreeMap<(&'static str, &'static str), usize>,
+    /// Where dpufw judged against what the ends know.
+    wrong: Vec<String>,
+}
+
+impl Comparison {
+    /// Notes what the two say of a packet; false if it is not the same.
+    fn agree(&mut self, sent: &Sent, reason: Reason, nft_passes: bool) -> bool {
+        *self.kinds.entry((sent.kind, reason.name())).or_default() += 1;
+        let past = self.past.entry(sent.talk).or_default();
+        past.told.push(tell(sent, reason, nft_passes));
+        let example = &past.told[past.told.len().saturating_sub(HISTORY)..];
+        if against(sent.ground, reason.allows()) && self.wrong.len() < TOLD {
+            self.wrong.push(example.join("\n    "));
+        }
+        if reason.allows() == nft_passes {
+            past.disturbed |= sent.ground != Ground::Passes;
+            return true;
+        }
+        let group = Group {
+            kind: past.kind(sent, nft_passes),
+            reason: reason.name(),
+            nft_passes,
+        };
+        let cases = self.groups.entry(group).or_default();
+        cases.count += 1;
+        if cases.example.is_empty() {
+            cases.example = example.to_vec();
+        }
+        self.past.remove(&sent.talk);
+        false
+    }
 }
 
 /// A packet that should pass may come late on a busy machine; for one that should not, nobody waits long.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fw_tests::lab::{End, Namespace, Veth};
-use fw_tests::traffic::{CLOSED, OPEN, client, server};
+use fw_tests::traffic::{OPEN, client, server};
 use fw_tests::wire::Wire;
 
 /// Ethernet addresses: the client's and the server's end, the router's ports towards them.

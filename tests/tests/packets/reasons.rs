@@ -1,0 +1,107 @@
+//! Every reason that a packet can meet is met by one of a table, in each family where there is such a packet.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use fw_common::abi::Reason;
+
+use crate::case::{Case, Net, Step};
+use crate::{attributes, fragments, headers, link, others, protect, raw, screens, tcp, windows};
+
+/// All tables.
+const TABLES: &[fn(&Net) -> Vec<Case>] = &[
+    attributes::actions,
+    attributes::limits,
+    fragments::cases,
+    headers::cases,
+    headers::cut_short,
+    link::cases,
+    others::cases,
+    protect::cases,
+    raw::cases,
+    screens::cases,
+    tcp::cases,
+    tcp::policies,
+    tcp::running,
+    windows::cases,
+    windows::loose,
+    windows::wraps,
+];
+
+/// Tests apart from the tables: `limits`, `full`, `answers`.
+const ELSEWHERE: [Reason; 5] = [
+    Reason::NoPolicy,
+    Reason::UnknownPort,
+    Reason::TableFull,
+    Reason::TableCorrupt,
+    Reason::SynProved,
+];
+
+/// What no packet of a test run can meet: the first would be a bug, the next three are failures of the kernel, and a
+/// scan is only ever noted. A test run hands nothing to another port.
+const NEVER: [Reason; 6] = [
+    Reason::Unset,
+    Reason::TableError,
+    Reason::TableBusy,
+    Reason::TableMemory,
+    Reason::Scan,
+    Reason::ForwardFailed,
+];
+
+/// Reasons of one family's headers and link protocols.
+const IPV4_ONLY: [Reason; 11] = [
+    Reason::LinkArp,
+    Reason::LinkLldp,
+    Reason::LinkLacp,
+    Reason::DenyArp,
+    Reason::DenyLldp,
+    Reason::DenyLacp,
+    Reason::BadArp,
+    Reason::UnknownEthertype,
+    Reason::BadIpv4,
+    Reason::SourceRoute,
+    Reason::WrongFamily,
+];
+const IPV6_ONLY: [Reason; 8] = [
+    Reason::LinkNd,
+    Reason::LinkRa,
+    Reason::DenyNd,
+    Reason::DenyRa,
+    Reason::BadNd,
+    Reason::BadIpv6,
+    Reason::RoutingHeader0,
+    Reason::ExtensionHeaders,
+];
+
+fn met(ipv6: bool) -> BTreeSet<u8> {
+    let mut met = BTreeSet::new();
+    for inline in [false, true] {
+        let net = Net::new(ipv6, inline);
+        for case in TABLES.iter().flat_map(|table| table(&net)) {
+            for step in case.steps {
+                if let Step::Send { reason, .. } = step {
+                    met.insert(reason as u8);
+                }
+            }
+        }
+    }
+    met
+}
+
+#[test]
+fn every_reason_has_a_packet() -> Result<()> {
+    for (ipv6, others) in [(false, &IPV6_ONLY[..]), (true, &IPV4_ONLY[..])] {
+        let met = met(ipv6);
+        let missing: Vec<&str> = Reason::ALL
+            .iter()
+            .filter(|reason| !met.contains(&(**reason as u8)))
+            .filter(|reason| {
+                !ELSEWHERE.contains(reason) && !NEVER.contains(reason) && !others.contains(reason)
+            })
+            .map(|reason| reason.name())
+            .collect();
+        ensure!(missing.is_empty(), "IPv6: {ipv6}: no packet meets {missing:?}");
+        println!("IPv6: {ipv6}: {} reasons in the tables", met.len());
+    }
+    Ok(())
+}
