@@ -136,9 +136,9 @@ const fn mask(prefix: u32, word: u32) -> u32 {
 fn within<'a, T: Tables<'a>>(t: T, s: &mut Scratch, rate: Rate, units: u32) -> bool {
     let (now, cost) = (t.precise(), rate.cost(units));
     if t.dry_run() {
-        return t
-            .bucket(&s.limit_key)
-            .is_none_or(|bucket| limit::admit(bucket.load(), now, cost, rate.burst).is_some());
+        // A bucket that is not there yet is made unused; even so a packet may cost more than the burst.
+        let arrival = t.bucket(&s.limit_key).map_or(0, |bucket| bucket.load());
+        return limit::admit(arrival, now, cost, rate.burst).is_some();
     }
     let Some(bucket) = bucket(t, s) else {
         return false;

@@ -406,10 +406,13 @@ impl World {
     }
 }
 
+/// Sets by generation and protocols.
+type Made = HashMap<(u32, Vec<u8>), &'static [Line]>;
+
 /// [`tiny_set`], made once: a fuzzer makes worlds by the thousand, and sets are leaked for the same reason as the flows.
 fn set(generation: u32, allowed: &[u8]) -> &'static [Line] {
     thread_local! {
-        static MADE: RefCell<HashMap<(u32, Vec<u8>), &'static [Line]>> = RefCell::default();
+        static MADE: RefCell<Made> = RefCell::default();
     }
     MADE.with_borrow_mut(|made| {
         *made

@@ -137,9 +137,8 @@ fn ipv6(head: &Head, src: [u8; 16], dst: [u8; 16], proto: u8, payload: &[u8]) ->
     let mut rest = payload.to_vec();
     if let Some((id, offset, more)) = head.fragment {
         let field = (offset & !7) | u16::from(more);
-        let [a, b] = field.to_be_bytes();
-        let [c, d, e, f] = id.to_be_bytes();
-        rest.splice(0..0, [next, 0, a, b, c, d, e, f]);
+        let header = [&[next, 0], &field.to_be_bytes()[..], &id.to_be_bytes()].concat();
+        rest.splice(0..0, header);
         next = ATOMIC;
     }
     for &number in head.extensions.iter().rev() {

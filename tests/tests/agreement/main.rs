@@ -110,7 +110,7 @@ fn alone() -> Result<()> {
     mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;
     mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none)?;
     let mut cpus = CpuSet::new();
-    cpus.set(usize::try_from(nix::sched::sched_getcpu()?)?)?;
+    cpus.set(nix::sched::sched_getcpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)?;
     Ok(())
 }
@@ -240,11 +240,13 @@ fn sequence(
     let mut traffic = Traffic::new(random.fork());
     let slow = random.bool();
     let mut events = 0;
+    let replies = [0, 1, twin::REPLIES][random.usize(..3)];
+    twin.replies(replies);
     // Nobody ages, or the main tables are full, for a part of the sequence.
     let (dead, full) = (random.u8(..8) == 0, random.u8(..6) == 0);
     for number in 0..packets {
         if let Some(library) = &mut library
-            && (number == 0 || random.u32(..if twin.policy == "broken" { 100 } else { 2000 }) == 0)
+            && (number == 0 || random.u32(..if twin.policy == "broken" { 100 } else { 3000 }) == 0)
         {
             library.swap(twin, random)?;
         }
@@ -261,6 +263,9 @@ fn sequence(
         if random.u32(..2500) == 0 {
             twin.age()?;
         }
+        if replies == 1 && twin.policy == "tight" && !traffic.hurries() && random.u32(..2000) == 0 {
+            traffic.storm();
+        }
         let shot = traffic.next();
         if traffic.damaged {
             tally.note_kind("damaged at random");
@@ -273,7 +278,7 @@ fn sequence(
     let mut stored = twin.compare()?;
     stored.events += events;
     tally.end_of_flows();
-    twin.room(1 << 15)?;
+    twin.room(8_193)?;
     twin.advance(REST);
     twin.beat();
     twin.age()?;

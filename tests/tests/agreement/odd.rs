@@ -29,11 +29,11 @@ pub fn wrong(random: &mut Rng) -> Shot {
         ..Segment::default()
     };
     let bytes = match random.u8(..10) {
-        0..2 => return header(head, via, segment, random),
+        0..2 => return header(head, via, &segment, random),
         2..4 => flags(&head, segment, random),
-        4..6 => sources(&mut head, &mut via, segment, random),
-        6 => lengths(&head, segment, random),
-        7..9 => tags_and_ports(head, &mut via, segment, random),
+        4..6 => sources(&mut head, &mut via, &segment, random),
+        6 => lengths(&head, &segment, random),
+        7..9 => tags_and_ports(head, &mut via, &segment, random),
         _ => messages(&head, random),
     };
     Shot { bytes, via }
@@ -44,7 +44,7 @@ fn tcp(head: &Head, segment: &Segment) -> Vec<u8> {
 }
 
 /// IP headers and what follows them.
-fn header(mut head: Head, via: Via, segment: Segment, random: &mut Rng) -> Shot {
+fn header(mut head: Head, via: Via, segment: &Segment, random: &mut Rng) -> Shot {
     let link = if head.raw { 0 } else { 14 + 4 * head.tags.len() };
     let choice = random.u8(..12);
     if choice < 4 && head.v6() {
@@ -105,7 +105,7 @@ fn flags(head: &Head, mut segment: Segment, random: &mut Rng) -> Vec<u8> {
 }
 
 /// Addresses that cannot be, or not here.
-fn sources(head: &mut Head, via: &mut Via, segment: Segment, random: &mut Rng) -> Vec<u8> {
+fn sources(head: &mut Head, via: &mut Via, segment: &Segment, random: &mut Rng) -> Vec<u8> {
     let v6 = head.v6();
     match random.u8(..5) {
         0 => head.src = head.dst,
@@ -137,10 +137,10 @@ fn sources(head: &mut Head, via: &mut Via, segment: Segment, random: &mut Rng) -
             head.dst = address(Group::Rail, v6, random.u8(20..27));
         }
     }
-    tcp(head, &segment)
+    tcp(head, segment)
 }
 
-fn lengths(head: &Head, segment: Segment, random: &mut Rng) -> Vec<u8> {
+fn lengths(head: &Head, segment: &Segment, random: &mut Rng) -> Vec<u8> {
     match random.u8(..6) {
         0 => {
             let mut bytes = segment.bytes();
@@ -168,7 +168,7 @@ fn lengths(head: &Head, segment: Segment, random: &mut Rng) -> Vec<u8> {
     }
 }
 
-fn tags_and_ports(mut head: Head, via: &mut Via, segment: Segment, random: &mut Rng) -> Vec<u8> {
+fn tags_and_ports(mut head: Head, via: &mut Via, segment: &Segment, random: &mut Rng) -> Vec<u8> {
     (head.raw, *via) = (false, Via::into(port::HOST));
     match random.u8(..6) {
         0 => head.tags = &[1, 2, 3],
@@ -186,7 +186,7 @@ fn tags_and_ports(mut head: Head, via: &mut Via, segment: Segment, random: &mut 
         }
         _ => head.to_group = true,
     }
-    tcp(&head, &segment)
+    tcp(&head, segment)
 }
 
 /// ICMP messages that ask nothing and belong to nothing.
@@ -315,10 +315,10 @@ fn dhcp(via: &mut Via, random: &mut Rng) -> Vec<u8> {
 
 /// Requests come from this machine or the guarded side, answers from the network; sometimes not.
 fn sides(request: bool, random: &mut Rng) -> Via {
-    if request != once_in(random, 8) {
-        one_of(random, &[Via::out_of(port::HOST), Via::into(port::INNER)])
-    } else {
+    if request == once_in(random, 8) {
         one_of(random, &[Via::into(port::HOST), Via::into(port::OUTER)])
+    } else {
+        one_of(random, &[Via::out_of(port::HOST), Via::into(port::INNER)])
     }
 }
 

@@ -66,32 +66,11 @@ fn datagram(place: &Place, random: &mut Rng) -> (u8, Vec<u8>) {
     }
 }
 
-/// The pieces of a random datagram in the order in which they come.
-pub fn train(random: &mut Rng) -> Vec<Shot> {
-    let mut place = Place::any(random);
-    for via in &mut place.vias {
-        via.super_packet = None;
-    }
-    if once_in(random, 2) {
-        place.head.extensions = &[];
-    }
-    let (proto, whole) = datagram(&place, random);
-    let (head, via) = place.side(0);
-    let cut = Cut {
-        head,
-        via,
-        proto,
-        id: random.u32(..4000),
-        whole: &whole,
-    };
-    let size = 8 * random.usize(3..8);
-    let mut pieces: Vec<Shot> = (0..whole.len())
-        .step_by(size)
-        .map(|from| cut.piece(from, from + size))
-        .collect();
+/// Puts the pieces into another order, and among them pieces that do not belong there.
+fn rearrange(pieces: &mut Vec<Shot>, cut: &Cut<'_>, size: usize, random: &mut Rng) {
     match random.u8(..12) {
         0 => pieces.reverse(),
-        1 => random.shuffle(&mut pieces),
+        1 => random.shuffle(pieces),
         2 => {
             let last = pieces.len() - 1;
             pieces.swap(0, last);
@@ -116,9 +95,9 @@ pub fn train(random: &mut Rng) -> Vec<Shot> {
         7 => pieces.push(cut.raw(65_528, &[0; 24], random.bool())),
         // Too small: no transport header, or one that is written over.
         8 => {
-            pieces.insert(0, cut.piece(0, 8 * usize::from(proto == Proto::TCP) + 4));
-            pieces.insert(1, cut.raw(0, &whole[..8.min(whole.len())], true));
-            if proto == Proto::TCP {
+            pieces.insert(0, cut.piece(0, 8 * usize::from(cut.proto == Proto::TCP) + 4));
+            pieces.insert(1, cut.raw(0, &cut.whole[..8.min(cut.whole.len())], true));
+            if cut.proto == Proto::TCP {
                 pieces.insert(0, cut.piece(8, 24));
             }
         }
@@ -126,6 +105,32 @@ pub fn train(random: &mut Rng) -> Vec<Shot> {
         9 => pieces.insert(1, cut.raw(size, &[0; 7], true)),
         _ => {}
     }
+}
+
+/// The pieces of a random datagram in the order in which they come.
+pub fn train(random: &mut Rng) -> Vec<Shot> {
+    let mut place = Place::any(random);
+    for via in &mut place.vias {
+        via.super_packet = None;
+    }
+    if once_in(random, 2) {
+        place.head.extensions = &[];
+    }
+    let (proto, whole) = datagram(&place, random);
+    let (head, via) = place.side(0);
+    let cut = Cut {
+        head,
+        via,
+        proto,
+        id: random.u32(..4000),
+        whole: &whole,
+    };
+    let size = 8 * random.usize(3..8);
+    let mut pieces: Vec<Shot> = (0..whole.len())
+        .step_by(size)
+        .map(|from| cut.piece(from, from + size))
+        .collect();
+    rearrange(&mut pieces, &cut, size, random);
     if once_in(random, 4) {
         pieces.truncate(random.usize(1..=pieces.len()));
     }

@@ -187,6 +187,17 @@ impl Flood {
         }
     }
 
+    /// More SYNs than demands for proof may be sent.
+    pub fn storm(random: &mut Rng) -> Self {
+        Self {
+            proto: Proto::TCP,
+            source: None,
+            port: 80,
+            left: 600,
+            ..Self::new(random)
+        }
+    }
+
     pub fn is_over(&self) -> bool {
         self.left == 0 && self.answers.is_empty()
     }
@@ -196,7 +207,7 @@ impl Flood {
         let Some((head, mut segment)) = self.last.take() else {
             return;
         };
-        let Some(number) = said.proof.filter(|_| random.bool()) else {
+        let Some(number) = said.proof.filter(|_| random.bool() && self.left < 50) else {
             return;
         };
         let mut shot = |segment: &Segment| {

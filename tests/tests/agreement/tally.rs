@@ -234,8 +234,11 @@ impl Tally {
             "state", "from", "SYN", "SYN-ACK", "FIN", "ACK", "RST"
         );
         let row = |state: &str, from: &str, cells: &[u64]| {
-            let cells: String = cells.iter().map(|count| format!(" {count:>8}")).collect();
-            println!("{state:<12} {from:<9}{cells}");
+            print!("{state:<12} {from:<9}");
+            for count in cells {
+                print!(" {count:>8}");
+            }
+            println!();
         };
         row("no flow", "", &self.without);
         for (state, directions) in State::ALL.iter().zip(&self.cells).skip(1) {

@@ -190,7 +190,7 @@ impl Connection {
             Act::Ack(from) => (from, ACK, 0),
             Act::Data(from) => (from, ACK | PSH, random.usize(1..160)),
             Act::Fin(from) => (from, FIN | ACK, random.usize(..2) * 20),
-            Act::Rst(from) => (from, RST | ACK * random.u8(..2), 0),
+            Act::Rst(from) => (from, RST | (ACK * random.u8(..2)), 0),
             Act::Refuse(from) => (from, RST | ACK, 0),
             Act::Prove(_) => (0, RST, 0),
         };
@@ -222,7 +222,7 @@ impl Connection {
         let options = if flags & SYN != 0 {
             self.syn_options(from, random)
         } else {
-            self.options(peer, random)
+            Self::options(peer, random)
         };
         Segment {
             ports,
@@ -260,7 +260,7 @@ impl Connection {
         options
     }
 
-    fn options(&self, peer: u32, random: &mut Rng) -> Vec<u8> {
+    fn options(peer: u32, random: &mut Rng) -> Vec<u8> {
         match random.u8(..12) {
             0..3 => vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
             3 => {

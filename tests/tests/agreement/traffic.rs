@@ -64,6 +64,11 @@ impl Traffic {
         self.flood.is_some() || self.scan.as_ref().is_some_and(Scan::hurries)
     }
 
+    /// A flood begins that is too large for the limit of answers.
+    pub fn storm(&mut self) {
+        self.flood = Some(Flood::storm(&mut self.random));
+    }
+
     /// The next packet. At least 14 bytes; what leaves has whole IP headers.
     pub fn next(&mut self) -> Shot {
         let mut shot = self.pick();
@@ -97,7 +102,6 @@ impl Traffic {
             }
         }
         match self.random.u16(..1000) {
-            0..820 => self.connection(),
             820..895 => self.talk(),
             895..920 => self.error(),
             920..950 => odd::wrong(&mut self.random),

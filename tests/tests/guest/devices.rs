@@ -173,9 +173,22 @@ fn vlan_port() -> Result<()> {
 fn qinq_inline() -> Result<()> {
     let stand = Stand::Inline(Engine::Xdp);
     let scene = stand.scene(Options::default())?;
+    // As with the inner tags: what travels beside the frame no XDP program sees.
+    for host in [&scene.client, &scene.server] {
+        run(&host.namespace, "ethtool -K eth0 tx-vlan-stag-hw-insert off")?;
+    }
     vlan_devices(&scene, "eth0", "802.1ad", 100)?;
+    for host in [&scene.client, &scene.server] {
+        // It would look for routers with one tag only, which the policy does not name.
+        host.namespace
+            .sysctl("net/ipv6/conf/eth0.100/disable_ipv6", "1")?;
+    }
     vlan_devices(&scene, "eth0.100", "802.1Q", 200)?;
     let guard = Guard::at(&scene, stand, &policy("10.7.0", "fd00:7", ", vlan: [100, 200]"))?;
+    for host in [&scene.client, &scene.server] {
+        // A veth pair has room for one tag more than its MTU, not for two.
+        host.namespace.ip("link set eth0.100.200 mtu 1496")?;
+    }
     number(&scene, "eth0.100.200")?;
     works(
         &scene.client.namespace,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fw_common::abi::{Flow, Proto, Reason, StateWord};
 use fw_common::tcp::State;
-use fw_tests::lab::{Host, TcpService, UdpEcho};
+use fw_tests::lab::{Host, Leftover, TcpService, UdpEcho};
 use fw_user::dataplane::FlowTable;
 
 use crate::guarded::{Guarded, SHORTLY, SOON};
@@ -47,6 +47,63 @@ pub fn page(guarded: &Guarded, ipv6: bool) -> Result<()> {
         })
     })?;
     closed(guarded, 80)
+}
+
+/// Ten pages over one connection, interleaved.
+pub fn http2(guarded: &Guarded, ipv6: bool) -> Result<()> {
+    const PORT: u16 = 82;
+    const PAGE: usize = 200_000;
+    let server = &guarded.scene.server;
+    let pages = Leftover::claim(&std::env::temp_dir(), "dpufw-pages-", server.namespace.name());
+    std::fs::create_dir(pages.path())?;
+    let file = |name: &str| pages.path().join(name).display().to_string();
+    let (key, certificate, folder) = (file("key"), file("certificate"), file(""));
+    std::fs::write(file("page"), vec![b'x'; PAGE])?;
+    let openssl = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ed25519",
+        "-nodes",
+        "-subj",
+        "/CN=lab",
+        "-keyout",
+        &key,
+        "-out",
+        &certificate,
+    ];
+    server.namespace.check(&openssl, SOON)?;
+    let address = guarded.server(ipv6).to_string();
+    let service =
+        server
+            .namespace
+            .spawn(&["nghttpd", "-a", &address, "-d", &folder, "82", &key, &certificate])?;
+    wait_listening(server, PORT)?;
+    let page = format!("https://{}/page", SocketAddr::new(guarded.server(ipv6), PORT));
+    let told = "%{http_version} %{size_download} %{num_connects}\n";
+    let mut command = vec![
+        "curl",
+        "-ksgS",
+        "--http2",
+        "--parallel",
+        "--max-time",
+        "8",
+        "-w",
+        told,
+    ];
+    for _ in 0..10 {
+        command.extend(["-o", "/dev/null", &page]);
+    }
+    let told = guarded.scene.client.namespace.check(&command, SOON)?;
+    drop(service.stop());
+    let of = |connections| {
+        let whole = format!("2 {PAGE} {connections}");
+        // curl's meter begins on the last line.
+        told.lines().filter(|line| line.starts_with(&whole)).count()
+    };
+    ensure!((of(1), of(0)) == (1, 9), "curl read {told:?}");
+    Ok(())
 }
 
 /// Waits until all connections to a port have come to their regular end: confirmed, with a FIN of either side.

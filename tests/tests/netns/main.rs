@@ -26,6 +26,7 @@ type Scenario = fn(&Guarded, bool) -> Result<()>;
 
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("a page by HTTP", clients::page),
+    ("ten pages over one connection by HTTP/2", clients::http2),
     ("a port that a rule denies", clients::denied_by_rule),
     ("a port that no rule allows", clients::denied_by_default),
     ("nobody listens on an allowed port", clients::refused_port),
@@ -90,6 +91,7 @@ fn inline_tc_tc() -> Result<()> {
 const ROUTED: &[(&str, Scenario)] = &[
     ("counted once, at the way in", router::counted_once),
     ("a page by HTTP", clients::page),
+    ("ten pages over one connection by HTTP/2", clients::http2),
     ("a port that a rule denies", clients::denied_by_rule),
     ("a port that no rule allows", clients::denied_by_default),
     ("nobody listens on an allowed port", clients::refused_port),

@@ -5,7 +5,8 @@ use fw_common::abi::{Flow, Reason};
 use fw_tests::packet::Packet;
 
 use crate::case::{Connection, Net, POLICY, Way};
-use crate::rig::{Rig, Stand};
+use crate::rig::Rig;
+use crate::stand::Stand;
 
 /// Segments of each kind, on all stands and in both families together.
 const SEGMENTS: u32 = 350_000;

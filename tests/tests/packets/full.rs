@@ -5,7 +5,8 @@ use fw_common::abi::{Reason, SetHeader, Verdict, checksum};
 use fw_user::dataplane::{FlowSizes, FlowTable};
 
 use crate::case::{Connection, Net, Step, Way};
-use crate::rig::{Rig, SIZES, Stand};
+use crate::rig::{Rig, SIZES};
+use crate::stand::Stand;
 
 const POLICY: &str = r#"
 version: 1

@@ -18,11 +18,10 @@ const DESTINATION: u8 = 60;
 
 pub fn cases(net: &Net) -> Vec<Case> {
     let family = if net.ipv6() {
-        [extensions(net), lengths6(net)]
+        [extensions(net), refused_extensions(net), lengths6(net)].concat()
     } else {
-        [options(net), lengths4(net)]
-    }
-    .concat();
+        [options(net), lengths4(net)].concat()
+    };
     [family, transport_lengths(net), tags(net), fragments(net)].concat()
 }
 
@@ -97,6 +96,29 @@ fn extensions(net: &Net) -> Vec<Case> {
                 .extension(AUTHENTICATION, &[2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 9, 9, 9, 9])
                 .padding_extension(DESTINATION),
             Rule,
+        ),
+    ]
+}
+
+fn refused_extensions(net: &Net) -> Vec<Case> {
+    let routing = |kind: u8| [0, kind, 0, 0, 0, 0, 0];
+    vec![
+        Case::new("seven extension headers").outer(
+            syn(net)
+                .padding_extension(HOP_BY_HOP)
+                .padding_extension(DESTINATION)
+                .extension(ROUTING, &routing(4))
+                .extension(FRAGMENT, &[0; 7])
+                .extension(AUTHENTICATION, &[2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 9, 9, 9, 9])
+                .padding_extension(DESTINATION)
+                .extension(ROUTING, &routing(4)),
+            ExtensionHeaders,
+        ),
+        Case::new("two routing headers").outer(
+            syn(net)
+                .extension(ROUTING, &routing(4))
+                .extension(ROUTING, &routing(4)),
+            ExtensionHeaders,
         ),
         Case::new("destination options three times (RFC 8200 section 4.1: twice)").outer(
             syn(net)

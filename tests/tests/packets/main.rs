@@ -8,6 +8,8 @@ mod answers;
 mod attributes;
 mod blind;
 mod case;
+mod closed;
+mod errors;
 mod fragments;
 mod full;
 mod headers;
@@ -18,15 +20,21 @@ mod protect;
 mod raw;
 mod reasons;
 mod rig;
+mod running;
 mod screens;
+mod stand;
+mod swap;
 mod tcp;
+mod told;
+mod tunnels;
 mod windows;
 
 use anyhow::{Result, bail};
 use fw_common::abi::LinkKind;
 
 use case::{Case, Net};
-use rig::{Rig, Stand};
+use rig::Rig;
+use stand::Stand;
 
 #[test]
 fn tcp() -> Result<()> {
@@ -50,7 +58,7 @@ fn windows_that_are_not_judged() -> Result<()> {
 
 #[test]
 fn connections_that_were_running() -> Result<()> {
-    run(tcp::running)
+    run(running::cases)
 }
 
 #[test]
@@ -61,6 +69,16 @@ fn changes_of_policy() -> Result<()> {
 #[test]
 fn udp_icmp_and_others() -> Result<()> {
     run(others::cases)
+}
+
+#[test]
+fn icmp_errors() -> Result<()> {
+    run(errors::cases)
+}
+
+#[test]
+fn tunnels() -> Result<()> {
+    run(tunnels::cases)
 }
 
 #[test]
@@ -90,7 +108,7 @@ fn screens() -> Result<()> {
 
 #[test]
 fn limits_of_rules() -> Result<()> {
-    run(attributes::limits)
+    run(limits::cases)
 }
 
 #[test]

@@ -1,27 +1,14 @@
-//! UDP, ICMP, errors, and protocols without ports.
+//! UDP, ICMP, and protocols without ports.
 
 use fw_common::abi::Reason::{
-    BadIcmp, BadIpv4, BadIpv6, DenyDefault, DenyRedirect, Established, ExtensionHeaders, IcmpBadQuote,
-    IcmpNoFlow, IcmpType, IcmpUnrelated, Related, Rule, TcpInvalid, Truncated, WrongFamily, WrongSide,
+    DenyDefault, DenyRedirect, Established, IcmpNoFlow, IcmpType, Rule, TcpInvalid, WrongFamily, WrongSide,
 };
-use fw_common::tcp::State;
-use fw_tests::packet::{Packet, Unreachable};
+use fw_tests::packet::Packet;
 
 use crate::case::{Case, Net, v6};
 
 pub fn cases(net: &Net) -> Vec<Case> {
-    [
-        udp(net),
-        directions(net),
-        echo(net),
-        errors(net),
-        error_quotes(net),
-        quoted_segments(net),
-        kinds(net),
-        tunnels(net),
-        lifetimes(net),
-    ]
-    .concat()
+    [udp(net), directions(net), echo(net), kinds(net), lifetimes(net)].concat()
 }
 
 fn udp(net: &Net) -> Vec<Case> {
@@ -151,149 +138,6 @@ fn directions(net: &Net) -> Vec<Case> {
     ]
 }
 
-/// An error passes only if what it quotes was sent (RFC 5927 section 4.1), whoever reports it.
-fn quoted_segments(net: &Net) -> Vec<Case> {
-    let (client, server, router) = (net.client, net.server, net.stranger);
-    let c = net.connection(80);
-    let sent = c.c("A", 1001, 5001).payload(&[7; 1000]);
-    let live = |name: &str| c.established(Case::new(name)).outer(sent.clone(), Established);
-    let too_big = |quoted: &Packet| Packet::unreachable(router, client, Unreachable::TooBig, quoted);
-    let numbered = |number: u32| c.c("A", number, 5001).payload(&[7; 1000]);
-    let other_port = crate::case::Connection {
-        client: (client, 40_001),
-        ..c
-    };
-    let late = |name: &str| live(name).wait(3600).inner(too_big(&sent), Related);
-    vec![
-        late("packet too big from a router that nobody knows").state(State::Established),
-        live("about the answering side's segment")
-            .inner(c.s("A", 5001, 2001).payload(&[7; 1000]), Established)
-            .outer(
-                Packet::unreachable(
-                    router,
-                    server,
-                    Unreachable::TooBig,
-                    &c.s("A", 5001, 2001).payload(&[7; 1000]),
-                ),
-                Related,
-            ),
-        live("a sequence number that was not sent yet").inner(too_big(&numbered(3001)), IcmpBadQuote),
-        live("a sequence number of half the space away")
-            .inner(too_big(&numbered(1001_u32.wrapping_add(1 << 31))), IcmpBadQuote),
-        live("a sequence number of long ago").inner(
-            too_big(&numbered(1001_u32.wrapping_sub(10_000_000))),
-            IcmpBadQuote,
-        ),
-        live("another port").inner(too_big(&other_port.c("A", 1001, 5001)), IcmpUnrelated),
-        live("another protocol").inner(
-            too_big(&Packet::udp(c.client, c.server).payload(&[7; 100])),
-            IcmpUnrelated,
-        ),
-        live("another address").inner(
-            too_big(
-                &Packet::tcp((client, 40_000), (router, 80))
-                    .flags("A")
-                    .numbers(1001, 5001),
-            ),
-            IcmpUnrelated,
-        ),
-        live("another tag").inner(too_big(&sent).tags(&[101]), IcmpUnrelated),
-        live("from the wrong side").outer(too_big(&sent), WrongSide),
-        live("many errors change nothing")
-            .inner(too_big(&sent), Related)
-            .inner(too_big(&sent), Related)
-            .state(State::Established)
-            .flows(1, 0)
-            .outer(c.c("A", 2001, 5001), Established),
-    ]
-}
-
-/// GRE keys, security associations, authentication headers.
-fn tunnels(net: &Net) -> Vec<Case> {
-    let (client, server) = (net.client, net.server);
-    let gre = |key: [u8; 4]| {
-        Packet::other(47, client, server).payload(&[&[0x20, 0, 8, 0][..], &key, &[7; 20]].concat())
-    };
-    let esp = |index: [u8; 4]| Packet::other(50, client, server).payload(&[&index[..], &[0; 20]].concat());
-    let pptp = |call: u8| Packet::other(47, client, server).payload(&[0x30, 1, 0x88, 0x0b, 0, 0, 0, call]);
-    let sctp = Packet::other(132, client, server).payload(&[3, 0, 0x13, 0x88, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let answer = Packet::other(132, server, client).payload(&[0x13, 0x88, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let mut cases = vec![
-        Case::new("two GRE keys are two flows, each with its own way back")
-            .outer(gre([0, 0, 0, 1]), Rule)
-            .outer(gre([0, 0, 0, 2]), Rule)
-            .flows(0, 2)
-            .inner(gre([0, 0, 0, 1]).reversed(), Established)
-            .outer(gre([0, 0, 0, 1]), Established)
-            .flows(1, 1)
-            .inner(gre([0, 0, 0, 3]).reversed(), DenyDefault),
-        Case::new("GRE without a key is another flow")
-            .outer(gre([0, 0, 0, 1]), Rule)
-            .outer(Packet::other(47, client, server).payload(&[0; 8]), Rule)
-            .flows(0, 2),
-        Case::new("call ids of PPTP differ by direction and do not count")
-            .outer(pptp(1), Rule)
-            .outer(pptp(2), Established)
-            .inner(pptp(3).reversed(), Established),
-        Case::new("a GRE key that is cut").outer(
-            Packet::other(47, client, server).payload(&[0x20, 0, 8, 0, 0]),
-            Truncated,
-        ),
-        Case::new("two security associations are two flows; the way back has its own")
-            .outer(esp([0, 1, 0, 2]), Rule)
-            .outer(esp([0, 1, 0, 3]), Rule)
-            .outer(esp([0, 1, 0, 2]), Established)
-            .flows(0, 2)
-            .inner(esp([0, 1, 0, 4]).reversed(), DenyDefault),
-        Case::new("ESP that is cut").outer(Packet::other(50, client, server).payload(&[0; 7]), Truncated),
-        Case::new("SCTP and its answer")
-            .outer(sctp.clone(), Rule)
-            .inner(answer, Established)
-            .outer(sctp, Established)
-            .flows(1, 0),
-        Case::new("SCTP that is cut").outer(Packet::other(132, client, server).payload(&[3; 11]), Truncated),
-    ];
-    cases.extend(authenticated(net));
-    cases
-}
-
-/// An authentication header is walked through (RFC 4302), in both families.
-fn authenticated(net: &Net) -> Vec<Case> {
-    let c = net.connection(80);
-    let wrapped = |packet: &Packet, next: u8| {
-        let header = if net.ipv6() { 40 } else { 20 };
-        // Twelve bytes and a check value of twelve (IPv6: to a multiple of eight).
-        [
-            &[next, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1][..],
-            &[9; 12],
-            &packet.ip_packet()[header..],
-        ]
-        .concat()
-    };
-    let to =
-        |packet: &Packet, next| Packet::other(51, net.client, net.server).payload(&wrapped(packet, next));
-    let from = |packet: &Packet| Packet::other(51, net.server, net.client).payload(&wrapped(packet, 6));
-    vec![
-        Case::new("TCP behind an authentication header")
-            .outer(to(&c.c("S", 1000, 0), 6), Rule)
-            .inner(from(&c.s("SA", 5000, 1001)), Established)
-            .outer(to(&c.c("A", 1001, 5001), 6), Established)
-            .outer(c.c("A", 1001, 5001).payload(b"x"), Established),
-        Case::new("a denied port behind an authentication header")
-            .outer(to(&net.connection(81).c("S", 1, 0), 6), DenyDefault),
-        Case::new("an authentication header inside of another")
-            .outer(to(&c.c("S", 1000, 0), 51), ExtensionHeaders),
-        Case::new("an authentication header that is cut").outer(
-            Packet::other(51, net.client, net.server).payload(&[6, 4, 0, 0, 0, 0, 0, 1]),
-            if net.ipv6() { BadIpv6 } else { Truncated },
-        ),
-        Case::new("an authentication header that reaches beyond the packet").outer(
-            Packet::other(51, net.client, net.server).payload(&[6, 200, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]),
-            if net.ipv6() { BadIpv6 } else { BadIpv4 },
-        ),
-    ]
-}
-
 /// Flows of protocols without a state machine of their own.
 fn lifetimes(net: &Net) -> Vec<Case> {
     let gre = Packet::other(47, net.client, net.server).payload(&[0; 8]);
@@ -364,103 +208,6 @@ fn echo(net: &Net) -> Vec<Case> {
             .outer(ask, Rule)
             .wait(31)
             .inner(answer, IcmpNoFlow),
-    ]
-}
-
-fn errors(net: &Net) -> Vec<Case> {
-    let (client, server, router) = (net.client, net.server, net.stranger);
-    let query = Packet::udp((client, 5353), (server, 53)).payload(b"who?");
-    let answer = query.clone().reversed();
-    let syn = net.connection(80);
-    let known = || Case::new("").outer(query.clone(), Rule);
-    let named = |name: &str, case: Case| Case {
-        name: name.to_owned(),
-        ..case
-    };
-    let port = Unreachable::Port;
-    vec![
-        named("port unreachable about a known flow", known())
-            .inner(Packet::unreachable(server, client, port, &query), Related),
-        named("any router on the way may report", known()).inner(
-            Packet::unreachable(router, client, Unreachable::TimeExceeded, &query),
-            Related,
-        ),
-        named("the opener may report about the answer", known())
-            .inner(answer.clone(), Established)
-            .outer(Packet::unreachable(client, server, port, &answer), Related),
-        named("an error from the wrong side", known())
-            .outer(Packet::unreachable(server, client, port, &query), WrongSide),
-        named("an error to somebody else", known())
-            .inner(Packet::unreachable(server, router, port, &query), IcmpUnrelated),
-        named("an error about the flow when it is over", known())
-            .wait(31)
-            .inner(Packet::unreachable(server, client, port, &query), IcmpUnrelated),
-        Case::new("an error about nothing known")
-            .inner(Packet::unreachable(server, client, port, &query), IcmpUnrelated),
-        syn.established(Case::new("packet too big, about TCP"))
-            .outer(syn.c("A", 1001, 5001).payload(&[7; 1000]), Established)
-            .inner(
-                Packet::unreachable(
-                    router,
-                    client,
-                    Unreachable::TooBig,
-                    &syn.c("A", 1001, 5001).payload(&[7; 1000]),
-                ),
-                Related,
-            ),
-        syn.syn(Case::new("an error about a SYN")).inner(
-            Packet::unreachable(router, client, port, &syn.c("S", 1000, 0)),
-            Related,
-        ),
-        Case::new("an error about an echo request")
-            .outer(Packet::echo_request(client, server, 7, 1), Rule)
-            .inner(
-                Packet::unreachable(router, client, port, &Packet::echo_request(client, server, 7, 1)),
-                Related,
-            ),
-        named("a parameter problem", known()).inner(
-            Packet::icmp(router, client, if net.ipv6() { 4 } else { 12 }, 0, [0; 4]).payload(&query.ip_packet()),
-            Related,
-        ),
-        named("an error makes no flow and changes none", known())
-            .inner(Packet::unreachable(server, client, port, &query), Related)
-            .flows(0, 1),
-    ]
-}
-
-fn error_quotes(net: &Net) -> Vec<Case> {
-    let (client, server) = (net.client, net.server);
-    let query = Packet::udp((client, 5353), (server, 53));
-    let error = Packet::unreachable(server, client, Unreachable::Port, &query);
-    let short = |bytes: usize| {
-        let quote = query.ip_packet();
-        error.clone().payload(&quote[..bytes])
-    };
-    let header = if net.ipv6() { 40 } else { 20 };
-    vec![
-        Case::new("a quote of the header and 8 bytes is enough")
-            .outer(query.clone(), Rule)
-            .inner(short(header + 8), Related),
-        Case::new("a quote of the header and 7 bytes is not")
-            .outer(query.clone(), Rule)
-            .inner(short(header + 7), BadIcmp),
-        Case::new("an error without a quote")
-            .outer(query.clone(), Rule)
-            .inner(short(0), BadIcmp),
-        Case::new("an error about an error")
-            .outer(query.clone(), Rule)
-            .inner(
-                Packet::unreachable(server, client, Unreachable::Port, &error),
-                BadIcmp,
-            ),
-        Case::new("a quote of the other version")
-            .outer(query.clone(), Rule)
-            .inner(
-                error
-                    .clone()
-                    .edit(header + 8, &[if net.ipv6() { 0x45 } else { 0x60 }]),
-                BadIcmp,
-            ),
     ]
 }
 

@@ -6,29 +6,34 @@ use anyhow::{Result, ensure};
 use fw_common::abi::Reason;
 
 use crate::case::{Case, Net, Step};
-use crate::{attributes, fragments, headers, link, others, protect, raw, screens, tcp, windows};
+use crate::{
+    attributes, errors, fragments, headers, limits, link, others, protect, raw, running, screens, tcp,
+    tunnels, windows,
+};
 
 /// All tables.
 const TABLES: &[fn(&Net) -> Vec<Case>] = &[
     attributes::actions,
-    attributes::limits,
+    errors::cases,
     fragments::cases,
     headers::cases,
     headers::cut_short,
+    limits::cases,
     link::cases,
     others::cases,
     protect::cases,
     raw::cases,
+    running::cases,
     screens::cases,
     tcp::cases,
     tcp::policies,
-    tcp::running,
+    tunnels::cases,
     windows::cases,
     windows::loose,
     windows::wraps,
 ];
 
-/// Tests apart from the tables: `limits`, `full`, `answers`.
+/// Tests apart from the tables: `closed`, `full`, `answers`.
 const ELSEWHERE: [Reason; 5] = [
     Reason::NoPolicy,
     Reason::UnknownPort,

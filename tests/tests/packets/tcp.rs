@@ -1,19 +1,20 @@
 //! TCP: the life of a connection, and what does not belong to it.
 
 use fw_common::abi::Reason::{
-    BadTcp, DenyDefault, DenyRule, Established, PickedUp, PolicyRevoked, RstInvalid, Rule, TcpBadAck,
-    TcpFinNoAck, TcpInvalid, TcpNoFlow, TcpNull, TcpSynFin, TcpSynRst, TcpXmas, WrongSide,
+    BadTcp, DenyDefault, DenyRule, Established, PolicyRevoked, RstInvalid, Rule, TcpBadAck, TcpFinNoAck,
+    TcpInvalid, TcpNoFlow, TcpNull, TcpSynFin, TcpSynRst, TcpXmas, WrongSide,
 };
 use fw_common::tcp::State;
 use fw_tests::packet::Packet;
 
-use crate::case::{Case, Connection, Net, Step};
+use crate::case::{Case, Connection, Net};
 
 pub fn cases(net: &Net) -> Vec<Case> {
     let c = net.connection(80);
     [
         opening(net, &c),
         resets(&c),
+        resets_by_state(&c),
         closing(&c),
         strangers(net, &c),
         timeouts(&c),
@@ -93,6 +94,47 @@ fn opened_from_inside(net: &Net) -> Case {
         .outer(c.s("SA", 5000, 1001), Established)
         .inner(c.c("A", 1001, 5001), Established)
         .outer(c.s("A", 5001, 1001).payload(b"x"), Established)
+}
+
+/// Resets in the states before and after the middle of a connection.
+fn resets_by_state(c: &Connection) -> Vec<Case> {
+    let case = Case::new;
+    let half = |name: &str| {
+        c.established(case(name))
+            .outer(c.c("FA", 1001, 5001), Established)
+            .inner(c.s("A", 5001, 1002), Established)
+    };
+    let far = 5001 + (1 << 25);
+    vec![
+        c.answered(case("SYN_RECV: the answering side gives up"))
+            .inner(c.s("R", 5001, 0), Established)
+            .state(State::Close),
+        c.answered(case("SYN_RECV: the opener gives up"))
+            .outer(c.c("R", 1001, 0), Established)
+            .state(State::Close),
+        c.answered(case("SYN_RECV: blind resets from both sides"))
+            .inner(c.s("R", far, 0), RstInvalid)
+            .outer(c.c("R", far, 0), RstInvalid)
+            .state(State::SynRecv),
+        half("CLOSE_WAIT: a blind reset, one in the window, an exact one")
+            .inner(c.s("R", far, 0), RstInvalid)
+            .inner(c.s("R", 5500, 0), Established)
+            .state(State::CloseWait)
+            .inner(c.s("R", 5001, 0), Established)
+            .state(State::Close),
+        half("what comes after a reset keeps nothing alive")
+            .inner(c.s("R", 5001, 0), Established)
+            .wait(6)
+            .outer(c.c("A", 1002, 5001), Established)
+            .wait(6)
+            .outer(c.c("A", 1002, 5001), TcpNoFlow),
+        c.established(case(
+            "exact by what the receiver has acknowledged, with data on its way",
+        ))
+        .inner(c.s("A", 5001, 1001).payload(&[7; 1000]), Established)
+        .inner(c.s("R", 5001, 0), Established)
+        .state(State::Close),
+    ]
 }
 
 fn resets(c: &Connection) -> Vec<Case> {
@@ -314,70 +356,5 @@ pub fn policies(net: &Net) -> Vec<Case> {
             .apply(crate::case::POLICY)
             .outer(c.c("A", 1001, 5001), Established)
             .flows(1, 0),
-    ]
-}
-
-/// Connections that were running before a data plane without state.
-pub fn running(net: &Net) -> Vec<Case> {
-    let c = net.connection(80);
-    let case = |name: &str| Case::new(name).pick_up(60);
-    let denied = net.connection(23);
-    vec![
-        Case::new("never: what runs already is a stranger")
-            .outer(c.c("A", 7000, 9000).payload(b"x"), TcpNoFlow)
-            .inner(c.s("A", 9000, 7001).payload(b"y"), TcpNoFlow),
-        Case::new("always")
-            .step(Step::PickUp(u64::MAX))
-            .wait(30 * 86_400)
-            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
-            .inner(c.s("A", 9000, 7001).payload(b"y"), Established)
-            .outer(c.c("A", 7001, 9001), Established)
-            .flows(1, 0),
-        case("windows of an adopted connection are not judged, its resets are")
-            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
-            .inner(c.s("A", 9000, 7001).payload(b"y"), Established)
-            .outer(c.c("A", 90_000_000, 9001).payload(b"x"), Established)
-            .inner(
-                c.s("R", 9000_u32.wrapping_sub((1 << 30) + 1_000_000), 0),
-                RstInvalid,
-            )
-            .state(State::Established)
-            .inner(c.s("R", 9001, 0), Established)
-            .state(State::Close),
-        case("an adopted connection lives shortly until the other side has answered")
-            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
-            .flows(0, 1)
-            .outer(c.c("A", 7001, 9000).payload(b"x"), Established)
-            .flows(0, 1)
-            .wait(61)
-            .inner(c.s("A", 9000, 7002).payload(b"y"), TcpNoFlow),
-        case("a running connection, its opener's segment first")
-            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
-            .inner(c.s("A", 9000, 7001).payload(b"y"), Established)
-            .outer(c.c("A", 7001, 9001), Established)
-            .flows(1, 0),
-        case("a running connection, the answering side's segment first")
-            .inner(c.s("A", 9000, 7000).payload(b"y"), PickedUp)
-            .outer(c.c("A", 7000, 9001), Established)
-            .inner(c.s("A", 9001, 7000), Established)
-            .flows(1, 0),
-        case("an adopted connection ends as any other")
-            .outer(c.c("PA", 7000, 9000).payload(b"x"), PickedUp)
-            .inner(c.s("R", 9000, 0), Established)
-            .wait(11)
-            .apply(crate::case::POLICY)
-            .outer(denied.c("A", 1, 1), DenyRule),
-        case("the window closes")
-            .wait(61)
-            .outer(c.c("A", 7000, 9000), TcpNoFlow),
-        case("what a rule denies is not adopted")
-            .outer(denied.c("A", 7000, 9000), DenyRule)
-            .inner(denied.s("A", 9000, 7000), DenyDefault),
-        case("what no rule allows is not adopted").outer(net.connection(81).c("A", 7000, 9000), DenyDefault),
-        case("only segments of a running connection are adopted")
-            .outer(c.c("SA", 1, 1), TcpNoFlow)
-            .outer(c.c("FA", 1, 1), TcpNoFlow)
-            .outer(c.c("R", 1, 1), TcpNoFlow)
-            .outer(c.c("RA", 1, 1), TcpNoFlow),
     ]
 }

@@ -149,7 +149,7 @@ fn lost(error: &anyhow::Error) -> bool {
 }
 
 /// A connection from an address of its own, which serves one request.
-fn attempt(from: IpAddr, to: SocketAddr) -> Result<Duration> {
+pub fn attempt(from: IpAddr, to: SocketAddr, patience: Duration) -> Result<Duration> {
     let begun = Instant::now();
     let family = if from.is_ipv6() {
         AddressFamily::Inet6
@@ -160,16 +160,16 @@ fn attempt(from: IpAddr, to: SocketAddr) -> Result<Duration> {
     setsockopt(
         &fd,
         sockopt::SendTimeout,
-        &TimeVal::milliseconds(PATIENCE.as_millis() as i64),
+        &TimeVal::milliseconds(patience.as_millis() as i64),
     )?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
     connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).context("connecting")?;
     let mut stream = TcpStream::from(fd);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(b"q")?;
     stream.read_exact(&mut [0; 1]).context("waiting for the answer")?;
     let taken = begun.elapsed();
-    ensure!(taken <= PATIENCE, "it took {taken:?}");
+    ensure!(taken <= patience, "it took {taken:?}");
     Ok(taken)
 }
 
@@ -215,7 +215,9 @@ fn route(guarded: &Guarded) -> Result<()> {
         server.namespace.ip(&format!("route add {net} via 10.9.0.1"))?;
     }
     for net in ["fd40::/16", "fd5a::/16"] {
-        server.namespace.ip(&format!("-6 route add {net} via fd00:9::1"))?;
+        server
+            .namespace
+            .ip(&format!("-6 route add {net} via fd00:9::1"))?;
     }
     Ok(())
 }
@@ -249,7 +251,7 @@ fn newcomers(guarded: &Guarded, ipv6: bool, numbers: std::ops::Range<usize>) -> 
                 if number >= numbers.end {
                     return own;
                 }
-                match attempt(newcomer(number, ipv6), to) {
+                match attempt(newcomer(number, ipv6), to, PATIENCE) {
                     Ok(taken) => own.longest = own.longest.max(taken),
                     Err(error) => own.failed.push(format!("{number}: {error:#}")),
                 }

@@ -4,7 +4,6 @@
 //! and servers with the data plane between them ([`floods`], [`revocation`]). The tests measure rates and share two CPUs, so
 //! each waits for its turn ([`rig::turn`]).
 
-mod clock;
 mod directions;
 mod floods;
 mod full;
@@ -12,7 +11,8 @@ mod full;
 #[expect(dead_code, reason = "the scenarios of `netns` use more of it")]
 mod guarded;
 mod limits;
-mod people;
+mod police;
+mod restart;
 mod revocation;
 mod rig;
 mod traffic;

@@ -36,7 +36,9 @@ const TEST: &[Package] = &[
     package("iputils-ping", "ping"),
     package("netcat-openbsd", "nc"),
     package("nftables", "nft"),
+    package("nghttp2-server", "nghttpd"),
     package("openssh-client", "ssh"),
+    package("openssl", "openssl"),
     package("socat", "socat"),
     package("tcpdump", "tcpdump"),
 ];

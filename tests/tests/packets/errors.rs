@@ -1,0 +1,166 @@
+//! ICMP errors: they pass for what they quote, and for nothing else.
+
+use fw_common::abi::Reason::{BadIcmp, Established, IcmpBadQuote, IcmpUnrelated, Related, Rule, WrongSide};
+use fw_common::tcp::State;
+use fw_tests::packet::{Packet, Unreachable};
+
+use crate::case::{Case, Connection, Net};
+
+pub fn cases(net: &Net) -> Vec<Case> {
+    [errors(net), error_quotes(net), quoted_segments(net)].concat()
+}
+
+fn errors(net: &Net) -> Vec<Case> {
+    let (client, server, router) = (net.client, net.server, net.stranger);
+    let query = Packet::udp((client, 5353), (server, 53)).payload(b"who?");
+    let answer = query.clone().reversed();
+    let syn = net.connection(80);
+    let known = || Case::new("").outer(query.clone(), Rule);
+    let named = |name: &str, case: Case| Case {
+        name: name.to_owned(),
+        ..case
+    };
+    let port = Unreachable::Port;
+    vec![
+        named("port unreachable about a known flow", known())
+            .inner(Packet::unreachable(server, client, port, &query), Related),
+        named("any router on the way may report", known()).inner(
+            Packet::unreachable(router, client, Unreachable::TimeExceeded, &query),
+            Related,
+        ),
+        named("the opener may report about the answer", known())
+            .inner(answer.clone(), Established)
+            .outer(Packet::unreachable(client, server, port, &answer), Related),
+        named("an error from the wrong side", known())
+            .outer(Packet::unreachable(server, client, port, &query), WrongSide),
+        named("an error to somebody else", known())
+            .inner(Packet::unreachable(server, router, port, &query), IcmpUnrelated),
+        named("an error about the flow when it is over", known())
+            .wait(31)
+            .inner(Packet::unreachable(server, client, port, &query), IcmpUnrelated),
+        Case::new("an error about nothing known")
+            .inner(Packet::unreachable(server, client, port, &query), IcmpUnrelated),
+        syn.established(Case::new("packet too big, about TCP"))
+            .outer(syn.c("A", 1001, 5001).payload(&[7; 1000]), Established)
+            .inner(
+                Packet::unreachable(
+                    router,
+                    client,
+                    Unreachable::TooBig,
+                    &syn.c("A", 1001, 5001).payload(&[7; 1000]),
+                ),
+                Related,
+            ),
+        syn.syn(Case::new("an error about a SYN")).inner(
+            Packet::unreachable(router, client, port, &syn.c("S", 1000, 0)),
+            Related,
+        ),
+        Case::new("an error about an echo request")
+            .outer(Packet::echo_request(client, server, 7, 1), Rule)
+            .inner(
+                Packet::unreachable(router, client, port, &Packet::echo_request(client, server, 7, 1)),
+                Related,
+            ),
+        named("a parameter problem", known()).inner(
+            Packet::icmp(router, client, if net.ipv6() { 4 } else { 12 }, 0, [0; 4])
+                .payload(&query.ip_packet()),
+            Related,
+        ),
+        named("an error makes no flow and changes none", known())
+            .inner(Packet::unreachable(server, client, port, &query), Related)
+            .flows(0, 1),
+    ]
+}
+
+fn error_quotes(net: &Net) -> Vec<Case> {
+    let (client, server) = (net.client, net.server);
+    let query = Packet::udp((client, 5353), (server, 53));
+    let error = Packet::unreachable(server, client, Unreachable::Port, &query);
+    let short = |bytes: usize| {
+        let quote = query.ip_packet();
+        error.clone().payload(&quote[..bytes])
+    };
+    let header = if net.ipv6() { 40 } else { 20 };
+    vec![
+        Case::new("a quote of the header and 8 bytes is enough")
+            .outer(query.clone(), Rule)
+            .inner(short(header + 8), Related),
+        Case::new("a quote of the header and 7 bytes is not")
+            .outer(query.clone(), Rule)
+            .inner(short(header + 7), BadIcmp),
+        Case::new("an error without a quote")
+            .outer(query.clone(), Rule)
+            .inner(short(0), BadIcmp),
+        Case::new("an error about an error")
+            .outer(query.clone(), Rule)
+            .inner(
+                Packet::unreachable(server, client, Unreachable::Port, &error),
+                BadIcmp,
+            ),
+        Case::new("a quote of the other version")
+            .outer(query.clone(), Rule)
+            .inner(
+                error
+                    .clone()
+                    .edit(header + 8, &[if net.ipv6() { 0x45 } else { 0x60 }]),
+                BadIcmp,
+            ),
+    ]
+}
+
+/// An error passes only if what it quotes was sent (RFC 5927 section 4.1), whoever reports it.
+fn quoted_segments(net: &Net) -> Vec<Case> {
+    let (client, server, router) = (net.client, net.server, net.stranger);
+    let c = net.connection(80);
+    let sent = c.c("A", 1001, 5001).payload(&[7; 1000]);
+    let live = |name: &str| c.established(Case::new(name)).outer(sent.clone(), Established);
+    let too_big = |quoted: &Packet| Packet::unreachable(router, client, Unreachable::TooBig, quoted);
+    let numbered = |number: u32| c.c("A", number, 5001).payload(&[7; 1000]);
+    let other_port = Connection {
+        client: (client, 40_001),
+        ..c
+    };
+    let late = |name: &str| live(name).wait(3600).inner(too_big(&sent), Related);
+    vec![
+        late("packet too big from a router that nobody knows").state(State::Established),
+        live("about the answering side's segment")
+            .inner(c.s("A", 5001, 2001).payload(&[7; 1000]), Established)
+            .outer(
+                Packet::unreachable(
+                    router,
+                    server,
+                    Unreachable::TooBig,
+                    &c.s("A", 5001, 2001).payload(&[7; 1000]),
+                ),
+                Related,
+            ),
+        live("a sequence number that was not sent yet").inner(too_big(&numbered(3001)), IcmpBadQuote),
+        live("a sequence number of half the space away")
+            .inner(too_big(&numbered(1001_u32.wrapping_add(1 << 31))), IcmpBadQuote),
+        live("a sequence number of long ago").inner(
+            too_big(&numbered(1001_u32.wrapping_sub(10_000_000))),
+            IcmpBadQuote,
+        ),
+        live("another port").inner(too_big(&other_port.c("A", 1001, 5001)), IcmpUnrelated),
+        live("another protocol").inner(
+            too_big(&Packet::udp(c.client, c.server).payload(&[7; 100])),
+            IcmpUnrelated,
+        ),
+        live("another address").inner(
+            too_big(
+                &Packet::tcp((client, 40_000), (router, 80))
+                    .flags("A")
+                    .numbers(1001, 5001),
+            ),
+            IcmpUnrelated,
+        ),
+        live("another tag").inner(too_big(&sent).tags(&[101]), IcmpUnrelated),
+        live("from the wrong side").outer(too_big(&sent), WrongSide),
+        live("many errors change nothing")
+            .inner(too_big(&sent), Related)
+            .inner(too_big(&sent), Related)
+            .state(State::Established)
+            .flows(1, 0)
+            .outer(c.c("A", 2001, 5001), Established),
+    ]
+}
