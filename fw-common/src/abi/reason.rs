@@ -131,7 +131,6 @@ reasons! {
     81 TableError "table_error" drop "The kernel refused to insert a flow although the table is not full.",
     82 TableCorrupt "table_corrupt" drop "A policy table pointed outside of itself; the packet is dropped and the agent should be asked for its status.",
     83 UnknownPort "unknown_port" drop "The packet came by an interface that the data plane has no entry for.",
-    84 ForwardFailed "forward_failed" drop "The pair's other port refused the packet.",
     85 TableBusy "table_busy" drop "The kernel refused to insert a flow three times because the table was locked (EBUSY).",
     86 TableMemory "table_memory" drop "The kernel had no memory for a flow (ENOMEM).",
     // More of what the policy says.

@@ -124,7 +124,11 @@ fn within_limit_of_answers<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Ou
     if s.reply_window != window {
         s.reply_window = window;
         s.replies_left = t.control().map_or(0, |control| control.replies_per_window.load());
-        s.demands_left = s.replies_left << DEMANDS_SHIFT;
+        s.demands_left = if s.replies_left > u32::MAX >> DEMANDS_SHIFT {
+            u32::MAX
+        } else {
+            s.replies_left << DEMANDS_SHIFT
+        };
     }
     let demand = outcome.reason() == Reason::SynProof as u8;
     let left = if demand { s.demands_left } else { s.replies_left };

@@ -137,7 +137,7 @@ fn within<'a, T: Tables<'a>>(t: T, s: &mut Scratch, rate: Rate, units: u32) -> b
     let (now, cost) = (t.precise(), rate.cost(units));
     if t.dry_run() {
         // A bucket that is not there yet is made unused; even so a packet may cost more than the burst.
-        let arrival = t.bucket(&s.limit_key).map_or(0, |bucket| bucket.load());
+        let arrival = t.bucket(&s.limit_key).map_or(0, crate::abi::Shared::load);
         return limit::admit(arrival, now, cost, rate.burst).is_some();
     }
     let Some(bucket) = bucket(t, s) else {

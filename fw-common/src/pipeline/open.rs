@@ -221,11 +221,7 @@ fn other_way<'a, F: Family, T: Tables<'a>>(
     if icmp && s.meta.selector >> 8 == echo_request(proto) >> 8 {
         return Outcome::miss();
     }
-    let selector = if icmp {
-        echo_request(proto)
-    } else {
-        s.meta.sport
-    };
+    let selector = if icmp { echo_request(proto) } else { s.meta.sport };
     let answer = classify(lines, realm, (dst, src), (proto, selector), &mut s.class);
     core::mem::swap(&mut s.class.src, &mut s.class.dst);
     if let Ok(decision) = answer

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use super::readable;
 use crate::lab::Namespace;
 
-/// `TUNSETIFF` of include/uapi/linux/if_tun.h.
+/// `TUNSETIFF` of `include/uapi/linux/if_tun.h`.
 const SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
 /// `IFF_TUN | IFF_NO_PI`: packets begin with the IP header and have nothing in front of it.
 const TUN_BARE: libc::c_short = 0x0001 | 0x1000;

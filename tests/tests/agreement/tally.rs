@@ -29,7 +29,6 @@ pub const UNREACHABLE: [(Reason, &str); 6] = [
     ),
     (Reason::TableMemory, "the tables are preallocated"),
     (
-        Reason::ForwardFailed,
         "no step says so: a redirect's failure is known after the program has ended",
     ),
     (

@@ -50,7 +50,6 @@ const NEVER: [Reason; 6] = [
     Reason::TableBusy,
     Reason::TableMemory,
     Reason::Scan,
-    Reason::ForwardFailed,
 ];
 
 /// Reasons of one family's headers and link protocols.

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use fw_common::abi::Engine::{Tc, Xdp};
+use fw_common::abi::{Proto, Reason};
 use fw_common::pipeline::FlowStat;
 use fw_tests::lab::Options;
-use fw_tests::packet::Packet;
-use fw_tests::wire::Wire;
 use fw_user::dataplane::{self, FlowKey, FlowSizes, FlowTable, coarse_now};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
@@ -21,6 +20,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::guarded::{Guarded, SOON, Stand};
 use crate::rig::turn;
+use crate::spoofed::flood;
 use crate::traffic::Connections;
 
 /// Everybody may open connections to the server's ports; all of protection is as it is by default.
@@ -43,111 +43,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The server's port of the running connections.
 const BUSY: u16 = 81;
 /// The one for new ones, which answers the flood too.
-const OPEN: u16 = 80;
+pub const OPEN: u16 = 80;
 /// One that nobody listens on.
-const CLOSED: u16 = 85;
+pub const CLOSED: u16 = 85;
 
 /// The flood is ten times the half-open table, at least.
 const FLOOD: u32 = 10 * HALF_OPEN;
 /// A machine that cannot send it within this time fails the test.
 const FLOOD_TIME: Duration = Duration::from_secs(15);
-/// SYNs a second, six times the threshold of the default policy; the generator leaves the CPU to others in between.
-const RATE: u32 = 60_000;
-
-/// SYNs at once.
-const BURST: u32 = 128;
-
-/// SYNs from a million sources, each frame written once and then varied so that its checksums stay right: what is added to one
-/// word is taken from another (RFC 1624: the sum counts modulo 2^16 - 1).
-struct Spoofed {
-    frames: Vec<Vec<u8>>,
-    ipv6: bool,
-    sent: u32,
-}
-
-impl Spoofed {
-    fn new(guarded: &Guarded, ipv6: bool) -> Self {
-        let (client, server) = (&guarded.scene.client, &guarded.scene.server);
-        let frame = |number: u16| {
-            let source: IpAddr = if ipv6 {
-                Ipv6Addr::new(0xfd5a, number, 0, 0, 0, 0, 0, 1).into()
-            } else {
-                Ipv4Addr::new(10, 200 + number as u8, 0, 0).into()
-            };
-            let port = if number.is_multiple_of(2) { OPEN } else { CLOSED };
-            let mut frame = Packet::tcp((source, 0), (server.address(ipv6), port))
-                .flags("S")
-                .numbers(u32::MAX, 0)
-                .macs(client.mac, server.mac)
-                .build();
-            if !ipv6 {
-                // The identification takes what is added to the source.
-                let sum = u16::from_be_bytes([frame[24], frame[25]]);
-                let old = u16::from_be_bytes([frame[18], frame[19]]);
-                frame[18..20].fill(0xff);
-                frame[24..26].copy_from_slice(&minus(sum, !old).to_be_bytes());
-            }
-            frame
-        };
-        Self {
-            frames: (0..16).map(frame).collect(),
-            ipv6,
-            sent: 0,
-        }
-    }
-
-    /// The next frame.
-    fn next(&mut self) -> &[u8] {
-        let number = self.sent;
-        self.sent += 1;
-        let (source, port) = ((number >> 4) as u16, (number.wrapping_mul(40_503) >> 7) as u16);
-        let frame = &mut self.frames[number as usize & 15];
-        let mut put = |at: usize, value: u16| frame[at..at + 2].copy_from_slice(&value.to_be_bytes());
-        let (source_at, ports_at) = if self.ipv6 { (26, 54) } else { (28, 34) };
-        put(source_at, source);
-        put(ports_at, port);
-        put(ports_at + 4, !port);
-        put(ports_at + 6, !source);
-        if !self.ipv6 {
-            put(18, !source);
-        }
-        frame
-    }
-}
-
-/// One's complement subtraction.
-fn minus(a: u16, b: u16) -> u16 {
-    let (sum, carry) = a.overflowing_add(!b);
-    sum + u16::from(carry)
-}
-
-/// Sends the flood until it is told to stop, and counts in `sent`.
-fn flood(guarded: &Guarded, ipv6: bool, sent: &AtomicU32, stop: &AtomicBool) -> Result<()> {
-    let wire = Wire::open(&guarded.scene.client.namespace, "eth0")?;
-    let mut spoofed = Spoofed::new(guarded, ipv6);
-    let begun = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
-        let due = (begun.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
-        // After a pause it does not catch up at once: a burst would overflow the receiver's queue, of others' packets too.
-        let due = due.min(spoofed.sent + BURST);
-        while spoofed.sent < due {
-            match wire.send(spoofed.next()) {
-                Err(error) if !lost(&error) => return Err(error),
-                _ => {}
-            }
-        }
-        sent.store(spoofed.sent, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-/// A full queue on the way loses frames of a flood, as anywhere.
-fn lost(error: &anyhow::Error) -> bool {
-    let error = error.root_cause().downcast_ref::<std::io::Error>();
-    error.and_then(std::io::Error::raw_os_error) == Some(libc::ENOBUFS)
-}
-
 /// A connection from an address of its own, which serves one request.
 pub fn attempt(from: IpAddr, to: SocketAddr, patience: Duration) -> Result<Duration> {
     let begun = Instant::now();
@@ -345,7 +248,14 @@ fn syn_flood(stand: Stand, ipv6: bool) -> Result<()> {
     );
     ensure!(sent >= FLOOD, "the flood was {sent} SYNs only");
     ensure!(longest < PATIENCE, "a connection stalled for {longest:?}");
+    no_other_drop(&guarded)?;
     no_spoofed_flow(&guarded)?;
+    let running = guarded.flows(Proto::TCP, BUSY)?;
+    ensure!(
+        running.len() == ESTABLISHED && running.iter().all(|(table, _)| *table == FlowTable::Main),
+        "of {ESTABLISHED} running connections {} are in the tables",
+        running.len()
+    );
     for (name, newcomers) in [("without", &without), ("with", &with)] {
         ensure!(
             newcomers.failed.len() * 100 <= ATTEMPTS / 2,
@@ -355,6 +265,28 @@ fn syn_flood(stand: Stand, ipv6: bool) -> Result<()> {
             newcomers.failed.first()
         );
     }
+    Ok(())
+}
+
+/// What was dropped is the flood, what was sent in answer to it, and what proved a newcomer: nothing of a running connection.
+fn no_other_drop(guarded: &Guarded) -> Result<()> {
+    const FLOODS: [Reason; 6] = [
+        Reason::SynProof,
+        Reason::SynProofOver,
+        Reason::SynProved,
+        // The server's resets and errors, and its SYN-ACKs sent again, about flows that are gone.
+        Reason::TcpNoFlow,
+        Reason::IcmpUnrelated,
+        Reason::DenyMulticast,
+    ];
+    let others: Vec<_> = guarded
+        .tables()
+        .counters()?
+        .into_iter()
+        .filter_map(|(number, count)| Some((Reason::from_number(number)?, count.packets)))
+        .filter(|(reason, packets)| *packets > 0 && !reason.allows() && !FLOODS.contains(reason))
+        .collect();
+    ensure!(others.is_empty(), "other packets were dropped: {others:?}");
     Ok(())
 }
 

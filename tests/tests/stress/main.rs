@@ -15,4 +15,5 @@ mod police;
 mod restart;
 mod revocation;
 mod rig;
+mod spoofed;
 mod traffic;
