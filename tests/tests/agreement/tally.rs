@@ -29,9 +29,6 @@ pub const UNREACHABLE: [(Reason, &str); 6] = [
     ),
     (Reason::TableMemory, "the tables are preallocated"),
     (
-        "no step says so: a redirect's failure is known after the program has ended",
-    ),
-    (
         Reason::Scan,
         "counted only (the column of noted packets): what is dropped for it is `banned`",
     ),

@@ -43,8 +43,8 @@ const ELSEWHERE: [Reason; 5] = [
 ];
 
 /// What no packet of a test run can meet: the first would be a bug, the next three are failures of the kernel, and a
-/// scan is only ever noted. A test run hands nothing to another port.
-const NEVER: [Reason; 6] = [
+/// scan is only ever noted.
+const NEVER: [Reason; 5] = [
     Reason::Unset,
     Reason::TableError,
     Reason::TableBusy,
