@@ -17,7 +17,7 @@ use crate::twin::{Said, Twin, Via};
 pub const LEAST: u64 = 100;
 
 /// Reasons that no packet of a test run can have, and why.
-pub const UNREACHABLE: [(Reason, &str); 6] = [
+pub const UNREACHABLE: [(Reason, &str); 5] = [
     (Reason::Unset, "would be a bug of the data plane"),
     (
         Reason::TableError,
