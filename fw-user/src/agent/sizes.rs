@@ -79,7 +79,7 @@ impl TableSizes {
 pub struct Windows {
     /// Reports of packets to the agent.
     pub events: u32,
-    /// Answers: resets, ICMP errors, demands for proof.
+    /// Answers: resets and ICMP errors, and 256 times as many demands for proof.
     pub replies: u32,
 }
 

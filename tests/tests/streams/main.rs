@@ -2,6 +2,7 @@
 //! combination of the features that move windows; and ten gigabytes over one that does not.
 
 #[path = "../netns/guarded.rs"]
+#[expect(dead_code, reason = "shared with the layer netns, which uses more of it")]
 mod guarded;
 mod site {
     //! What the transfers need of their surroundings.
