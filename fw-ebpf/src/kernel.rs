@@ -6,12 +6,12 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 use core::ptr::NonNull;
 
 use aya_ebpf::helpers::{
-    bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_delete_elem, bpf_map_update_elem,
-    bpf_redirect, bpf_ringbuf_output,
+    bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_delete_elem,
+    bpf_map_update_elem, bpf_redirect, bpf_ringbuf_output,
 };
 use fw_common::abi::{
-    Count, Event, Flow, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveLevels, LiveSource, PortConfig, Shared,
-    Source, SourceKey, port_slot,
+    Count, Event, Flow, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveLevels, LiveSource,
+    PortConfig, Shared, Source, SourceKey, port_slot,
 };
 use fw_common::classify::{Lines, Walk};
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};

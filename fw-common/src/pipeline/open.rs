@@ -59,7 +59,7 @@ pub(super) fn follow_up<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     Outcome::deliver(s, Side::from_bits(s.to), Reason::Untracked)
 }
 
-/// Judges a packet that belongs to no flow. [`Outcome::miss`]: see [`Scratch::then`].
+/// Judges a packet that belongs to no flow. [`Outcome::miss`]: see `Scratch::then`.
 #[inline(always)]
 pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
     let Some(lines) = t.lines(s.generation) else {

@@ -26,7 +26,7 @@ pub struct Case {
     pub reply: u32,
     /// Not 0 if the flow was picked up in its middle, where windows are not judged.
     pub loose: u32,
-    /// What happens to the segment: one of [`code`].
+    /// What happens to the segment: one of `code`.
     pub code: u32,
 }
 

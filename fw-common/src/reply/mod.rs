@@ -5,7 +5,7 @@
 //!
 //! 1. [`capture`] reads the head of the rejected frame again (parsing may have moved the window to a later header) and
 //!    notes the link header, its addresses swapped.
-//! 2. [`reject`] or [`ask_for_proof`] writes the reply, from the network header on, at fixed words of a [`Reply`].
+//! 2. [`reject()`] or [`ask_for_proof`] writes the reply, from the network header on, at fixed words of a [`Reply`].
 //!
 //! The link header is the frame's own with the addresses swapped, so tags stay as they came. The reply's source address
 //! is the rejected packet's destination: a bump in the wire has no address, and a stateful filter on the client's side lets

@@ -6,7 +6,7 @@ use crate::abi::Reason;
 /// VLAN tags that are followed, those in the frame and one beside it (IEEE 802.1Q, 802.1ad).
 const MAX_TAGS: u32 = 2;
 
-/// Reads the tags: the outermost may lie beside the packet (`beside`, see [`Packet::tag`]). Sets `m.l3`, `m.ethertype`, the
+/// Reads the tags: the outermost may lie beside the packet (`beside`, see [`super::Packet::tag`]). Sets `m.l3`, `m.ethertype`, the
 /// VLAN ids and the realm.
 #[inline(always)]
 pub(super) fn tags(m: &mut Meta, beside: u32, port_realm: u8) -> Result<(), Reason> {
