@@ -10,7 +10,7 @@ use super::evaluator::Question;
 use super::{one_of, policies};
 
 /// Protocols that the data plane judges by number alone, in IPv4 and IPv6: GRE, ESP, OSPF, an experiment.
-const PORTLESS: [u8; 4] = [47, 50, 89, 253];
+const PORTLESS: [u8; 4] = [47, 50, 89, 103];
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
