@@ -446,3 +446,10 @@ fn two_threads_share_one_rate() {
         );
     }
 }
+
+#[test]
+fn clocks_may_lie_apart_by_skew_and_no_tick_more() {
+    let (now, burst) = (SECOND << 8, 256);
+    assert_eq!(admit(now + burst + SKEW, SECOND, 1, burst), None);
+    assert_eq!(admit(now + burst + SKEW + 1, SECOND, 1, burst), Some(now + 1));
+}

@@ -49,6 +49,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
             Insert::Done | Insert::Exists => t.stat(FlowStat::Opened),
             refused => return Outcome::drop(refused.reason()),
         }
+        one_table_only::<F, T>(t, s);
     }
     Outcome::deliver(s, to, reason)
 }
@@ -113,6 +114,17 @@ fn pick_up(s: &mut Scratch, reply: bool) {
     s.fresh.half[0] = if reply { peer } else { own };
     s.fresh.half[1] = if reply { own } else { peer };
     segment::pick_up(s, reply);
+}
+
+/// A copy of the flow's first packet may have been on its way through the other CPU, found nothing there, and come to its end
+/// after the flow was confirmed and moved: then the entry that it has just made is one too many.
+#[inline(always)]
+fn one_table_only<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch) {
+    if let Some(flow) = t.main(F::key(s))
+        && flow.alive(s.fresh.created)
+    {
+        t.delete_half_open(F::key(s));
+    }
 }
 
 /// Inserts the fresh flow. An entry that is there already is either over (then it is replaced: an expired entry is never

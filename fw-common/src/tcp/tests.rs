@@ -1,5 +1,7 @@
 //! Walks through connections, rule by rule, and properties of the table.
 
+mod edges;
+
 use super::window::{MAX_SHIFT, Numbers, SACK_PERMITTED, SCALED, later};
 use super::{
     Class, Known, Outcome, Segment, State, Step, before, opened, opener, picked_up_numbers, step, table,
@@ -339,7 +341,7 @@ fn windows() {
     assert_eq!(walk.send(false, data(1001, 501, 1)), OUT);
     walk.passes(false, data(1000, 501, 100), State::Established);
     // II: what hangs over does not move the lower bound.
-    let lower = 0_u32.wrapping_add(1000).wrapping_sub(66_048 + 1);
+    let lower = 0_u32.wrapping_add(1000).wrapping_sub(1_048_640 + 1);
     walk.passes(false, segment(ACK, lower, 501), State::Established);
     assert_eq!(walk.send(false, segment(ACK, lower.wrapping_sub(20), 501)), OUT);
     // III: nobody acknowledges what was never sent.
@@ -347,7 +349,7 @@ fn windows() {
     walk.passes(true, data(501, 0, 300), State::Established);
     walk.passes(false, segment(ACK, 0, 801), State::Established);
     // IV: nor what was acknowledged long ago.
-    let old = 801_u32.wrapping_sub(66_048);
+    let old = 801_u32.wrapping_sub(1_048_640);
     walk.passes(false, segment(ACK, 0, old), State::Established);
     assert_eq!(walk.send(false, segment(ACK, 0, old.wrapping_sub(1))), OUT);
     assert_eq!(

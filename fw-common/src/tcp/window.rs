@@ -18,8 +18,10 @@ pub const REACH: u32 = !0x3f;
 /// The largest legal shift (RFC 7323 section 2.3).
 pub const MAX_SHIFT: u32 = 14;
 
-/// The least [`REACH`]: 64 KiB and a little, as `MAXACKWINCONST` of `nf_conntrack_proto_tcp.c`.
-const LEAST: u32 = 66_000;
+/// The least [`REACH`]: 1 MiB. `nf_conntrack` lets old segments and acknowledgements pass however late they are, without effect
+/// (`NFCT_TCP_IGNORE` below the lower bounds of `tcp_in_window`), because a receiver discards them anyway; here they pass so
+/// long as a network can have kept them, and a blind guess is nearly always further off.
+const LEAST: u32 = 1 << 20;
 /// The largest, a quarter of the sequence space, so that comparisons stay unique.
 const MOST: u32 = (1 << 30) - 64;
 

@@ -46,7 +46,7 @@ A FIN of a side that has sent one counts as an ACK. The machine refines some cel
 ## Windows
 Each side's half of the flow keeps what that side has sent, and only its own packets write it: `end`, the highest sequence number
 plus one; `ack`, the highest acknowledgement; `edge`, the highest right edge of a window that it has offered (one more if that was
-zero); `reach`, twice the largest window that it has offered, at least 66,048 bytes and at most 2^30. A segment with sequence number
+zero); `reach`, twice the largest window that it has offered, at least 1,048,640 bytes and at most 2^30. A segment with sequence number
 `seq` and end `end`, from *own* to *peer*, fits if
 
 1. `seq <= peer.edge`,
