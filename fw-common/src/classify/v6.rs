@@ -45,13 +45,14 @@ pub(super) fn class6<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip6, w
 /// The walk for the address in `walk.x` and `walk.low`; the class goes into `walk.index`.
 #[inline(always)]
 pub fn walk6<'a, L: Lines<'a>>(lines: L, walk: &mut Walk) {
-    let (high, low, realm) = (walk.x, walk.low, walk.realm);
+    let (high, realm) = (walk.x, walk.realm);
     begin(walk, high, realm, 1);
     search(lines, walk);
     let value = walk.index;
     if value == CORRUPT || value & V6_SUBTREE == 0 {
         return;
     }
+    let low = walk.low;
     begin(walk, low, value & !V6_SUBTREE, 0);
     search(lines, walk);
 }

@@ -43,7 +43,7 @@ pub struct FragmentKey {
     pub proto: u8,
     /// 4 or 6.
     pub family: u8,
-    /// Always 0.
+    /// The side that the fragment comes from; set by the caller.
     pub pad: u16,
 }
 
@@ -84,7 +84,7 @@ pub struct DatagramOf<A32, A64> {
     pub first: A32,
     /// Generation of the policy that judged the first fragment.
     pub generation: A32,
-    /// Stable id of the rule that allowed it.
+    /// Number of the rule in that generation's set that measures the datagram's packets, if no flow does; 0: none.
     pub rule: A32,
     /// 1 if the first fragment was handed to this machine's stack, or left it.
     pub up: A32,

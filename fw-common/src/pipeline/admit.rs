@@ -2,7 +2,9 @@
 
 use super::limits::{self, Draw};
 use super::{Outcome, Scratch, Tables, source};
-use crate::abi::{ClassFlags, HEARTBEAT_NS, PRESSURE_SLOTS, ProtectMode, Proto, Reason, Side, threshold};
+use crate::abi::{
+    ClassFlags, Decision, HEARTBEAT_NS, PRESSURE_SLOTS, ProtectMode, Proto, Reason, Side, threshold,
+};
 use crate::classify;
 use crate::limit::{self, Taken};
 
@@ -16,7 +18,6 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
         return Outcome::drop(Reason::TableCorrupt);
     };
     let now = t.now();
-    s.reversed = 0;
     source::key(s);
     // What this machine sends itself needs no proof and no cap either.
     let own = s.meta.side == Side::Own as u8;
@@ -31,9 +32,12 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
             return flood;
         }
     }
-    let refused = limits::draw(t, s, Draw::Opening);
-    if refused != 0 {
-        return Outcome::from_word(refused);
+    // A connection that is adopted is not new, and what a rule only audits has no limits: neither is charged.
+    if s.running == 0 && Decision(s.class.decision).allows() {
+        let refused = limits::draw(t, s, Draw::Opening);
+        if refused != 0 {
+            return Outcome::from_word(refused);
+        }
     }
     if !room::<T>(t, s) {
         return Outcome::drop(Reason::TableFull);
@@ -108,14 +112,29 @@ fn within<'a, T: Tables<'a>>(t: T, s: &Scratch, lines: T::Lines, number: u32) ->
     let hash = source::mix(secret, (u64::from(m.dst[0]) << 32) | u64::from(m.dst[1]));
     let hash = source::mix(hash, (u64::from(m.dst[2]) << 32) | u64::from(m.dst[3]));
     let hash = source::mix(hash, (u64::from(m.realm) << 8) | u64::from(number));
-    let Some(bucket) = t.pressure(hash as u32 & (PRESSURE_SLOTS - 1)) else {
+    // Many destinations together may take eight times the rate of one: spread over a network, a flood would push everybody's
+    // handshakes out of the half-open map without reaching any one threshold. The last buckets are for all of a kind.
+    let (own, all) = (
+        hash as u32 % (PRESSURE_SLOTS - threshold::COUNT),
+        PRESSURE_SLOTS - 1 - number,
+    );
+    let (now, cost) = (t.precise(), rate.cost(1));
+    drawn(t, own, now, (cost, rate.burst)) && drawn(t, all, now, (cost.div_ceil(ALL_SHARE), rate.burst))
+}
+
+/// For the destinations of a machine together the threshold is so many times that of one.
+const ALL_SHARE: u64 = 8;
+
+/// Draws from one bucket of [`Tables::pressure`].
+#[inline(always)]
+pub(super) fn drawn<'a, T: Tables<'a>>(t: T, slot: u32, now: u64, (cost, burst): (u64, u64)) -> bool {
+    let Some(bucket) = t.pressure(slot) else {
         return false;
     };
-    let (now, cost) = (t.precise(), rate.cost(1));
     if t.dry_run() {
-        return limit::admit(bucket.load(), now, cost, rate.burst).is_some();
+        return limit::admit(bucket.load(), now, cost, burst).is_some();
     }
-    let taken = limit::take(bucket, now, cost, rate.burst, |cell, old, new| {
+    let taken = limit::take(bucket, now, cost, burst, |cell, old, new| {
         t.swap64(cell, old, new)
     });
     matches!(taken, Taken::Admitted)

@@ -3,7 +3,15 @@
 use super::{Family, Scratch, Tables, create, police};
 use crate::abi::{FlowFlags, LiveFlow, Proto, Reason, RuleFlags, StateWord};
 use crate::classify::{self, classify};
+use crate::tcp;
 use crate::wire::echo_request;
+
+/// True if the flow was judged by an older policy than the one that this packet goes by. A newer one, which another CPU has
+/// seen already, stands.
+#[inline(always)]
+pub(super) fn is_older(flow: &LiveFlow, s: &Scratch) -> bool {
+    tcp::before(flow.generation.load(), s.generation)
+}
 
 /// Asks the policy in force about the flow of the key in `s`, in its opener's direction. Returns
 /// [`Reason::Established`], [`Reason::PolicyRevoked`], or [`Reason::TableCorrupt`], which ends nothing.

@@ -156,7 +156,8 @@ const DEMANDS_SHIFT: u32 = 8;
 /// and reports it with what becomes of it.
 #[inline(always)]
 pub(super) fn note<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u32) {
-    if t.dry_run() {
+    // What leaves again was noted when it came in.
+    if t.dry_run() || s.meta.forwarded != 0 {
         return;
     }
     t.count_number(NOTED + (reason & 0xff), s.meta.segments, s.meta.wire_bytes);

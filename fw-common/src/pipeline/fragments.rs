@@ -2,7 +2,7 @@
 //! later ones share its ports, its flow and its fate.
 
 use super::{Outcome, Scratch, Tables, hit};
-use crate::abi::{ClassFlags, PairEntry, Proto, Reason, Side, Verdict};
+use crate::abi::{ClassFlags, PairEntry, Proto, Reason, RuleFlags, Side, Verdict};
 use crate::classify::{self, CORRUPT};
 use crate::fragment::{self, Cover, First, LiveDatagram, Piece};
 
@@ -11,6 +11,8 @@ use crate::fragment::{self, Cover, First, LiveDatagram, Piece};
 #[inline(always)]
 pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
     s.fragment_key.set(&s.meta);
+    // What comes in by another side is another datagram: nobody can spoil one from the wrong side.
+    s.fragment_key.pad = u16::from(s.meta.side);
     let Some(lines) = t.lines(s.generation) else {
         return Outcome::drop(Reason::TableCorrupt);
     };
@@ -19,7 +21,12 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
     };
     let later = hit::later_fragment(s);
     let early = protect.w[2] != 0;
-    let Some(datagram) = entry(t, s) else {
+    s.policed = 0;
+    let make = !later || early;
+    let Some(datagram) = entry(t, s, make) else {
+        if !make {
+            return Outcome::drop(Reason::FragmentEarly);
+        }
         return if t.dry_run() && !later {
             Outcome::miss()
         } else {
@@ -46,11 +53,11 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
 
 /// The datagram's entry, made if need be.
 #[inline(always)]
-fn entry<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Option<&'a LiveDatagram> {
+fn entry<'a, T: Tables<'a>>(t: T, s: &mut Scratch, make: bool) -> Option<&'a LiveDatagram> {
     if let Some(datagram) = t.datagram(&s.fragment_key) {
         return Some(datagram);
     }
-    if t.dry_run() {
+    if t.dry_run() || !make {
         return None;
     }
     s.datagram.created = t.now();
@@ -100,6 +107,8 @@ fn follow<'a, T: Tables<'a>>(
         return Outcome::miss();
     }
     if first.has(First::UNTRACKED) && datagram.generation.load() == s.generation {
+        // The rule measures the later fragments too: the caller asks the stage.
+        s.policed = datagram.rule.load();
         let to = if datagram.up.load() != 0 {
             Side::Own
         } else {
@@ -195,6 +204,8 @@ pub(super) fn done<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
         First::UNTRACKED
     };
     datagram.generation.store(s.generation);
+    let measured = reason == Reason::Untracked as u32 && s.class.rule_flags & RuleFlags::POLICED != 0;
+    datagram.rule.store(if measured { s.policed } else { 0 });
     datagram
         .up
         .store(u32::from(matches!(outcome.verdict(), Verdict::Pass)));

@@ -1,7 +1,7 @@
 //! A packet of a known flow: the fast path.
 
 use super::promote::promote;
-use super::{Family, FlowMaps, FlowStat, Outcome, Scratch, Stage, Tables, again, create, segment};
+use super::{Family, FlowMaps, FlowStat, Outcome, Scratch, Stage, Tables, again, create, segment, source};
 use crate::abi::{Flow, FlowFlags, LiveFlow, Mode, Proto, Reason, StateWord};
 use crate::tcp;
 use crate::wire::{self, echo_request};
@@ -35,10 +35,10 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     }
     // With identifier 0 both sides of an echo have the same port: the type tells them apart.
     let icmp = s.meta.proto == Proto::ICMP || s.meta.proto == Proto::ICMPV6;
-    if icmp && !later_fragment(s) && (s.meta.selector == echo_request(s.meta.proto)) == reply {
+    if icmp && !later_fragment(s) && (s.meta.selector >> 8 == echo_request(s.meta.proto) >> 8) == reply {
         return Outcome::drop(Reason::IcmpNoFlow);
     }
-    if flow.generation.load() != s.generation
+    if again::is_older(flow, s)
         && let Err(reason) = again::judge_again::<F, T>(t, s, flow)
     {
         return Outcome::drop(reason);
@@ -53,7 +53,8 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
             return Outcome::miss();
         }
         Step::End(reason) => {
-            end(t, flow, word);
+            // Where the port does not tell the two sides apart, anybody could have sent both of the segments that end a flow.
+            end_if_bound(t, flow, word);
             return Outcome::drop(reason);
         }
         Step::Drop(reason) => return Outcome::drop(reason),
@@ -159,6 +160,15 @@ pub(super) fn leaves_a_host(s: &Scratch) -> bool {
     s.meta.egress != 0 && (s.port.mode == Mode::Host as u8 || s.meta.forwarded != 0)
 }
 
+/// Marks an entry as over if its two sides are told apart by their ports.
+#[inline(never)]
+fn end_if_bound<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord) {
+    let flags = FlowFlags(flow.flags.load());
+    if flags.opener() as u8 != flags.peer() as u8 {
+        end(t, flow, word);
+    }
+}
+
 /// Marks an entry as over, so that it is a miss from now on.
 #[inline(always)]
 fn end<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord) {
@@ -200,7 +210,24 @@ fn other_step<'a, T: Tables<'a>>(
 /// Takes one of this CPU's one-way promotions of the window.
 #[inline(always)]
 fn one_way_room<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) -> bool {
-    if t.dry_run() {
+    take_one_way(t, s, now);
+    s.word != 0
+}
+
+/// The answer goes into `s.word`. A function of its own: the stack of [`super::track`] is part of the longest chain of calls.
+#[inline(never)]
+fn take_one_way<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) {
+    s.word = u32::from(one_way_left(t, s, now));
+}
+
+#[inline(always)]
+fn one_way_left<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) -> bool {
+    // What nobody answers takes at most half of what there is room for.
+    let family = usize::from(s.meta.family == 6);
+    let half_full = t
+        .levels()
+        .is_none_or(|levels| levels.used[family].load() >= levels.room[family].load() / 2);
+    if t.dry_run() || half_full {
         return false;
     }
     let window = (now >> 30) as u32;
@@ -254,7 +281,11 @@ fn note_half_open<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
 ) {
     let (packets, bytes) = (u64::from(s.meta.segments), u64::from(s.meta.wire_bytes));
     let half = &flow.half[1];
-    let moved = t.add64(&half.packets, packets) & Flow::TAKEN != 0;
+    let before = t.add64(&half.packets, packets);
+    if before == 0 && s.meta.proto != Proto::TCP {
+        source::answered(t, s);
+    }
+    let moved = before & Flow::TAKEN != 0;
     if moved && let Some(new) = t.main(F::key(s)) {
         new.half[1].packets.store(new.half[1].packets.load() + packets);
         if s.meta.proto == Proto::TCP {

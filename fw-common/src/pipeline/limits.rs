@@ -1,6 +1,6 @@
 //! Limits of rules: which buckets a packet draws from, and whether they have enough.
 
-use super::{Scratch, Tables};
+use super::{Scratch, Tables, admit};
 use crate::abi::{LimitKind, LimitPer, MAX_LIMITS, Reason};
 use crate::classify;
 use crate::limit::{self, Rate, Taken};
@@ -166,12 +166,13 @@ fn flows<'a, T: Tables<'a>>(t: T, s: &Scratch, most: u32) -> bool {
     if t.dry_run() {
         return t
             .bucket(&s.limit_key)
-            .is_none_or(|count| count.load() < u64::from(most));
+            .is_none_or(|count| count.load() < u64::from(most) || !admit::agent_alive(t));
     }
     let Some(count) = bucket(t, s) else {
         return false;
     };
-    if count.load() >= u64::from(most) {
+    // While no agent counts, the number only grows.
+    if count.load() >= u64::from(most) && admit::agent_alive(t) {
         return false;
     }
     t.add64(count, 1);

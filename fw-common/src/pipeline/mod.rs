@@ -433,6 +433,8 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
     if parsed & wire::PARSED == 0 {
         return Outcome::from_word(parsed);
     }
+    // From here on in memory: what is kept across calls costs stack, and the programs' own is part of every chain of calls.
+    s.kind = parsed & !wire::PARSED;
     s.meta.side = side_of(s);
     s.generation = t.generation();
     if s.generation == 0 {
@@ -444,27 +446,38 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
             return screened;
         }
     }
-    let kind = parsed & !wire::PARSED;
-    if kind != Kind::Ipv4 as u32 && kind != Kind::Ipv6 as u32 {
-        s.kind = kind;
+    if s.kind != Kind::Ipv4 as u32 && s.kind != Kind::Ipv6 as u32 {
         return Outcome::from_word(t.stage(Stage::Link, s));
     }
     if s.meta.fragment != 0 {
-        let refused = Outcome::from_word(t.stage(Stage::Fragment, s));
-        if !refused.is_miss() {
-            return refused;
+        let tied = Outcome::from_word(t.stage(Stage::Fragment, s));
+        if !tied.is_miss() {
+            s.word = tied.word();
+            measure(t, s);
+            return Outcome::from_word(s.word);
         }
     }
-    let outcome = if kind == Kind::Ipv4 as u32 {
-        ip::<V4, P, T>(pkt, t, s)
+    s.word = if s.meta.family == 4 {
+        ip::<V4, P, T>(pkt, t, s).word()
     } else {
-        ip::<V6, P, T>(pkt, t, s)
+        ip::<V6, P, T>(pkt, t, s).word()
     };
     if s.meta.fragment == wire::FIRST {
-        s.word = outcome.word();
         t.stage(Stage::FragmentDone, s);
     }
-    outcome
+    Outcome::from_word(s.word)
+}
+
+/// A later fragment of a datagram that needed no flow is measured by the rule that its first one was. Its outcome is in `s.word`.
+#[inline(never)]
+fn measure<'a, T: Tables<'a>>(t: T, s: &mut Scratch) {
+    if s.word & 0xff != Reason::FragmentPass as u32 || s.policed == 0 {
+        return;
+    }
+    let tied = s.word;
+    s.reversed = 0;
+    let refused = Outcome::from_word(t.stage(Stage::Police, s));
+    s.word = if refused.is_miss() { tied } else { refused.word() };
 }
 
 /// Where the packet comes from. What this machine sends comes from [`Side::Own`]; what it forwards came in by another
@@ -499,20 +512,24 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     }
     if (proto == Proto::ICMP || proto == Proto::ICMPV6) && !wire::is_echo(proto, selector) {
         // No flow is of such a type; its key would be that of an echo with identifier 0.
-        return open::follow_up::<F, T>(t, s);
+        open_flow::<F, T>(t, s);
+        return Outcome::from_word(s.word);
     }
     track::<F, T>(t, s);
+    if Outcome::from_word(s.word).is_miss() {
+        open_flow::<F, T>(t, s);
+    }
     Outcome::from_word(s.word)
 }
 
-/// Conntrack, then policy. The outcome goes into `s.word`: see [`crate::classify::class4`].
+/// Conntrack. The outcome, a miss if the policy is to be asked, goes into `s.word`: see [`crate::classify::class4`].
 #[inline(never)]
 fn track<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) {
-    s.word = flow_or_policy::<F, T>(t, s).word();
+    s.word = flow::<F, T>(t, s).word();
 }
 
 #[inline(always)]
-fn flow_or_policy<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Outcome {
+fn flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Outcome {
     F::make_key(s);
     let now = t.now();
     if let Some((flow, in_main)) = find::<F, T>(t, s, now) {
@@ -525,7 +542,14 @@ fn flow_or_policy<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: 
         // Its first fragment was allowed, but the flow is gone, or a newer policy has ended it.
         return Outcome::drop(Reason::FragmentDenied);
     }
-    open::follow_up::<F, T>(t, s)
+    Outcome::miss()
+}
+
+/// Policy, where conntrack knows no flow: called after [`track`], not by it, because a chain of calls has 512 bytes for its
+/// stacks. The outcome goes into `s.word`.
+#[inline(never)]
+fn open_flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) {
+    s.word = open::follow_up::<F, T>(t, s).word();
 }
 
 /// The live entry of the key in `s`, and whether it lies in the main map: main, half-open, and on a double miss main once

@@ -14,8 +14,6 @@ pub(super) mod then {
     pub const NOTHING: u32 = 0;
     /// Ask whether the flow may be opened now, then create it.
     pub const ADMIT: u32 = 1;
-    /// Create the flow.
-    pub const CREATE: u32 = 2;
     /// Measure the packet by its rule; it needs no flow.
     pub const POLICE: u32 = 3;
     /// The packet needs no flow and is not measured.
@@ -38,7 +36,6 @@ pub(super) fn follow_up<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         then::ADMIT => (Stage::Admit, true),
         then::POLICE => (Stage::Police, false),
         then::PROOF => (Stage::Proof, false),
-        then::CREATE => return Outcome::from_word(t.stage(F::CREATE, s)),
         then::PASS => return Outcome::deliver(s, Side::from_bits(s.to), Reason::Untracked),
         then::DENIED => {
             t.stage(Stage::Denied, s);
@@ -98,7 +95,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outc
     s.reversed = 0;
     let audited = s.class.rule_flags & RuleFlags::AUDIT != 0;
     if !decision.allows() && !audited {
-        if running || untracked {
+        if running || (untracked && decision.rule() == 0) {
             let outcome = other_way::<F, T>(t, s, (lines, realm), decision);
             if s.then != then::NOTHING {
                 return outcome;
@@ -121,16 +118,12 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outc
     }
 }
 
-/// A packet that a rule allows, or that one with `audit: true` would deny, opens its flow. A connection that is adopted is
-/// not new: no limit is charged.
+/// A packet that a rule allows, or that one with `audit: true` would deny, opens its flow.
 #[inline(always)]
 fn opens<'a, T: Tables<'a>>(t: T, s: &mut Scratch, decision: Decision) -> Outcome {
-    s.then = then::CREATE;
+    s.then = then::ADMIT;
     if decision.allows() {
         log(s);
-        if s.running == 0 {
-            s.then = then::ADMIT;
-        }
     } else {
         s.event_kind = EventKind::Audit as u8;
         finish::note(t, s, deny_reason(decision) as u32);
@@ -229,21 +222,38 @@ fn other_way<'a, F: Family, T: Tables<'a>>(
         && !police::expired(t, s)
     {
         let stateless = s.class.rule_flags & RuleFlags::UNTRACKED != 0;
+        if stateless && (own.rule() != 0 || !has_selector(proto)) {
+            return refused_both_ways(s, (own, own_rule, own_flags));
+        }
         s.reversed = 1;
         if stateless && s.meta.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) != tcp_flag::SYN {
             return without_entry(s, decision);
         }
         if s.running != 0 && !stateless {
-            s.then = then::CREATE;
+            s.then = then::ADMIT;
             return Outcome::miss();
         }
     }
-    // Neither way: it is denied by what was said of its own direction, and reported so.
+    refused_both_ways(s, (own, own_rule, own_flags))
+}
+
+/// Neither way: the packet is denied by what was said of its own direction, and reported so.
+#[inline(always)]
+fn refused_both_ways(s: &mut Scratch, (own, rule, flags): (Decision, u32, u32)) -> Outcome {
     s.reversed = 0;
     s.class.decision = own.0;
-    s.class.rule_id = own_rule;
-    s.class.rule_flags = own_flags;
+    s.class.rule_id = rule;
+    s.class.rule_flags = flags;
     Outcome::miss()
+}
+
+/// Protocols whose answers show by their source port, or by their type, what they answer.
+#[inline(always)]
+const fn has_selector(proto: u8) -> bool {
+    matches!(
+        proto,
+        Proto::TCP | Proto::UDP | Proto::SCTP | Proto::ICMP | Proto::ICMPV6
+    )
 }
 
 /// Packets that never open a flow, whatever the rules say.

@@ -2,7 +2,7 @@
 
 use super::create::fresh_copy;
 use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, source};
-use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Shared, Side};
+use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Shared, Side, StateWord};
 use crate::tcp;
 
 /// Moves a flow to the main map, so that a look-up in this order (main, half-open, main) always finds it. While an expired
@@ -80,6 +80,25 @@ fn hand_over<'a, T: Tables<'a>>(t: T, s: &Scratch, old: &LiveFlow, new: &LiveFlo
         into.last_seen.store(from.last_seen.load());
     }
     numbers(t, from, into);
+    last_word(t, s, old, new);
+}
+
+/// A FIN or a reset of the answering side may have changed the old entry's word since it was copied. The old entry is over then:
+/// who still holds it loses the exchange and leaves the transition to its sender's next packet; and should the deletion fail,
+/// the entry is a miss.
+#[inline(always)]
+fn last_word<'a, T: Tables<'a>>(t: T, s: &Scratch, old: &LiveFlow, new: &LiveFlow) {
+    let mut tries = 0;
+    while tries < 2 {
+        let word = old.state.load();
+        if t.swap(&old.state, word, word | StateWord::DEAD) {
+            if word != s.fresh.state {
+                let _newer_still = t.swap(&new.state, s.fresh.state, word);
+            }
+            return;
+        }
+        tries += 1;
+    }
 }
 
 #[inline(always)]

@@ -1,29 +1,28 @@
 //! Sources: who proves that he exists, and who is denied too often.
 
-use super::{Outcome, Scratch, Tables, answer, finish, source};
+use super::{Outcome, Scratch, Tables, admit, answer, finish, source};
 use crate::abi::Reason;
 use crate::reply;
 
-/// Resets that are looked at for a proof, per CPU and coarse window of 2^26 ns (67 ms).
-const PROOFS_PER_WINDOW: u32 = 256;
+/// Resets of one source that are looked at for a proof: one in 250 ms (ticks of 2^-8 ns) ...
+const LOOK: u64 = 250_000_000 << 8;
+/// ... and so many at once. By source, so that a flood of resets of others uses up nobody's.
+const LOOKS: u64 = 4;
 
-/// Looks at a reset that belongs to no flow: does it answer a demand for proof? Guesses are limited per CPU and window, so that
+/// Looks at a reset that belongs to no flow: does it answer a demand for proof? Guesses are limited by source, so that
 /// nobody can try all 65,536 numbers.
 #[inline(always)]
 pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
-    let now = t.now();
-    let window = (now >> 26) as u32;
     if t.dry_run() {
         return Outcome::miss();
     }
-    if s.proof_window != window {
-        s.proof_window = window;
-        s.proofs_left = PROOFS_PER_WINDOW;
-    }
-    if s.proofs_left == 0 {
+    s.reversed = 0;
+    source::key(s);
+    let slot = source::slot(t, s);
+    if !admit::drawn(t, slot, t.precise(), (LOOK, LOOKS * LOOK)) {
         return Outcome::miss();
     }
-    s.proofs_left -= 1;
+    let now = t.now();
     let Some(key) = answer::secret(t) else {
         return Outcome::miss();
     };
@@ -38,7 +37,8 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
 /// Counts a denied packet for its source.
 #[inline(always)]
 pub(super) fn count_denied<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
-    if source::denied(t, s) {
+    // A question counts nothing and bans nobody.
+    if !t.dry_run() && source::denied(t, s) {
         finish::note(t, s, Reason::Scan as u32);
     }
     0

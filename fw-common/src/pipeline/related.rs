@@ -55,7 +55,7 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
     if s.meta.proto == Proto::TCP && !was_sent(s, flow, quoted_reply) {
         return Outcome::drop(Reason::IcmpBadQuote);
     }
-    if flow.generation.load() != s.generation
+    if again::is_older(flow, s)
         && let Err(reason) = again::judge_again::<F, T>(t, s, flow)
     {
         return Outcome::drop(reason);

@@ -1,7 +1,7 @@
 //! What is known of the source of a flow: caps, proofs, bans.
 
-use super::{Scratch, Tables};
-use crate::abi::{LiveSource, ProtectMode, Reason, SOURCE_WORDS, threshold};
+use super::{Scratch, Tables, admit};
+use crate::abi::{LiveSource, PRESSURE_SLOTS, ProtectMode, Proto, Reason, SOURCE_WORDS, threshold};
 use crate::classify::{self, Lines};
 use crate::limit;
 
@@ -44,6 +44,12 @@ fn hash<'a, T: Tables<'a>>(t: T, s: &Scratch) -> u64 {
     mix(hash, (u64::from(key.realm) << 8) | u64::from(key.family))
 }
 
+/// The bucket of [`Tables::pressure`] for the source key in `s`.
+#[inline(always)]
+pub(super) fn slot<'a, T: Tables<'a>>(t: T, s: &Scratch) -> u32 {
+    hash(t, s) as u32 % (PRESSURE_SLOTS - threshold::COUNT)
+}
+
 /// Unconfirmed flows of the source in the current window.
 #[inline(always)]
 fn opened(source: &LiveSource, now: u64) -> u32 {
@@ -67,7 +73,8 @@ pub(super) fn caps<'a, T: Tables<'a>>(t: T, s: &Scratch, protect: &[u32; 16], no
     if half_open != 0 && opened(source, now) >= half_open {
         return Reason::CapHalfOpen as u32;
     }
-    if flows != 0 && source.flows.load() >= flows {
+    // While no agent counts, the number only grows.
+    if flows != 0 && source.flows.load() >= flows && admit::agent_alive(t) {
         return Reason::CapFlows as u32;
     }
     0
@@ -110,13 +117,30 @@ pub(super) fn opens<'a, T: Tables<'a>>(t: T, s: &Scratch, now: u64) {
     t.add(&source.opened, 1);
 }
 
+#[inline(always)]
+fn less_opened<'a, T: Tables<'a>>(t: T, source: &LiveSource, now: u64) {
+    if opened(source, now) != 0 {
+        t.add(&source.opened, u32::MAX);
+    }
+}
+
+/// The first answer of a flow other than TCP: it was asked for in earnest, so it counts no more as unanswered. The packet in
+/// `s` comes from the answering side.
+#[inline(always)]
+pub(super) fn answered<'a, T: Tables<'a>>(t: T, s: &mut Scratch) {
+    key(s);
+    if let Some(source) = t.source(&s.source_key) {
+        less_opened(t, source, t.now());
+    }
+}
+
 /// Counts a flow of the source that was confirmed; `handshake`: by a TCP handshake.
 #[inline(always)]
 pub(super) fn confirms<'a, T: Tables<'a>>(t: T, s: &mut Scratch, handshake: bool, now: u64) {
     key(s);
     let Some(source) = entry(t, s) else { return };
-    if opened(source, now) != 0 {
-        t.add(&source.opened, u32::MAX);
+    if s.meta.proto == Proto::TCP {
+        less_opened(t, source, now);
     }
     t.add(&source.flows, 1);
     if handshake {

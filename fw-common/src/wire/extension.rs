@@ -5,7 +5,7 @@
 
 use super::fragment;
 use super::{LATER, Meta, Packet, WINDOW_BYTES};
-use crate::abi::{Proto, Reason};
+use crate::abi::{Proto, Reason, Screen};
 
 /// Extension headers that are followed: each kind once, destination options twice (RFC 8200 section 4.1).
 const MAX_EXTENSIONS: u32 = 6;
@@ -146,6 +146,10 @@ fn step<P: Packet>(pkt: P, m: &mut Meta, quoted: bool) -> Result<(), Reason> {
     }
     if proto == next::ROUTING && (first >> 8) as u8 == 0 {
         return Err(Reason::RoutingHeader0);
+    }
+    // Segments left: the packet goes on to an address that was not judged.
+    if proto == next::ROUTING && first as u8 != 0 {
+        m.screens |= Screen::SourceRoute.bit();
     }
     // Neither offset nor more-fragments: an atomic fragment, which is a whole packet (RFC 6946).
     if proto == next::FRAGMENT && first & 0xfff9 != 0 {

@@ -45,7 +45,7 @@ impl Agent {
         session: Option<&Session>,
     ) -> Result<Applied, Failure> {
         let mut in_force = self.policy.lock().await;
-        let (checked, warnings) = policy::check(name, text)?;
+        let (checked, warnings) = policy::check(name, text, Timestamp::now().as_second())?;
         let session = session.filter(|_| !force);
         let generation = tokio::task::block_in_place(|| {
             let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
@@ -142,7 +142,7 @@ impl Agent {
         let refused = |error: crate::dataplane::DataPlaneError| Failure::no(chain(&error));
         let generation = self.tables.next_generation();
         let lines: Vec<Line> = policy::compile(checked, own, &self.config.roles(), generation, boot_unix_s)?;
-        policy::guard(&lines, session)?;
+        policy::guard(&lines, self.config.roles().len(), session)?;
         // Names first: a flow of the new policy may end, or a packet be denied, in the next instant.
         self.remember_names(checked);
         let generation = self.tables.apply(&lines).map_err(refused)?;

@@ -3,24 +3,27 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use fw_common::abi::{Decision, Ip4, Ip6, Line, Proto};
-use fw_common::classify::{Classified, classify, realm_record};
+use fw_common::abi::{ClassFlags, Ip4, Ip6, Line, Proto, RuleFlags, Screen};
+use fw_common::classify::{self, Classified, classify, realm_record};
 use fw_policy::{Diagnostics, Environment, Policy};
 
 use crate::control::Session;
 use crate::exit::Failure;
 
-/// Reads and checks a policy.
+/// Reads and checks a policy. Among its warnings are the rules whose `until` is over at `now_unix_s`.
 ///
 /// # Errors
 /// With exit code 2: all findings, each with line and column.
-pub fn check(name: &str, text: &str) -> Result<(Policy, Diagnostics), Failure> {
-    fw_policy::check(text, name).map_err(|findings| {
+pub fn check(name: &str, text: &str, now_unix_s: i64) -> Result<(Policy, Diagnostics), Failure> {
+    let (policy, mut warnings) = fw_policy::check(text, name).map_err(|findings| {
         Failure::input(format!(
             "{name} is no valid policy; nothing was applied\n{}",
             findings.render(false)
         ))
-    })
+    })?;
+    let ended = fw_policy::ended_rules(&policy, now_unix_s);
+    warnings.items.extend(ended.items);
+    Ok((policy, warnings))
 }
 
 /// Compiles a policy for this machine, which was started at `boot_unix_s`.
@@ -45,9 +48,10 @@ pub fn compile(
     Ok(tables.lines)
 }
 
-/// True if the tables let the session be opened anew, untagged.
+/// True if the tables let the session be opened anew, untagged, by a port of at least one of the first `roles` roles: by
+/// which port it comes is not known. What a rule with `audit: true` would deny is let through.
 #[must_use]
-pub fn allows(lines: &[Line], session: &Session) -> bool {
+pub fn allows(lines: &[Line], roles: usize, session: &Session) -> bool {
     let Ok(realm) = realm_record(lines, (0, 0)) else {
         return false;
     };
@@ -68,16 +72,35 @@ pub fn allows(lines: &[Line], session: &Session) -> bool {
         // sshd never mixes families; such a variable was set by hand and says nothing.
         _ => return true,
     };
-    decision.is_ok_and(Decision::allows)
+    let audited = found.rule_flags & RuleFlags::AUDIT != 0;
+    decision.is_ok_and(|decision| decision.allows() || audited) && planes_fit(lines, roles, &found)
+}
+
+/// True if the planes of client and server may meet at a port of one of the roles, or if the policy does not insist. As the
+/// screen `plane_mismatch` for a packet to this machine itself, which is the same in both modes.
+fn planes_fit(lines: &[Line], roles: usize, found: &Classified) -> bool {
+    let Some(protect) = classify::protect(lines) else {
+        return false;
+    };
+    if protect.w[0] & Screen::PlaneMismatch.bit() == 0 {
+        return true;
+    }
+    let planes = [found.src.flags, found.dst.flags].map(ClassFlags::plane);
+    let [Some(far_roles), Some(own_roles)] = planes.map(|plane| classify::plane_roles(lines, plane)) else {
+        return false;
+    };
+    let [far, own] = planes;
+    let bound = |bits: u32, role: usize| bits == 0 || bits >> (role & 31) & 1 != 0;
+    (0..roles).any(|role| bound(own_roles, role) && ((own != 0 && own != far) || bound(far_roles, role)))
 }
 
 /// Refuses a policy that locks the caller out.
 ///
 /// # Errors
 /// With exit code 1 and the rule to add.
-pub fn guard(lines: &[Line], session: Option<&Session>) -> Result<(), Failure> {
+pub fn guard(lines: &[Line], roles: usize, session: Option<&Session>) -> Result<(), Failure> {
     match session {
-        Some(session) if !allows(lines, session) => Err(Failure::no(format!(
+        Some(session) if !allows(lines, roles, session) => Err(Failure::no(format!(
             "this policy denies your own session, tcp {} -> {} port {}; nothing was applied. Add a rule such as\n\n{}\n\nor \
              repeat the command with --force",
             session.client,
@@ -105,10 +128,55 @@ rules:
 ";
 
     fn verdict(session: &str) -> Result<(), crate::exit::Failure> {
-        let (policy, _) = check("policy.yaml", POLICY).unwrap();
+        judged(POLICY, &["uplink"], session)
+    }
+
+    fn judged(policy: &str, roles: &[&str], session: &str) -> Result<(), crate::exit::Failure> {
+        let (policy, _) = check("policy.yaml", policy, 0).unwrap();
         let own = BTreeSet::from(["10.30.8.4".parse().unwrap(), "fd00:30::4".parse().unwrap()]);
-        let lines = compile(&policy, &own, &["uplink".to_owned()], 1, 0).unwrap();
-        guard(&lines, Session::parse(session).as_ref())
+        let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+        let lines = compile(&policy, &own, &roles, 1, 0).unwrap();
+        guard(&lines, roles.len(), Session::parse(session).as_ref())
+    }
+
+    const SESSION: &str = "10.30.0.10 50000 10.30.8.4 22";
+
+    #[test]
+    fn a_rule_on_trial_locks_nobody_out() {
+        let deny = "
+version: 1
+rules: [{ name: trial, deny: [ssh], from: any, to: self }]
+";
+        let failure = judged(deny, &["uplink"], SESSION).unwrap_err();
+        assert_eq!(failure.exit, Exit::No);
+        let trial = deny.replace("to: self", "to: self, audit: true");
+        assert_eq!(judged(&trial, &["uplink"], SESSION), Ok(()));
+    }
+
+    #[test]
+    fn a_plane_without_a_port_here_locks_out() {
+        let policy = "
+version: 1
+zones: { bastion: { addresses: [10.30.0.10], plane: management, ports: [mgmt] } }
+rules: [{ name: admin, allow: [ssh], from: bastion, to: self }]
+";
+        assert_eq!(judged(policy, &["mgmt", "rail"], SESSION), Ok(()));
+        assert!(
+            judged(policy, &["rail"], SESSION).is_err(),
+            "no port of the plane"
+        );
+        let counted = format!("{policy}protect: {{ screens: {{ plane_mismatch: count }} }}\n");
+        assert_eq!(judged(&counted, &["rail"], SESSION), Ok(()), "counted only");
+    }
+
+    #[test]
+    fn a_rule_that_is_over_is_a_warning() {
+        let policy = "
+version: 1
+rules: [{ name: vendor, allow: [ssh], from: outside, to: self, until: 1970-01-01T00:00:10Z }]
+";
+        let warnings = |now| check("policy.yaml", policy, now).unwrap().1.items.len();
+        assert_eq!((warnings(9), warnings(10)), (0, 1));
     }
 
     #[test]
@@ -127,7 +195,7 @@ rules:
 
     #[test]
     fn a_broken_policy_is_bad_input_with_the_place() {
-        let failure = check("policy.yaml", "version: 1\nruls: []\n").unwrap_err();
+        let failure = check("policy.yaml", "version: 1\nruls: []\n", 0).unwrap_err();
         assert_eq!(failure.exit, Exit::BadInput);
         assert!(failure.message.contains("policy.yaml:2:1"), "{failure}");
     }

@@ -263,7 +263,7 @@ fn choose(
         return Err(failure);
     }
     let fault = format!("the last good policy goes on being enforced: {failure}");
-    let known = previous.and_then(|previous| policy::check(&previous.name, &previous.text).ok());
+    let known = previous.and_then(|previous| policy::check(&previous.name, &previous.text, 0).ok());
     Ok(match known {
         Some((policy, _)) => Chosen {
             policy: Some(policy),
@@ -287,10 +287,10 @@ fn read_policy(
     let name = config.policy.display().to_string();
     let text = std::fs::read_to_string(&config.policy)
         .map_err(|error| Failure::input(format!("cannot read the policy {name}: {error}")))?;
-    let (policy, warnings) = policy::check(&name, &text)?;
+    let (policy, warnings) = policy::check(&name, &text, Timestamp::now().as_second())?;
     let lines = policy::compile(&policy, own, &config.roles(), 1, boot_unix_s())?;
     let session = Session::own().filter(|_| !force);
-    policy::guard(&lines, session.as_ref())?;
+    policy::guard(&lines, config.roles().len(), session.as_ref())?;
     Ok((policy, warnings))
 }
 

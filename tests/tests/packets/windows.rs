@@ -93,15 +93,15 @@ fn bounds(c: &Connection) -> Vec<Case> {
         .outer(data(c.c("A", 1001, 5001), 1000), Established),
         many(c, Case::new("an old copy from the other direction"), true)
             .inner(c.s("A", 5001, 1001), TcpOutOfWindow)
-            .inner(c.s("A", 5001, 401_001), Established),
+            .inner(c.s("A", 5001, 1_201_001), Established),
     ]
 }
 
-/// The client's numbers go on by 400,000, acknowledged each 40,000, or by 40,000 that nobody acknowledges. Of each 40,000
+/// The client's numbers go on by 1,200,000, acknowledged each 40,000, or by 40,000 that nobody acknowledges. Of each 40,000
 /// bytes the last 1,000 are seen: a test run of TC takes a page at most.
 fn many(c: &Connection, case: Case, acknowledged: bool) -> Case {
     let mut case = c.established(case);
-    let segments = if acknowledged { 10 } else { 1 };
+    let segments = if acknowledged { 30 } else { 1 };
     for number in 0..segments {
         let from = 1001 + 40_000 * number;
         case = case.outer(data(c.c("A", from + 39_000, 5001), 1000), Established);
@@ -115,7 +115,7 @@ fn many(c: &Connection, case: Case, acknowledged: bool) -> Case {
 fn acknowledgements(c: &Connection) -> Vec<Case> {
     let case = |name: &str| c.established(Case::new(name));
     let mut old = case("an acknowledgement from long ago");
-    for number in 0..10 {
+    for number in 0..30 {
         let from = 5001 + 40_000 * number;
         old = old
             .inner(data(c.s("A", from + 39_000, 1001), 1000), Established)
@@ -129,7 +129,7 @@ fn acknowledgements(c: &Connection) -> Vec<Case> {
             .inner(c.s("A", 5001, 1002), TcpOutOfWindow)
             .inner(c.s("A", 5001, 1001), Established),
         old.outer(c.c("A", 1001, 5001), TcpOutOfWindow)
-            .outer(c.c("A", 1001, 405_001), Established),
+            .outer(c.c("A", 1001, 1_205_001), Established),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Borders that no connection of the other tests happens to touch: the last number that counts, and the next one.
 
-use super::{ACK, BAD_ACK, BAD_RST, FIN, INVALID, OUT, RST, SYN, Walk, data, segment};
+use super::{ACK, BAD_ACK, BAD_RST, FIN, OUT, RST, SYN, Walk, data, segment};
 use crate::abi::{Reason, StateWord};
 use crate::tcp::window::{Numbers, REACH, widest};
 use crate::tcp::{Outcome, Segment, State, picked_up, picked_up_numbers};
@@ -55,6 +55,12 @@ fn what_is_not_confirmed_closes_soon() {
     assert_eq!(walk.timeout_s(), 60);
     walk.passes(false, segment(RST, 1000, 0), State::Close);
     assert_eq!(walk.timeout_s(), 10);
+    let word = walk.word;
+    assert_eq!(
+        walk.send(true, segment(ACK, 2000, 1001)),
+        Outcome::Pass(word),
+        "what is over stays as it was"
+    );
 }
 
 /// A copy of a SYN comes at most 2^26 bytes late; a stranger one is remembered for its answer.
@@ -212,13 +218,31 @@ fn the_reach_is_twice_the_window() {
     assert_eq!((of(0, 0), of(7, 0)), (least, least));
     assert_eq!(of(10, 5000), (10_240_000 + 64) & REACH);
     assert_eq!(of(14, u16::MAX), 1 << 30);
-    assert_eq!(of(13, u16::MAX), 1 << 30);
+    assert_eq!(of(13, u16::MAX), (65_535 << 14) + 64);
     assert_eq!(of(12, u16::MAX), (65_535 << 13) + 64);
 }
 
-/// What carries neither SYN, RST nor ACK is invalid in every state.
+/// Both scales are taken for the largest, and what the other side offers for a gigabyte.
 #[test]
-fn no_flag_opens_nothing() {
-    let mut walk = answered(500);
-    assert_eq!(walk.send(false, segment(0, 1001, 501)), INVALID);
+fn the_numbers_of_a_connection_that_was_picked_up() {
+    let unknown = super::SCALED | super::MAX_SHIFT | super::SACK_PERMITTED;
+    let (own, peer) = picked_up_numbers(data(1000, 2000, 10));
+    assert_eq!(
+        own,
+        Numbers {
+            end: 1010,
+            ack: 2000,
+            edge: 2000 + (1000 << 14),
+            window: ((1000 << 15) + 64) | unknown,
+        }
+    );
+    assert_eq!(
+        peer,
+        Numbers {
+            end: 2000,
+            ack: 1000,
+            edge: 1010 + (1 << 30),
+            window: 1 << 30 | unknown,
+        }
+    );
 }
