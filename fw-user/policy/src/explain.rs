@@ -208,7 +208,7 @@ fn mismatch(rule: &Rule, [src, dst]: &[Vec<ZoneIndex>; 2], flow: &Flow) -> Optio
     if !from.any(|direction| common(&direction.to, dst)) {
         return Some(Mismatch::Destination);
     }
-    (!rule.serves(flow.proto, flow.selector)).then_some(Mismatch::Service)
+    (!rule.serves(flow.proto, flow.selector, flow.source_port())).then_some(Mismatch::Service)
 }
 
 fn zone_names(policy: &Policy, flow: &Flow, address: IpAddr, own: &[IpAddr]) -> Vec<String> {

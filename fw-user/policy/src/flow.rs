@@ -8,7 +8,7 @@
 //! ```
 //!
 //! SRC and DST are addresses or names of zones. With a port an IPv6 address stands in brackets: `[fd00::2]:22`. The
-//! source may carry a port too; no rule looks at it. `icmp` and `icmpv6` mean the same: the addresses say which.
+//! source may carry a port too; without one it is the first dynamic port, 49152. `icmp` and `icmpv6` mean the same: the addresses say which.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -123,7 +123,19 @@ pub struct Flow {
     pub selector: u16,
 }
 
+/// The source port of a flow that is written without one: the first dynamic port (RFC 6335, section 6).
+pub const DYNAMIC_PORT: u16 = 49_152;
+
 impl Flow {
+    /// The source port; [`DYNAMIC_PORT`] where none was written, 0 where the protocol has none.
+    #[must_use]
+    pub fn source_port(&self) -> u16 {
+        match self.proto {
+            Proto::TCP | Proto::UDP | Proto::SCTP => self.sport.unwrap_or(DYNAMIC_PORT),
+            _ => 0,
+        }
+    }
+
     /// The packet's tags.
     #[must_use]
     pub const fn tags(&self) -> Tags {

@@ -2,12 +2,13 @@
 //!
 //! An evaluator can be written from this module alone:
 //!
-//! 1. A packet has VLAN tags (none, one, two), two addresses, a protocol and a selector. The selector is the destination
-//!    port of TCP, UDP and SCTP, `type << 8 | code` of ICMP and ICMPv6, and 0 for every other protocol.
+//! 1. A packet has VLAN tags (none, one, two), two addresses, a protocol, a selector and a source port. The selector is
+//!    the destination port of TCP, UDP and SCTP, `type << 8 | code` of ICMP and ICMPv6, and 0 for every other protocol. The
+//!    source port is 0 for protocols without ports.
 //! 2. The packet is denied as `unknown_realm` unless its tags are among [`Policy::realms`].
 //! 3. [`Policy::zones_of`] gives the zones that hold an address in that realm. Zones may overlap.
 //! 4. The first rule of [`Policy::rules`] of which one [`Direction`] has a zone of the source in `from` and a zone of
-//!    the destination in `to`, and of which one [`ServiceMatch`] holds protocol and selector, decides. If there is none,
+//!    the destination in `to`, and of which one [`ServiceMatch`] holds protocol, selector and source port, decides. If there is none,
 //!    [`Policy::default`] does.
 //! 5. A rule with [`Rule::audit`] lets through what it matches. [`Rule::limits`] and [`Rule::until`] then say whether an
 //!    allowed flow may be opened now, and [`Policy::protect`] does.
@@ -63,6 +64,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// What happens to flows that no rule matches.
     pub default: Defaults,
+    /// What must be kept apart, whatever the rules say: proved when the policy is compiled.
+    pub isolations: Vec<Isolation>,
     /// The policy's own tests.
     pub expectations: Vec<Expectation>,
 }
@@ -78,11 +81,15 @@ pub struct Service {
     pub span: Span,
 }
 
-/// One protocol and a range of its selectors, both ends included.
+/// One protocol, a range of its selectors and one of its source ports, all ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct ServiceMatch {
     /// IP protocol number; `None`: every protocol.
     pub proto: Option<u8>,
+    /// Lowest source port (TCP, UDP, SCTP); 0 where any will do.
+    pub src_lo: u16,
+    /// Highest source port; `u16::MAX` where any will do.
+    pub src_hi: u16,
     /// Lowest selector: destination port (TCP, UDP, SCTP) or ICMP `type << 8 | code`; 0 for the rest.
     pub lo: u16,
     /// Highest selector; `u16::MAX` where the whole protocol is meant.
@@ -93,6 +100,8 @@ impl ServiceMatch {
     /// Every packet: the service `all`.
     pub const ALL: Self = Self {
         proto: None,
+        src_lo: 0,
+        src_hi: u16::MAX,
         lo: 0,
         hi: u16::MAX,
     };
@@ -100,17 +109,33 @@ impl ServiceMatch {
     /// All packets of a protocol.
     #[must_use]
     pub const fn protocol(proto: u8) -> Self {
+        Self::selectors(proto, 0, u16::MAX)
+    }
+
+    /// Packets of a protocol with selectors in a range, from any source port.
+    #[must_use]
+    pub const fn selectors(proto: u8, lo: u16, hi: u16) -> Self {
         Self {
             proto: Some(proto),
-            lo: 0,
-            hi: u16::MAX,
+            src_lo: 0,
+            src_hi: u16::MAX,
+            lo,
+            hi,
         }
     }
 
-    /// True if a packet of this protocol and selector is meant.
+    /// True if any source port will do.
     #[must_use]
-    pub fn holds(&self, proto: u8, selector: u16) -> bool {
-        self.proto.is_none_or(|own| own == proto) && (self.lo..=self.hi).contains(&selector)
+    pub const fn any_source_port(&self) -> bool {
+        self.src_lo == 0 && self.src_hi == u16::MAX
+    }
+
+    /// True if a packet of this protocol, selector and source port (0 where the protocol has none) is meant.
+    #[must_use]
+    pub fn holds(&self, proto: u8, selector: u16, source_port: u16) -> bool {
+        self.proto.is_none_or(|own| own == proto)
+            && (self.lo..=self.hi).contains(&selector)
+            && (self.src_lo..=self.src_hi).contains(&source_port)
     }
 }
 
@@ -170,10 +195,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// True if one of the rule's matches holds this protocol and selector.
+    /// True if one of the rule's matches holds this protocol, selector and source port (0 where the protocol has none).
     #[must_use]
-    pub fn serves(&self, proto: u8, selector: u16) -> bool {
-        self.services.iter().any(|service| service.holds(proto, selector))
+    pub fn serves(&self, proto: u8, selector: u16, source_port: u16) -> bool {
+        self.services
+            .iter()
+            .any(|service| service.holds(proto, selector, source_port))
     }
 
     /// True if the rule measures each packet of its flows, not only the one that opens a flow.
@@ -259,6 +286,25 @@ pub enum DefaultAction {
     Reject,
 }
 
+/// Two sets of zones between which no flow may be opened, in either direction, except by the rules named.
+#[derive(Clone, Debug)]
+pub struct Isolation {
+    /// One side, as it is called in messages: `plane training`, `tenant=a`.
+    pub left_name: String,
+    /// The other side.
+    pub right_name: String,
+    /// Zones of one side; sorted.
+    pub left: Vec<ZoneIndex>,
+    /// Zones of the other side; sorted.
+    pub right: Vec<ZoneIndex>,
+    /// Places in [`Policy::rules`] of the rules that may cross; sorted.
+    pub except: Vec<usize>,
+    /// Line of the statement in the file, from 1.
+    pub line: usize,
+    /// Where the statement stands.
+    pub span: Span,
+}
+
 /// A test that the policy brings along.
 #[derive(Clone, Debug)]
 pub struct Expectation {
@@ -291,6 +337,14 @@ impl Policy {
     #[must_use]
     pub fn realms(&self) -> BTreeSet<Tags> {
         self.zones.iter().map(Zone::tags).chain([Tags::NONE]).collect()
+    }
+
+    /// Replaces the addresses of a dynamic zone. They are kept sorted, without duplicates, host bits 0.
+    pub fn set_members(&mut self, zone: ZoneIndex, members: impl IntoIterator<Item = IpNet>) {
+        let mut prefixes: Vec<IpNet> = members.into_iter().map(|net| net.trunc()).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        self.zones[zone].prefixes = prefixes;
     }
 
     /// Index of the built-in zone of this kind.

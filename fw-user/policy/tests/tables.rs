@@ -18,6 +18,7 @@ struct Packet {
     dst: IpAddr,
     proto: u8,
     selector: u16,
+    source_port: u16,
 }
 
 /// An address, and what the model says of it.
@@ -44,7 +45,7 @@ impl Place {
 /// The number of the rule that decides, by the definition in `fw_policy::model`.
 fn defined(policy: &Policy, src: &[usize], dst: &[usize], packet: Packet) -> u32 {
     let first = policy.rules.iter().find(|rule| {
-        rule.serves(packet.proto, packet.selector)
+        rule.serves(packet.proto, packet.selector, packet.source_port)
             && rule.directions.iter().any(|direction| {
                 direction.from.iter().any(|zone| src.contains(zone))
                     && direction.to.iter().any(|zone| dst.contains(zone))
@@ -239,6 +240,7 @@ fn compare_everywhere(policy: &Policy, environment: &Environment, budget: usize)
                     dst: dst.address,
                     proto,
                     selector,
+                    source_port: 0,
                 };
                 compare(policy, &tables, src, dst, packet);
             }
@@ -251,6 +253,7 @@ fn compare_everywhere(policy: &Policy, environment: &Environment, budget: usize)
             dst: v4[0],
             proto: 6,
             selector: 22,
+            source_port: 0,
         };
         assert_eq!(looked_up(&tables, packet), Err(Reason::UnknownRealm));
     }

@@ -18,6 +18,8 @@ pub struct Question {
     pub proto: u8,
     /// Destination port; ICMP: type << 8 | code; 0 for protocols without either.
     pub selector: u16,
+    /// Source port; 0 for protocols without ports.
+    pub source_port: u16,
 }
 
 /// What the policy says of it.
@@ -49,7 +51,8 @@ pub fn judge(policy: &Policy, own: &[IpAddr], question: &Question) -> Answer {
         let addresses_match = rule.directions.iter().any(|direction| asked.goes(direction));
         let service_matches = rule.services.iter().any(|service| {
             let protocol = service.proto.is_none() || service.proto == Some(question.proto);
-            protocol && service.lo <= question.selector && question.selector <= service.hi
+            let port = service.src_lo <= question.source_port && question.source_port <= service.src_hi;
+            protocol && port && service.lo <= question.selector && question.selector <= service.hi
         });
         if addresses_match && service_matches {
             let number = index as u32 + 1;

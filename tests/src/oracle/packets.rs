@@ -13,6 +13,7 @@ use super::{one_of, policies};
 const PORTLESS: [u8; 4] = [47, 50, 89, 103];
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
+const SCTP: u8 = 132;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
@@ -29,6 +30,7 @@ pub fn question(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Question {
             dst: policies::v4(random).into(),
             proto: TCP,
             selector: random.u16(..),
+            source_port: source_port(TCP),
         })
 }
 
@@ -62,7 +64,13 @@ fn attempt(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Option<Question
         dst,
         proto,
         selector,
+        source_port: source_port(proto),
     })
+}
+
+/// A dynamic port (RFC 6335, section 6), where the protocol has any.
+fn source_port(proto: u8) -> u16 {
+    if matches!(proto, TCP | UDP | SCTP) { 49_152 } else { 0 }
 }
 
 fn vlan(random: &mut Rng, from: &Zone, to: &Zone) -> u16 {
@@ -120,7 +128,6 @@ fn near(random: &mut Rng, prefixes: &[IpNet]) -> IpAddr {
 
 /// Protocol and selector at the edge of one of these services.
 fn service(random: &mut Rng, services: &[ServiceMatch], ipv4: bool) -> (u8, u16) {
-    const SCTP: u8 = 132;
     let service = one_of(random, services);
     let echo = if ipv4 { (ICMP, 8 << 8) } else { (ICMPV6, 128 << 8) };
     let port = match random.u8(..16) {

@@ -80,11 +80,7 @@ fn ports(head: &str, proto: u8, rest: &str) -> Result<ServiceMatch, Bad> {
             Some(format!("write `{head}/{hi}-{lo}`")),
         ));
     }
-    Ok(ServiceMatch {
-        proto: Some(proto),
-        lo,
-        hi,
-    })
+    Ok(ServiceMatch::selectors(proto, lo, hi))
 }
 
 fn port(text: &str, head: &str) -> Result<u16, Bad> {
@@ -127,11 +123,7 @@ fn icmp(head: &str, proto: u8, rest: &str) -> Result<ServiceMatch, Bad> {
     };
     let base = u16::from(kind) << 8;
     let Some(code) = code else {
-        return Ok(ServiceMatch {
-            proto: Some(proto),
-            lo: base,
-            hi: base | 0xff,
-        });
+        return Ok(ServiceMatch::selectors(proto, base, base | 0xff));
     };
     let code: u8 = code.parse().map_err(|_| {
         Bad::new(
@@ -141,11 +133,7 @@ fn icmp(head: &str, proto: u8, rest: &str) -> Result<ServiceMatch, Bad> {
         )
     })?;
     let selector = base | u16::from(code);
-    Ok(ServiceMatch {
-        proto: Some(proto),
-        lo: selector,
-        hi: selector,
-    })
+    Ok(ServiceMatch::selectors(proto, selector, selector))
 }
 
 /// Sorted, overlapping and adjacent ranges joined.
@@ -157,7 +145,10 @@ pub(super) fn merged(mut matches: Vec<ServiceMatch>) -> Vec<ServiceMatch> {
     let mut out: Vec<ServiceMatch> = Vec::with_capacity(matches.len());
     for found in matches {
         match out.last_mut() {
-            Some(last) if last.proto == found.proto && u32::from(found.lo) <= u32::from(last.hi) + 1 => {
+            Some(last)
+                if (last.proto, last.src_lo, last.src_hi) == (found.proto, found.src_lo, found.src_hi)
+                    && u32::from(found.lo) <= u32::from(last.hi) + 1 =>
+            {
                 last.hi = last.hi.max(found.hi);
             }
             _ => out.push(found),

@@ -147,6 +147,7 @@ fn build(root: &yaml::Node, findings: &mut Diagnostics) -> Option<Policy> {
         protect,
         rules,
         default: sections::default(top.get("default"), findings),
+        isolations: Vec::new(),
         expectations,
     })
 }

@@ -108,6 +108,7 @@ fn built_in(kind: ZoneKind) -> Option<Zone> {
         plane: 0,
         lifeline: false,
         labels: BTreeMap::new(),
+        dynamic: false,
         prefixes: kind
             .prefixes()
             .iter()
@@ -148,6 +149,7 @@ fn zone(
         plane: 0,
         lifeline: false,
         labels: BTreeMap::new(),
+        dynamic: false,
         prefixes: Vec::new(),
         span: key.span,
     };

@@ -88,7 +88,11 @@ pub struct Zone {
     pub lifeline: bool,
     /// What rules may select the zone by.
     pub labels: BTreeMap<String, String>,
-    /// The zone's prefixes, sorted, without duplicates, host bits 0. Empty for `self`, `outside` and `any`.
+    /// The addresses are not the policy's but the machine's affair: `dpufw zone add` and `remove` change them. A policy is
+    /// checked with none; [`super::Policy::set_members`] puts them in.
+    pub dynamic: bool,
+    /// The zone's prefixes, sorted, without duplicates, host bits 0; ranges, files, other zones and exclusions are resolved.
+    /// Empty for `self`, `outside` and `any`.
     pub prefixes: Vec<IpNet>,
     /// Where the zone's name stands; empty for built-in zones.
     pub span: Span,
