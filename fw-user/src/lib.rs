@@ -3,6 +3,7 @@
 //! - [`cli`]: one file per subcommand; nothing but arguments, calls and output.
 //! - [`agent`]: configuration and life cycle of the agent.
 //! - [`control`]: the protocol between the two, with server and client of the Unix socket.
+//! - [`files`]: policies on disk.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
 //! - [`telemetry`]: what the agent says: dropped packets, flow records, metrics.
 
@@ -11,4 +12,5 @@ pub mod cli;
 pub mod control;
 pub mod dataplane;
 pub mod exit;
+pub mod files;
 pub mod telemetry;

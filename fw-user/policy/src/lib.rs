@@ -22,6 +22,8 @@ pub mod diagnostic;
 pub mod explain;
 pub mod flow;
 pub mod model;
+pub mod schema;
+pub mod services;
 
 pub mod compile;
 

@@ -7,9 +7,10 @@ use clap::Args;
 use fw_policy::model::{RuleAction, Tags};
 use fw_policy::{Asked, FlowSpec};
 
-use super::check::{environment, read};
+use super::check::environment;
 use super::output;
 use crate::exit::{Exit, Failure};
+use crate::files;
 
 /// Say how a policy decides a flow: which rule, which line, why not the others
 #[derive(Args)]
@@ -52,7 +53,7 @@ impl Explain {
             .parse()
             .map_err(|error| Failure::input(format!("{error}")))?;
         let name = self.policy.display().to_string();
-        let (policy, _) = fw_policy::check(&read(&self.policy)?, &name).map_err(|findings| {
+        let (policy, _) = files::policy(&self.policy)?.map_err(|findings| {
             Failure::input(format!(
                 "{name} is no valid policy\n{}",
                 findings.render(output::colored(&std::io::stderr()))

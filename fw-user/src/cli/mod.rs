@@ -11,6 +11,7 @@ mod limits;
 mod man;
 mod output;
 mod run;
+mod schema;
 mod status;
 
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Check(check::Check),
+    Schema(schema::Schema),
     Explain(explain::Explain),
     Apply(apply::Apply),
     Status(status::StatusArgs),
@@ -85,6 +87,7 @@ fn client(command: Command) -> anyhow::Result<Exit> {
         match command {
             Command::Run(_) => Ok(Exit::BadInput),
             Command::Check(check) => check.execute(),
+            Command::Schema(schema) => schema.execute(),
             Command::Explain(explain) => explain.execute(),
             Command::Apply(apply) => apply.execute().await,
             Command::Status(status) => status.execute().await,
