@@ -127,8 +127,8 @@ pub(crate) fn service(name: &str) -> Option<&'static [&'static str]> {
 
 /// Keys of the language that this version does not enforce, wherever they stand.
 pub(crate) const NOT_ENFORCED: &[&str] = &[
-    "alert_at", "budget", "budgets", "dynamic", "each", "except", "exclude", "file", "include", "isolate",
-    "planes", "vni",
+    "alert_at", "budget", "budgets", "each", "except", "exclude", "file", "include", "isolate", "planes",
+    "vni",
 ];
 
 /// Words that YAML tools turn into booleans or nothing, so that they are no names here.

@@ -16,7 +16,15 @@ use crate::yaml::{Key, Node, Value};
 const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
 
 /// Keys of a zone's long form.
-const KEYS: &[&str] = &["addresses", "vlan", "plane", "ports", "lifeline", "labels"];
+const KEYS: &[&str] = &[
+    "addresses",
+    "dynamic",
+    "vlan",
+    "plane",
+    "ports",
+    "lifeline",
+    "labels",
+];
 
 /// All zones, and their places by name.
 pub(super) struct Zones {
@@ -167,11 +175,17 @@ fn zone(
 
 fn long_form(fields: &Fields<'_>, zone: &mut Zone, findings: &mut Diagnostics) {
     // What fills a zone otherwise is refused already; a missing key would be a second error for one mistake.
-    let other = ["file", "dynamic", "include"].iter().any(|key| fields.has(key));
+    let other = ["file", "include"].iter().any(|key| fields.has(key));
     if other && !fields.has("addresses") {
         return;
     }
-    if let Some(node) = fields.require("addresses", &format!("the zone `{}`", zone.name), findings) {
+    zone.dynamic = fields
+        .get("dynamic")
+        .and_then(|node| fields::truth(node, findings))
+        == Some(true);
+    if !zone.dynamic
+        && let Some(node) = fields.require("addresses", &format!("the zone `{}`", zone.name), findings)
+    {
         zone.prefixes = addresses(node, findings);
     }
     if let Some(node) = fields.get("vlan") {
