@@ -12,6 +12,7 @@ mod man;
 mod output;
 mod run;
 mod status;
+mod zone;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ enum Command {
     Flows(flows::Flows),
     Drops(drops::Drops),
     Limits(limits::Limits),
+    Zone(zone::Zone),
     Detach(detach::Detach),
     Completions(completions::Completions),
     Man(man::Man),
@@ -85,12 +87,13 @@ fn client(command: Command) -> anyhow::Result<Exit> {
         match command {
             Command::Run(_) => Ok(Exit::BadInput),
             Command::Check(check) => check.execute(),
-            Command::Explain(explain) => explain.execute(),
+            Command::Explain(explain) => explain.execute().await,
             Command::Apply(apply) => apply.execute().await,
             Command::Status(status) => status.execute().await,
             Command::Flows(flows) => flows.execute().await,
             Command::Drops(drops) => drops.execute().await,
             Command::Limits(limits) => limits.execute().await,
+            Command::Zone(zone) => zone.execute().await,
             Command::Detach(detach) => detach.execute().await,
             Command::Completions(completions) => Ok(completions.execute(&mut Cli::command())),
             Command::Man(man) => man.execute(Cli::command()),
