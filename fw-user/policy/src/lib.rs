@@ -33,7 +33,10 @@ mod resolve;
 mod yaml;
 
 pub use check::{LoadError, Loader, PolicyError, check, ended_rules, load};
-pub use compile::{CompileError, Settings, Stats, TableSet, compile, compile_within};
+pub use compile::{
+    Choice, CompileError, Compiled, Options, Readdressed, Representation, Settings, Stats, TableSet, compile,
+    compile_with, compile_within,
+};
 pub use diagnostic::{Diagnostic, Diagnostics, Level, Report, Span};
 pub use expectations::{ExpectationResult, Expectations, run_expectations};
 pub use explain::{Asked, Explanation, ask, explain};

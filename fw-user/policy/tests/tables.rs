@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fw_common::abi::{ClassFlags, Decision, Ip4, Ip6, LinkFlags, PairEntry, Reason, SetHeader, checksum};
-use fw_common::classify::{Classified, classify, realm_record};
+use fw_common::classify::{Classified, Search, Service, allowed_protocols, classify, realm_record};
 use fw_policy::model::{DefaultAction, RuleAction, Tags, ZoneKind};
 use fw_policy::{Environment, Policy, TableSet, check, compile};
 use proptest::prelude::*;
@@ -75,7 +75,7 @@ fn looked_up(tables: &TableSet, packet: Packet) -> Result<(Decision, Classified)
     let lines = tables.lines.as_slice();
     let realm = realm_record(lines, (packet.tags.outer, packet.tags.inner))?;
     let mut out = Classified::default();
-    let service = (packet.proto, packet.selector);
+    let service = Service::of(packet.proto, packet.selector, packet.source_port);
     let decision = match (packet.src, packet.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => classify(
             lines,
