@@ -21,7 +21,9 @@
 pub mod diagnostic;
 pub mod explain;
 pub mod flow;
+pub mod isolate;
 pub mod model;
+pub mod space;
 
 pub mod compile;
 
