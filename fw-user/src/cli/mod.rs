@@ -13,6 +13,7 @@ mod output;
 mod run;
 mod status;
 mod test;
+mod zone;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ enum Command {
     Flows(flows::Flows),
     Drops(drops::Drops),
     Limits(limits::Limits),
+    Zone(zone::Zone),
     Detach(detach::Detach),
     Completions(completions::Completions),
     Man(man::Man),
@@ -89,12 +91,13 @@ fn client(command: Command) -> anyhow::Result<Exit> {
         match command {
             Command::Run(_) | Command::Test(_) => Ok(Exit::BadInput),
             Command::Check(check) => check.execute(),
-            Command::Explain(explain) => explain.execute(),
+            Command::Explain(explain) => explain.execute().await,
             Command::Apply(apply) => apply.execute().await,
             Command::Status(status) => status.execute().await,
             Command::Flows(flows) => flows.execute().await,
             Command::Drops(drops) => drops.execute().await,
             Command::Limits(limits) => limits.execute().await,
+            Command::Zone(zone) => zone.execute().await,
             Command::Detach(detach) => detach.execute().await,
             Command::Completions(completions) => Ok(completions.execute(&mut Cli::command())),
             Command::Man(man) => man.execute(Cli::command()),

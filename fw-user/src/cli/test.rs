@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fw_policy::{Environment, Policy};
+use fw_policy::{Diagnostics, Environment, Policy};
 use serde_json::json;
 
 use super::check;
@@ -21,6 +21,7 @@ use crate::telemetry::boot_unix_s;
                         programs and maps are this command's own and end with it.\n\n\
                         Examples:\n  dpufw test policy.yaml --netns\n  \
                         dpufw test policy.yaml --netns --junit report.xml   # for a CI system\n  \
+                        dpufw test policy.yaml --netns --tests more.yaml    # more expectations\n  \
                         dpufw test policy.yaml --netns --self 10.30.8.4     # whose `self` is meant\n\n\
                         Exits with 1 if an expectation is not met, 2 if the policy has an error, 3 without root."
 )]
@@ -30,6 +31,9 @@ pub(super) struct Test {
     /// Send packets through network namespaces
     #[arg(long, required = true)]
     netns: bool,
+    /// A file with more expectations (a YAML file with the key `expect` only); may be given several times
+    #[arg(long, value_name = "FILE")]
+    tests: Vec<PathBuf>,
     /// An address of the machine that the policy is for; documentation addresses if none is given
     #[arg(long = "self", value_name = "ADDR")]
     own: Vec<IpAddr>,
@@ -44,16 +48,19 @@ pub(super) struct Test {
 impl Test {
     pub(super) fn execute(self) -> anyhow::Result<Exit> {
         let file = self.policy.display().to_string();
-        let (policy, _) = match fw_policy::check(&check::read(&self.policy)?, &file) {
+        let (mut policy, _) = match fw_policy::check(&check::read(&self.policy)?, &file) {
             Ok(checked) => checked,
-            Err(findings) => {
-                eprintln!("{}", findings.render(output::colored(&std::io::stderr())));
-                return Ok(Exit::BadInput);
-            }
+            Err(findings) => return Ok(invalid(&findings)),
         };
+        for path in &self.tests {
+            let name = path.display().to_string();
+            if let Err(findings) = fw_policy::add_tests(&mut policy, &check::read(path)?, &name) {
+                return Ok(invalid(&findings));
+            }
+        }
         let environment = environment(&policy, &self.own);
         // The namespaces are gone before anything is printed: a reader who goes away leaves none behind.
-        let outcomes = netns::run(&policy, &policy.expectations, &environment)?;
+        let outcomes = netns::run(&policy, &environment)?;
         if let Some(path) = &self.junit {
             write_junit(path, &file, &outcomes)?;
         }
@@ -65,6 +72,11 @@ impl Test {
         }
         Ok(if passed { Exit::Yes } else { Exit::No })
     }
+}
+
+fn invalid(findings: &Diagnostics) -> Exit {
+    eprintln!("{}", findings.render(output::colored(&std::io::stderr())));
+    Exit::BadInput
 }
 
 /// Roles that a machine can have, less the one of ports that belong to no plane.

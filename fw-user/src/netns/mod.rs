@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use fw_policy::model::{Expectation, RuleAction};
-use fw_policy::{Environment, Flow, Policy, resolve};
+use fw_policy::{Environment, Flow, Policy, machine_of, resolve};
 use serde::Serialize;
 
 pub use report::junit;
@@ -53,26 +53,22 @@ impl Outcome {
     }
 }
 
-/// Sends a packet for each of the expectations; `environment` has the machine that is meant where one names no `self:`.
+/// Sends a packet for each of the policy's expectations, to or through the machine that it means. The last role of
+/// `environment` is that of ports which no plane is bound to.
 ///
 /// # Errors
 /// [`Failure`] with its exit code: no privilege, no `ip` or `ethtool`, a policy that cannot be compiled, or what the kernel
 /// refused. A flow that comes out otherwise than expected is none.
-pub fn run(
-    policy: &Policy,
-    expectations: &[Expectation],
-    environment: &Environment,
-) -> Result<Vec<Outcome>, Failure> {
+pub fn run(policy: &Policy, environment: &Environment) -> Result<Vec<Outcome>, Failure> {
     let mut stand = Stand::new().map_err(|error| Failure::no_agent(format!("{error:#}")))?;
     let told = telling(policy);
     let mut machine: Option<Environment> = None;
-    let mut outcomes = Vec::with_capacity(expectations.len());
-    for expectation in expectations {
-        let own = match expectation.own_addresses.as_slice() {
-            [] => environment.own_addresses.as_slice(),
-            own => own,
+    let mut outcomes = Vec::with_capacity(policy.expectations.len());
+    for expectation in &policy.expectations {
+        let wanted = Environment {
+            own_addresses: machine_of(policy, environment, expectation),
+            ..environment.clone()
         };
-        let wanted = machine_of(environment, own);
         if machine.as_ref() != Some(&wanted) {
             stand.apply(&told, &wanted)?;
             machine = Some(wanted.clone());
@@ -80,14 +76,6 @@ pub fn run(
         outcomes.push(one(policy, expectation, &wanted, &mut stand));
     }
     Ok(outcomes)
-}
-
-/// The machine with these addresses. Its last role is that of a port which no plane is bound to.
-fn machine_of(environment: &Environment, own: &[IpAddr]) -> Environment {
-    Environment {
-        own_addresses: own.to_vec(),
-        ..environment.clone()
-    }
 }
 
 /// The same policy, made to say of each packet which rule decided. Deadlines that lie ahead are moved out of the way of the
@@ -109,7 +97,7 @@ fn one(policy: &Policy, expectation: &Expectation, machine: &Environment, stand:
     let begun = Instant::now();
     let mut outcome = Outcome {
         flow: expectation.text.clone(),
-        file: policy.file.clone(),
+        file: policy.sources.name(expectation.span).to_owned(),
         line: expectation.line,
         expected: expectation.is,
         sent: None,

@@ -4,8 +4,12 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use fastrand::Rng;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{one_of, policies};
+
+/// Parts of the address space that the exclusions of a policy never fill.
+const WIDE: [&str; 4] = ["10.0.0.0/12", "10.112.0.0/12", "0.0.0.0/0", "\"fd00::/12\""];
 
 /// A shape of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +22,8 @@ pub enum Shape {
     Overlapping,
     /// Services of overlapping ranges over all ports.
     PortRanges,
+    /// Zones with holes, ranges of addresses, zones made of zones.
+    Exclusions,
     /// As in a router: each rule with two prefixes of its own or wildcards.
     AccessList,
 }
@@ -31,11 +37,12 @@ struct Draft<'r> {
 
 impl Shape {
     /// All shapes.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Mixed,
         Self::ManyRules,
         Self::Overlapping,
         Self::PortRanges,
+        Self::Exclusions,
         Self::AccessList,
     ];
 
@@ -47,6 +54,7 @@ impl Shape {
             Self::ManyRules => "few zones, many rules",
             Self::Overlapping => "many overlapping zones",
             Self::PortRanges => "port ranges",
+            Self::Exclusions => "exclusions",
             Self::AccessList => "router access lists",
         }
     }
@@ -63,6 +71,7 @@ impl Shape {
             Self::ManyRules => draft.many_rules(),
             Self::Overlapping => draft.overlapping(),
             Self::PortRanges => draft.port_ranges(),
+            Self::Exclusions => draft.exclusions(),
             Self::AccessList => draft.access_list(),
         }
         (draft.text, draft.own)
@@ -164,6 +173,64 @@ impl<'r> Draft<'r> {
         let length = *one_of(self.random, &[0, 1, 99, 1000, u16::MAX]);
         let (low, high) = (a.min(b), a.max(b).min(a.min(b).saturating_add(length)));
         format!("{proto}/{low}-{high}")
+    }
+
+    fn exclusions(&mut self) {
+        let zones = self.random.usize(4..10);
+        self.line("zones:");
+        for zone in 0..zones {
+            let base = if zone >= 2 && self.random.u8(..3) == 0 {
+                format!("zones: [z{}, z{}]", self.random.usize(..zone), zone - 1)
+            } else {
+                let mut list = vec![(*one_of(self.random, &WIDE)).to_owned()];
+                list.extend((0..self.random.usize(0..3)).map(|_| self.addresses()));
+                format!("addresses: [{}]", list.join(", "))
+            };
+            let holes: Vec<String> = (0..self.random.usize(1..6)).map(|_| self.hole()).collect();
+            self.line(&format!(
+                "  z{zone}: {{ {base}, exclude: [{}] }}",
+                holes.join(", ")
+            ));
+        }
+        self.line("rules:");
+        for number in 0..self.random.usize(10..40) {
+            let service = format!("[{}]", policies::service_match(self.random));
+            let (from, to) = (self.zone(zones), self.zone(zones));
+            self.rule(number, &service, &from, &to);
+        }
+    }
+
+    /// A prefix, or a range of addresses.
+    fn addresses(&mut self) -> String {
+        if self.random.bool() {
+            return format!("\"{}\"", policies::prefix(self.random, &self.own));
+        }
+        if self.random.bool() {
+            let (a, b) = (policies::v4(self.random), policies::v4(self.random));
+            format!("\"{}-{}\"", a.min(b), a.max(b))
+        } else {
+            let (a, b) = (policies::v6(self.random), policies::v6(self.random));
+            format!("\"{}-{}\"", a.min(b), a.max(b))
+        }
+    }
+
+    /// A prefix or a range at most as large as an IPv4 /16.
+    fn hole(&mut self) -> String {
+        let (v4, v6) = (policies::v4(self.random), policies::v6(self.random));
+        match self.random.u8(..4) {
+            0 => v4.to_string(),
+            1 => {
+                let last = v4.to_bits().saturating_add(self.random.u32(..1 << 16));
+                format!("{v4}-{}", std::net::Ipv4Addr::from_bits(last))
+            }
+            2 => format!(
+                "\"{}\"",
+                Ipv6Net::new_assert(v6, self.random.u8(48..=128)).trunc()
+            ),
+            _ => Ipv4Net::new_assert(v4, self.random.u8(16..=32))
+                .trunc()
+                .to_string(),
+        }
     }
 
     fn access_list(&mut self) {
