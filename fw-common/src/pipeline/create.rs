@@ -136,8 +136,8 @@ pub(super) fn refused_by_kernel(s: &mut Scratch, refused: Insert, last: i32) -> 
     Outcome::drop(refused.reason())
 }
 
-/// Inserts the fresh flow; the kernel's last word. An entry that is there already is either over (then it is replaced: an expired entry is never
-/// written again) or was made this instant by another CPU for the same packet's twin (then it stands).
+/// Inserts the fresh flow; the kernel's last word. An entry that is there already is either over (then it is replaced: an
+/// expired entry is never written again) or was made this instant by another CPU for the same packet's twin (then it stands).
 #[inline(always)]
 fn insert<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch) -> i32 {
     let last = insist(t, || t.insert_half_open(F::key(s), &s.fresh, false));

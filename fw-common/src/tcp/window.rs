@@ -18,11 +18,11 @@ pub const REACH: u32 = !0x3f;
 /// The largest legal shift (RFC 7323 section 2.3).
 pub const MAX_SHIFT: u32 = 14;
 
-/// Twice the window is counted as at least 1 MiB. `nf_conntrack` lets old segments and acknowledgements pass however late they are, without effect
-/// (`NFCT_TCP_IGNORE` below the lower bounds of `tcp_in_window`), because a receiver discards them anyway; here they pass so
-/// long as a network can have kept them, and a blind guess is nearly always further off.
+/// Twice the window is counted as at least 1 MiB. `nf_conntrack` lets old segments and acknowledgements pass however late they
+/// are, without effect (`NFCT_TCP_IGNORE` below the lower bounds of `tcp_in_window`), because a receiver discards them anyway;
+/// here they pass so long as a network can have kept them, and a blind guess is nearly always further off.
 const LEAST: u32 = 1 << 20;
-/// The least [`REACH`]: see [`grown`].
+/// The least [`REACH`]: of windows up to half a mebibyte.
 pub const LEAST_REACH: u32 = LEAST + BEYOND;
 /// Always more than the window, for the probe and for a FIN at the very edge: [`REACH`] has no smaller step.
 const BEYOND: u32 = 64;
