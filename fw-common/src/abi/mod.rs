@@ -22,7 +22,7 @@ pub use maps::{
     SourceKey, SourceOf, map_names,
 };
 pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
-pub use reason::{Action, Reason, Verdict};
+pub use reason::{Action, DefaultAction, Reason, Verdict};
 pub use set::{
     ClassFlags, ClassRecord, Decision, Features, LINE_BYTES, LINE_WORDS, LimitKind, LimitPer, LimitRecord,
     Line, LinkFlags, MAX_LIMITS, MAX_V6_LEVELS, PROTO_DIRECT, PairEntry, ProtectMode, ProtectRecord,
