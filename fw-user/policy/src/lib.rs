@@ -23,6 +23,8 @@ pub mod explain;
 pub mod flow;
 pub mod isolate;
 pub mod model;
+pub mod schema;
+pub mod services;
 pub mod space;
 
 pub mod compile;

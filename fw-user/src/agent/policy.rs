@@ -9,13 +9,14 @@ use fw_policy::{Diagnostics, Environment, Policy, TableSet};
 
 use crate::control::Session;
 use crate::exit::Failure;
+use crate::files::Files;
 
-/// Reads and checks a policy. Among its warnings are the rules whose `until` is over at `now_unix_s`.
+/// Reads and checks a policy; files that it names are read, relative to `name`. Among its warnings are the rules whose `until` is over at `now_unix_s`.
 ///
 /// # Errors
 /// With exit code 2: all findings, each with line and column.
 pub fn check(name: &str, text: &str, now_unix_s: i64) -> Result<(Policy, Diagnostics), Failure> {
-    let (policy, mut warnings) = fw_policy::check(text, name).map_err(|findings| {
+    let (policy, mut warnings) = fw_policy::check_files(&Files, text, name).map_err(|findings| {
         Failure::input(format!(
             "{name} is no valid policy; nothing was applied\n{}",
             findings.render(false)
