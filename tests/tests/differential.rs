@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use fw_common::abi::{Engine, Ip4, Ip6, Line, LinkKind, Mode, PortConfig, Proto, Reason, Side, Verdict};
-use fw_common::classify::{self, Classified};
+use fw_common::classify::{self, Classified, Service};
 use fw_policy::{Environment, Policy};
 use fw_tests::lab::require_root;
 use fw_tests::oracle::{self, Answer, Question};
@@ -126,7 +126,7 @@ fn by_tables(lines: &[Line], question: &Question) -> Result<Answer> {
         Err(Reason::UnknownRealm) => return Ok(Answer::UnknownRealm),
         Err(reason) => anyhow::bail!("the tables are damaged: {}", reason.sentence()),
     };
-    let service = (question.proto, question.selector);
+    let service = Service::of(question.proto, question.selector, question.source_port);
     let mut out = Classified::default();
     let decision = match (question.src, question.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => classify::classify(
