@@ -24,6 +24,7 @@ mod segment;
 mod source;
 mod tables;
 
+pub use admit::pressure_slots;
 pub use family::{Family, V4, V6};
 pub use finish::{Outcome, finish};
 pub use segment::Case;

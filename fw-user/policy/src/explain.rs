@@ -88,11 +88,11 @@ pub enum Mismatch {
 }
 
 impl RuleRef {
-    fn new(policy: &Policy, rule: &Rule) -> Self {
+    pub(crate) fn new(policy: &Policy, rule: &Rule) -> Self {
         Self {
             name: rule.name.clone(),
             id: rule.id,
-            file: policy.file.clone(),
+            file: policy.sources.name(rule.span).to_owned(),
             line: rule.line,
         }
     }
