@@ -14,6 +14,11 @@ use crate::model::Policy;
 /// decisions come on top, to at most half of the memory.
 const SHARE: u64 = 16;
 
+/// Cells of the table of pairs that fit into its share.
+pub(super) const fn cells_within(limit: u64) -> u64 {
+    limit / SHARE / 4
+}
+
 /// What is written.
 pub(super) struct Chosen {
     pub(super) representation: Representation,
@@ -51,8 +56,7 @@ pub(super) struct Parts<'p> {
 impl Parts<'_> {
     /// Bytes of the table of pairs, and of the table of service and source classes.
     fn pair_bytes(&self) -> u64 {
-        let cells = self.axes.rows.len() as u64 * self.axes.columns.len() as u64;
-        cells * 4 + Combined::entries(self.services) * 2
+        self.axes.cells() * 4 + Combined::entries(self.services) * 2
     }
 
     /// Chooses a representation and writes it behind what is there.

@@ -8,7 +8,7 @@ use super::choice::Parts;
 use super::lines::{Lines, Section};
 use super::stats::{Choice, Representation, Stats};
 use super::{
-    CompileError, MAX_LIMIT, Options, Settings, TableSet, header, protect, records, services, valid,
+    CompileError, MAX_LIMIT, Options, Settings, TableSet, choice, header, protect, records, services, valid,
 };
 use crate::Environment;
 use crate::model::Policy;
@@ -69,7 +69,7 @@ impl Fixed {
         let (rules, limits) = records::rules(policy, environment, &mut lines)?;
         let mut axes = Axes::new(policy);
         let places = axes.place(&cut.classes);
-        axes.foresee(policy, &mut cut.classes);
+        axes.foresee(policy, &mut cut.classes, choice::cells_within(limit));
         let (link, ra_roles) = header::link_words(&policy.link, environment);
         let mut header = SetHeader {
             magic: SET_MAGIC,
