@@ -8,7 +8,7 @@ use clap::Args;
 use fw_policy::{Diagnostics, Environment, Policy};
 use serde_json::json;
 
-
+use super::check;
 use super::output::{self, Paint, paint};
 use crate::exit::{Exit, Failure};
 use crate::files;

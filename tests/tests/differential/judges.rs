@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use fw_common::abi::{Engine, Ip4, Ip6, Line, LinkKind, Mode, PortConfig, Reason, Side, Verdict};
-use fw_common::classify::{self, Classified};
+use fw_common::classify::{self, Classified, Service};
 use fw_policy::{Environment, Policy};
 use fw_tests::oracle::{Answer, Question};
 use fw_user::dataplane::{DataPlane, FlowSizes, Hook, Options, TestContext};
@@ -67,7 +67,7 @@ impl Judges {
             Err(Reason::UnknownRealm) => return Ok(Answer::UnknownRealm),
             Err(reason) => bail!("the tables are damaged: {}", reason.sentence()),
         };
-        let service = (question.proto, question.selector);
+        let service = Service::of(question.proto, question.selector, question.source_port);
         let mut out = Classified::default();
         let decision = match (question.src, question.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
