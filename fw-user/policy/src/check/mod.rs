@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::model::Policy;
-use crate::yaml;
+use crate::{isolate, lint, yaml};
 
 use fields::Fields;
 
@@ -84,6 +84,11 @@ pub fn load(loader: &dyn Loader, path: &str) -> Result<(Policy, Diagnostics), Po
 pub fn check(text: &str, file: &str) -> Result<(Policy, Diagnostics), Diagnostics> {
     let mut findings = Diagnostics::new(file, text);
     let policy = yaml::parse(text, &mut findings).and_then(|root| build(&root, &mut findings));
+    // Of a policy with errors nothing can be proved, and rules that were left out would mislead.
+    if let Some(policy) = policy.as_ref().filter(|_| !findings.has_errors()) {
+        isolate::report(policy, &mut findings);
+        lint::warn(policy, &mut findings);
+    }
     findings.sort();
     match policy {
         Some(policy) if !findings.has_errors() => Ok((policy, findings)),

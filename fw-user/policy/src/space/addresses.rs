@@ -152,7 +152,7 @@ impl Addresses {
         }
         bases
             .into_iter()
-            .map(|bases| self.in_any_set(bases.into_iter().map(|base| (base, base)).collect()))
+            .map(|bases| self.in_any_set(&Ranges::union(bases.into_iter().map(|base| (base, base)).collect())))
             .collect()
     }
 
@@ -164,8 +164,7 @@ impl Addresses {
     }
 
     /// These bases with every set of unknown zones.
-    fn in_any_set(&self, bases: Vec<(u32, u32)>) -> Ranges {
-        let bases = Ranges::union(bases);
+    pub(crate) fn in_any_set(&self, bases: &Ranges) -> Ranges {
         let sets = 0..1_u32 << self.unknown;
         let parts = sets.flat_map(|set| {
             let shift = set * self.bases();
