@@ -1,16 +1,23 @@
 //! Diagnostics: what is wrong in a policy, where, and how to mend it.
 
+use std::collections::HashMap;
 use std::fmt;
 
-use annotate_snippets::{AnnotationKind, Level as Title, Renderer, Snippet, renderer::DecorStyle};
+use annotate_snippets::{
+    Annotation, AnnotationKind, Group, Level as Title, Renderer, Snippet, renderer::DecorStyle,
+};
 use serde::Serialize;
+
+use crate::source::Sources;
 
 /// Findings that are printed; `--json` has all.
 const MAX_RENDERED: usize = 100;
 
-/// A range of bytes in a policy's text, the end excluded.
+/// A range of bytes in a file of the policy, the end excluded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Span {
+    /// Number of the file in [`Sources`]; 0 is the policy itself.
+    pub file: u32,
     /// First byte.
     pub start: usize,
     /// Byte behind the last.
@@ -18,10 +25,19 @@ pub struct Span {
 }
 
 impl Span {
-    /// The bytes from `start` up to `end`, which is not included.
+    /// The bytes of the policy itself from `start` up to `end`, which is not included.
     #[must_use]
     pub const fn new(start: usize, end: usize) -> Self {
-        Self { start, end }
+        Self { file: 0, start, end }
+    }
+
+    /// The place where the span begins.
+    #[must_use]
+    pub const fn begin(self) -> Self {
+        Self {
+            end: self.start,
+            ..self
+        }
     }
 }
 
@@ -101,13 +117,13 @@ impl Diagnostic {
     }
 }
 
-/// All findings of one file, with what is needed to print them.
+/// All findings of a policy, with what is needed to print them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics {
-    /// Name of the file.
+    /// Name of the policy's file.
     pub file: String,
-    /// Its text.
-    pub text: String,
+    /// The files that the findings lie in.
+    pub sources: Sources,
     /// The findings, by place.
     pub items: Vec<Diagnostic>,
 }
@@ -138,12 +154,18 @@ pub struct Report {
 }
 
 impl Diagnostics {
-    /// No findings yet.
+    /// No findings yet in a policy of one file.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
+        Self::of(&Sources::new(file, text))
+    }
+
+    /// No findings yet in these files.
+    #[must_use]
+    pub fn of(sources: &Sources) -> Self {
         Self {
-            file: file.to_owned(),
-            text: text.to_owned(),
+            file: sources.name(Span::default()).to_owned(),
+            sources: sources.clone(),
             items: Vec::new(),
         }
     }
@@ -175,8 +197,14 @@ impl Diagnostics {
     /// The findings for `--json`.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
-        let index = LineIndex::new(&self.text);
-        self.items.iter().map(|item| self.report(&index, item)).collect()
+        let mut indexes: HashMap<u32, LineIndex<'_>> = HashMap::new();
+        let mut report = |item: &Diagnostic| {
+            let index = indexes
+                .entry(item.span.file)
+                .or_insert_with(|| LineIndex::new(self.sources.text(item.span)));
+            self.report(index, item)
+        };
+        self.items.iter().map(&mut report).collect()
     }
 
     fn render_one(&self, renderer: &Renderer, item: &Diagnostic) -> String {
@@ -184,31 +212,59 @@ impl Diagnostics {
             Level::Error => Title::ERROR,
             Level::Warning => Title::WARNING,
         };
-        let clamp = |span: Span| clamp(&self.text, span);
-        let primary = AnnotationKind::Primary
-            .span(clamp(item.span))
-            .label(item.label.as_str());
-        let mut snippet = Snippet::source(self.text.as_str())
-            .path(self.file.as_str())
-            .annotation(primary);
-        for (span, note) in &item.also {
-            snippet = snippet.annotation(AnnotationKind::Context.span(clamp(*span)).label(note.as_str()));
+        let mut files = vec![item.span.file];
+        for (span, _) in &item.also {
+            if !files.contains(&span.file) {
+                files.push(span.file);
+            }
         }
-        let mut group = title
-            .primary_title(item.message.as_str())
-            .id(item.code)
-            .element(snippet);
+        let title = title.primary_title(item.message.as_str()).id(item.code);
+        let snippets = files.into_iter().map(|file| self.snippet(item, file));
+        let mut group = Group::with_title(title).elements(snippets);
         if let Some(help) = &item.help {
             group = group.element(Title::HELP.message(help.as_str()));
         }
         renderer.render(&[group])
     }
 
+    /// What the finding says about one file. Only the lines from the first place to the last are handed on: a policy may
+    /// have a hundred thousand others.
+    fn snippet<'a>(&'a self, item: &'a Diagnostic, file: u32) -> Snippet<'a, Annotation<'a>> {
+        let text = self.sources.text(Span { file, ..item.span });
+        let here = |span: &Span| span.file == file;
+        let spans = std::iter::once(&item.span).chain(item.also.iter().map(|(span, _)| span));
+        let (mut start, mut end) = (text.len(), 0);
+        for range in spans.filter(|span| here(span)).map(|span| clamp(text, *span)) {
+            start = start.min(range.start);
+            end = end.max(range.end);
+        }
+        let first = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let end = end.max(start);
+        let rest = text[end..].split('\n').next().unwrap_or("");
+        let last = end + rest.trim_end_matches('\r').len();
+        let local = |span: Span| {
+            let range = clamp(text, span);
+            range.start - first..range.end - first
+        };
+        let line = breaks(&text.as_bytes()[..first]) + 1;
+        let mut snippet = Snippet::source(&text[first..last])
+            .line_start(line)
+            .path(self.sources.name(Span { file, ..item.span }));
+        if here(&item.span) {
+            let primary = AnnotationKind::Primary.span(local(item.span));
+            snippet = snippet.annotation(primary.label(item.label.as_str()));
+        }
+        for (span, note) in item.also.iter().filter(|(span, _)| here(span)) {
+            snippet = snippet.annotation(AnnotationKind::Context.span(local(*span)).label(note.as_str()));
+        }
+        snippet
+    }
+
     fn report(&self, index: &LineIndex<'_>, item: &Diagnostic) -> Report {
         let (line, column) = index.place(item.span.start);
         let (end_line, end_column) = index.place(item.span.end);
         Report {
-            file: self.file.clone(),
+            file: self.sources.name(item.span).to_owned(),
             line,
             column,
             end_line,
@@ -263,32 +319,44 @@ impl<'t> LineIndex<'t> {
     }
 }
 
-/// Line numbers of places that come in order.
+/// Line breaks in a text.
+pub(crate) fn breaks(text: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', text).count()
+}
+
+/// Line numbers of places that come in order, file by file.
 #[derive(Default)]
 pub(crate) struct LineCounter {
+    file: u32,
     byte: usize,
     breaks: usize,
 }
 
 impl LineCounter {
-    /// The line of a byte, from 1.
-    pub(crate) fn line(&mut self, text: &str, byte: usize) -> usize {
-        if byte < self.byte {
-            *self = Self::default();
+    /// The line where a span begins, from 1.
+    pub(crate) fn line(&mut self, sources: &Sources, span: Span) -> usize {
+        if span.file != self.file || span.start < self.byte {
+            *self = Self {
+                file: span.file,
+                ..Self::default()
+            };
         }
-        let end = byte.min(text.len());
-        // Spans lie on character borders.
-        self.breaks += text
-            .get(self.byte..end)
-            .map_or(0, |between| between.matches('\n').count());
+        let text = sources.text(span).as_bytes();
+        let end = span.start.min(text.len());
+        let between = text.get(self.byte..end).unwrap_or_default();
+        self.breaks += breaks(between);
         self.byte = end;
         self.breaks + 1
     }
 }
 
-/// The span as a range that lies in the text, on character borders.
+/// The span as a range that lies in the text, on character borders. The end of the text is that of its last line.
 fn clamp(text: &str, span: Span) -> std::ops::Range<usize> {
-    let start = text.floor_char_boundary(span.start.min(text.len()));
+    if span.start >= text.len() {
+        let end = text.trim_end_matches(['\n', '\r']).len();
+        return end..end;
+    }
+    let start = text.floor_char_boundary(span.start);
     let end = text.ceil_char_boundary(span.end.min(text.len()));
     start..end.max(start)
 }

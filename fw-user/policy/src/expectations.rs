@@ -1,7 +1,7 @@
 //! Runs the policy's own tests on the compiled tables.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 
@@ -10,6 +10,7 @@ use crate::compile::{CompileError, TableSet, compile};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::explain::{Asked, Explanation, ask};
 use crate::model::{Expectation, Policy, RuleAction};
+use crate::resolve::resolve;
 
 /// All results.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Expectations {
 pub struct ExpectationResult {
     /// The flow as it is written.
     pub flow: String,
+    /// The file that it stands in.
+    pub file: String,
     /// Line in the file, from 1.
     pub line: usize,
     /// What was expected.
@@ -43,28 +46,46 @@ impl Expectations {
     }
 }
 
-/// Runs all expectations of a policy. Those that name no machine (`self:`) mean the one of `environment`.
+/// The addresses of the machine that an expectation means: those it names (`self:`), else those of `environment`. But
+/// where the packet comes in by a port of mode `host` (`in:` without `out:`) and neither end is this machine, its
+/// destination must be.
+#[must_use]
+pub fn machine_of(policy: &Policy, environment: &Environment, expectation: &Expectation) -> Vec<IpAddr> {
+    if !expectation.own_addresses.is_empty() {
+        return expectation.own_addresses.clone();
+    }
+    let own = &environment.own_addresses;
+    if expectation.role.is_some()
+        && expectation.peer.is_none()
+        && let Ok(flow) = resolve(policy, environment, &expectation.flow, expectation.tags)
+    {
+        let group = flow.dst.is_multicast() || flow.dst == IpAddr::V4(Ipv4Addr::BROADCAST);
+        if !group && !own.contains(&flow.src) && !own.contains(&flow.dst) {
+            return vec![flow.dst];
+        }
+    }
+    own.clone()
+}
+
+/// Runs all expectations of a policy, each on the machine that it means ([`machine_of`]).
 ///
 /// # Errors
 /// [`CompileError`]: the policy cannot be compiled.
 pub fn run_expectations(policy: &Policy, environment: &Environment) -> Result<Expectations, CompileError> {
-    let mut machines: HashMap<&[IpAddr], (Environment, TableSet)> = HashMap::new();
-    let mut diagnostics = Diagnostics::new(&policy.file, &policy.text);
+    let mut machines: HashMap<Vec<IpAddr>, (Environment, TableSet)> = HashMap::new();
+    let mut diagnostics = Diagnostics::of(&policy.sources);
     let mut results = Vec::with_capacity(policy.expectations.len());
     for expectation in &policy.expectations {
-        let own = match expectation.own_addresses.as_slice() {
-            [] => environment.own_addresses.as_slice(),
-            own => own,
-        };
-        if !machines.contains_key(own) {
+        let own = machine_of(policy, environment, expectation);
+        if !machines.contains_key(&own) {
             let machine = Environment {
-                own_addresses: own.to_vec(),
+                own_addresses: own.clone(),
                 ..environment.clone()
             };
             let tables = compile(policy, &machine)?;
-            machines.insert(own, (machine, tables));
+            machines.insert(own.clone(), (machine, tables));
         }
-        let (machine, tables) = &machines[own];
+        let (machine, tables) = &machines[&own];
         let (result, finding) = run(policy, machine, tables, expectation);
         results.push(result);
         diagnostics.items.extend(finding);
@@ -91,6 +112,7 @@ fn run(
     };
     let result = ExpectationResult {
         flow: expectation.text.clone(),
+        file: policy.sources.name(expectation.span).to_owned(),
         line: expectation.line,
         expected: expectation.is,
         passed: problem.is_none(),

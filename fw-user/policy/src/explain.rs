@@ -92,7 +92,7 @@ impl RuleRef {
         Self {
             name: rule.name.clone(),
             id: rule.id,
-            file: policy.file.clone(),
+            file: policy.sources.name(rule.span).to_owned(),
             line: rule.line,
         }
     }

@@ -31,19 +31,26 @@ pub mod compile;
 
 mod check;
 mod expectations;
+mod keys;
 mod names;
 mod planes;
+mod ranges;
 mod resolve;
+mod source;
 mod yaml;
 
-pub use check::{LoadError, Loader, PolicyError, check, ended_rules, load};
-pub use compile::{CompileError, Settings, Stats, TableSet, compile, compile_within};
+pub use check::{PolicyError, add_tests, check, check_files, ended_rules, load};
+pub use compile::{
+    Choice, CompileError, Compiled, Options, Readdressed, Representation, Settings, Stats, TableSet, compile,
+    compile_with, compile_within,
+};
 pub use diagnostic::{Diagnostic, Diagnostics, Level, Report, Span};
-pub use expectations::{ExpectationResult, Expectations, run_expectations};
+pub use expectations::{ExpectationResult, Expectations, machine_of, run_expectations};
 pub use explain::{Asked, Explanation, ask, explain};
 pub use flow::{Flow, FlowError, FlowSpec};
 pub use model::Policy;
 pub use resolve::{ResolveError, resolve};
+pub use source::{LoadError, Loader, Source, Sources};
 
 use std::net::IpAddr;
 

@@ -28,6 +28,7 @@ use serde::Serialize;
 
 use crate::diagnostic::Span;
 use crate::flow::FlowSpec;
+use crate::source::Sources;
 
 pub use limit::{Limit, Measure, Per, Throughput, limit_key};
 pub use protect::{Fragments, Pickup, Protect, Tcp, Threshold};
@@ -44,7 +45,9 @@ pub struct Policy {
     pub file: String,
     /// The text as it was read.
     pub text: String,
-    /// SHA-256 of the text.
+    /// All files that it was read from: itself, what it includes, the files of its zones.
+    pub sources: Sources,
+    /// SHA-256 of the text; of a policy in several files, of the SHA-256 of each.
     pub hash: [u8; 32],
     /// The policy's zones in the order of the file, then the built-in ones ([`ZoneKind::BUILT_IN`]).
     pub zones: Vec<Zone>,
@@ -438,7 +441,7 @@ impl Policy {
         named.chain(expected.flatten()).collect()
     }
 
-    /// SHA-256 of the policy's text in hexadecimal.
+    /// [`Policy::hash`] in hexadecimal.
     #[must_use]
     pub fn hash_hex(&self) -> String {
         use std::fmt::Write as _;

@@ -126,10 +126,7 @@ pub(crate) fn service(name: &str) -> Option<&'static [&'static str]> {
 }
 
 /// Keys of the language that this version does not enforce, wherever they stand.
-pub(crate) const NOT_ENFORCED: &[&str] = &[
-    "alert_at", "budget", "budgets", "dynamic", "each", "except", "exclude", "file", "include", "isolate",
-    "planes", "vni",
-];
+pub(crate) const NOT_ENFORCED: &[&str] = &["alert_at", "budget", "budgets", "vni"];
 
 /// Words that YAML tools turn into booleans or nothing, so that they are no names here.
 pub(crate) const YAML_WORDS: &[&str] = &["yes", "no", "on", "off", "true", "false", "null"];

@@ -50,16 +50,21 @@ impl Node {
     }
 }
 
-/// Parses a text. `None` if it is not YAML of this kind; `findings` says why.
-pub(crate) fn parse(text: &str, findings: &mut Diagnostics) -> Option<Node> {
+/// Parses the text of a file. `None` if it is not YAML of this kind; `findings` says why.
+pub(crate) fn parse(text: &str, file: u32, findings: &mut Diagnostics) -> Option<Node> {
+    let whole = Span {
+        file,
+        start: 0,
+        end: 0,
+    };
     if text.len() > MAX_TEXT {
         let message = format!("the policy has {} bytes; at most {MAX_TEXT} are read", text.len());
-        findings.push(Diagnostic::error("too_large", Span::default(), message));
+        findings.push(Diagnostic::error("too_large", whole, message));
         return None;
     }
     let mut tree = Tree {
         text,
-        places: Places::new(text),
+        places: Places::new(text, file),
         findings,
         open: Vec::new(),
         root: None,
@@ -77,7 +82,11 @@ pub(crate) fn parse(text: &str, findings: &mut Diagnostics) -> Option<Node> {
             return None;
         }
     }
-    let end = Span::new(text.len(), text.len());
+    let end = Span {
+        start: text.len(),
+        end: text.len(),
+        ..whole
+    };
     Some(tree.root.unwrap_or(Node {
         span: end,
         value: Value::Empty,
@@ -89,10 +98,11 @@ struct Places {
     /// Byte of each character, and the end; empty if the text is ASCII, where both are the same.
     bytes: Vec<usize>,
     len: usize,
+    file: u32,
 }
 
 impl Places {
-    fn new(text: &str) -> Self {
+    fn new(text: &str, file: u32) -> Self {
         let bytes = if text.is_ascii() {
             Vec::new()
         } else {
@@ -104,6 +114,7 @@ impl Places {
         Self {
             bytes,
             len: text.len(),
+            file,
         }
     }
 
@@ -116,7 +127,11 @@ impl Places {
     }
 
     fn span(&self, start: Marker, end: Marker) -> Span {
-        Span::new(self.byte(start), self.byte(end))
+        Span {
+            file: self.file,
+            start: self.byte(start),
+            end: self.byte(end),
+        }
     }
 }
 
@@ -191,7 +206,11 @@ impl Tree<'_> {
                         .is_some_and(|byte| b"]}".contains(byte));
                     let end = if sign { span.start + 1 } else { open.end };
                     self.add(Node {
-                        span: Span::new(open.start, end.max(open.start)),
+                        span: Span {
+                            start: open.start,
+                            end: end.max(open.start),
+                            ..span
+                        },
                         value: open.value,
                     })
                 }
@@ -273,7 +292,12 @@ impl Tree<'_> {
                  such as \"fd00::/8\""
         };
         let message = format!("the policy is not valid YAML: {}", error.info());
-        syntax(Span::new(start, end), &message).help(help)
+        let span = Span {
+            file: self.places.file,
+            start,
+            end,
+        };
+        syntax(span, &message).help(help)
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use fw_common::abi::{ControlFlags, Line};
+use fw_common::abi::ControlFlags;
 use fw_policy::model::Pickup;
-use fw_policy::{Diagnostics, Policy};
+use fw_policy::{Diagnostics, Policy, TableSet};
 use jiff::Timestamp;
 
 use super::core::{Agent, lock};
 use super::faults::Part;
 use super::last_good::LastGood;
+use super::limits::RuleLimits;
 use super::{own_addresses, policy};
 use crate::control::{Applied, Session};
 use crate::exit::{Failure, chain};
@@ -20,8 +23,10 @@ use crate::telemetry::{Kind, boot_unix_s};
 /// The policy in force.
 #[derive(Clone, Debug)]
 pub struct InForce {
-    /// The checked policy, with its name and text.
+    /// The checked policy, with its name and text, its dynamic zones filled.
     pub policy: Policy,
+    /// Its tables, as they lie in the kernel: questions are answered from them.
+    pub tables: Arc<TableSet>,
     /// The addresses that it was compiled for.
     pub own: BTreeSet<IpAddr>,
     /// When the machine was started, as the wall clock told when it was compiled.
@@ -45,14 +50,17 @@ impl Agent {
         session: Option<&Session>,
     ) -> Result<Applied, Failure> {
         let mut in_force = self.policy.lock().await;
-        let (checked, warnings) = policy::check(name, text, Timestamp::now().as_second())?;
+        let began = Instant::now();
+        let (mut checked, warnings) = policy::check(name, text, Timestamp::now().as_second())?;
+        let notes = self.fill_zones(&mut checked)?;
         let session = session.filter(|_| !force);
         let generation = tokio::task::block_in_place(|| {
             let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
             let boot_unix_s = boot_unix_s();
-            let generation = self.compile_and_apply(&checked, (&own, boot_unix_s), session)?;
+            let (generation, tables) = self.compile_and_apply(&checked, (&own, boot_unix_s), session)?;
             *in_force = Some(InForce {
                 policy: checked,
+                tables,
                 own,
                 boot_unix_s,
                 generation,
@@ -60,12 +68,16 @@ impl Agent {
             });
             Ok::<_, Failure>(generation)
         })?;
+        let took_ms = began.elapsed().as_secs_f64() * 1e3;
         self.faults.note(Part::Policy, Ok(()));
         self.save(in_force.as_ref());
         tracing::info!("{name} is in force as generation {generation}");
+        let mut warnings = texts(&warnings);
+        warnings.extend(notes);
         Ok(Applied {
             generation,
-            warnings: texts(&warnings),
+            took_ms,
+            warnings,
         })
     }
 
@@ -85,10 +97,11 @@ impl Agent {
                 () => return Ok(()),
             };
             let applied = self.compile_and_apply(&current.policy, (&own, boot_unix_s), None);
-            let generation = applied
+            let (generation, tables) = applied
                 .map_err(|failure| format!("{what}, and the policy cannot be compiled again: {failure}"))?;
             tracing::info!("{what}: the policy is now generation {generation}");
-            (current.generation, current.own, current.boot_unix_s) = (generation, own, boot_unix_s);
+            (current.generation, current.tables) = (generation, tables);
+            (current.own, current.boot_unix_s) = (own, boot_unix_s);
             self.save(Some(current));
             Ok(())
         });
@@ -111,20 +124,26 @@ impl Agent {
         };
         let boot_unix_s = boot_unix_s();
         let unchanged = match &set {
-            Some(set) => policy::compile(&checked, &own, &self.config.roles(), current, boot_unix_s)? == *set,
-            None => false,
+            Some(set) => {
+                let tables = policy::compile(&checked, &own, &self.config.roles(), current, boot_unix_s)?;
+                (tables.lines == *set).then(|| Arc::new(tables))
+            }
+            None => None,
         };
-        let before = previous.filter(|previous| previous.generation == current && unchanged);
+        // Its generation may be older: members of dynamic zones have come and gone since.
+        let before = previous.filter(|previous| previous.text == checked.text && unchanged.is_some());
         let applied = before.map_or_else(Timestamp::now, |previous| previous.applied);
-        let generation = if unchanged {
-            self.set_control(&checked);
-            current
-        } else {
-            self.compile_and_apply(&checked, (&own, boot_unix_s), None)?
+        let (generation, tables) = match unchanged {
+            Some(tables) => {
+                self.set_control(&checked);
+                (current, tables)
+            }
+            None => self.compile_and_apply(&checked, (&own, boot_unix_s), None)?,
         };
         self.remember_names(&checked);
         Ok(InForce {
             policy: checked,
+            tables,
             own,
             boot_unix_s,
             generation,
@@ -132,22 +151,27 @@ impl Agent {
         })
     }
 
-    /// Returns the new generation.
-    fn compile_and_apply(
+    /// Compiles a policy for this machine and puts it in force, unless it cuts one of the sessions. Returns the new
+    /// generation and its tables.
+    pub(super) fn compile_and_apply<'a>(
         &self,
         checked: &Policy,
         (own, boot_unix_s): (&BTreeSet<IpAddr>, i64),
-        session: Option<&Session>,
-    ) -> Result<u32, Failure> {
+        sessions: impl IntoIterator<Item = &'a Session>,
+    ) -> Result<(u32, Arc<TableSet>), Failure> {
         let refused = |error: crate::dataplane::DataPlaneError| Failure::no(chain(&error));
         let generation = self.tables.next_generation();
-        let lines: Vec<Line> = policy::compile(checked, own, &self.config.roles(), generation, boot_unix_s)?;
-        policy::guard(&lines, self.config.roles().len(), session)?;
+        let roles = self.config.roles();
+        let tables = policy::compile(checked, own, &roles, generation, boot_unix_s)?;
+        for session in sessions {
+            policy::guard(&tables.lines, roles.len(), Some(session))?;
+        }
         // Names first: a flow of the new policy may end, or a packet be denied, in the next instant.
         self.remember_names(checked);
-        let generation = self.tables.apply(&lines).map_err(refused)?;
+        let generation = self.tables.apply(&tables.lines).map_err(refused)?;
         self.set_control(checked);
-        Ok(generation)
+        *lock(&self.limits) = (generation, Arc::new(RuleLimits::read(&tables.lines)));
+        Ok((generation, Arc::new(tables)))
     }
 
     /// Sets what the policy says beside its tables.

@@ -46,18 +46,24 @@ impl LastGood {
     /// # Errors
     /// If the disk refuses.
     pub fn write(&self, state_dir: &Path) -> anyhow::Result<()> {
-        let path = file(state_dir);
-        let failed = || format!("cannot write {}", path.display());
-        let mut temporary = tempfile::NamedTempFile::new_in(state_dir).with_context(failed)?;
-        temporary
-            .write_all(&serde_json::to_vec(self)?)
-            .with_context(failed)?;
-        temporary.as_file().sync_all().with_context(failed)?;
-        temporary.persist(&path).with_context(failed)?;
-        std::fs::File::open(state_dir)
-            .and_then(|directory| directory.sync_all())
-            .with_context(failed)
+        write_whole(&file(state_dir), &serde_json::to_vec(self)?)
     }
+}
+
+/// Writes a file of the state directory; readers see the old or the new one, whole, even after a power cut.
+///
+/// # Errors
+/// If the disk refuses.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    let directory = path.parent().with_context(failed)?;
+    let mut temporary = tempfile::NamedTempFile::new_in(directory).with_context(failed)?;
+    temporary.write_all(bytes).with_context(failed)?;
+    temporary.as_file().sync_all().with_context(failed)?;
+    temporary.persist(path).with_context(failed)?;
+    std::fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .with_context(failed)
 }
 
 #[cfg(test)]

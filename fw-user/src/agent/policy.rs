@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use fw_common::abi::{ClassFlags, Ip4, Ip6, Line, Proto, RuleFlags, Screen};
-use fw_common::classify::{self, Classified, classify, realm_record};
-use fw_policy::{Diagnostics, Environment, Policy};
+use fw_common::classify::{self, Classified, Service, classify, realm_record};
+use fw_policy::{Diagnostics, Environment, Policy, TableSet};
 
 use crate::control::Session;
 use crate::exit::Failure;
@@ -36,16 +36,25 @@ pub fn compile(
     roles: &[String],
     generation: u32,
     boot_unix_s: i64,
-) -> Result<Vec<Line>, Failure> {
-    let environment = Environment {
+) -> Result<TableSet, Failure> {
+    fw_policy::compile(policy, &environment(own, roles, generation, boot_unix_s))
+        .map_err(|error| Failure::input(format!("{} cannot be compiled: {error}", policy.file)))
+}
+
+/// This machine, as the compiler asks for it.
+#[must_use]
+pub fn environment(
+    own: &BTreeSet<IpAddr>,
+    roles: &[String],
+    generation: u32,
+    boot_unix_s: i64,
+) -> Environment {
+    Environment {
         own_addresses: own.iter().copied().collect(),
         roles: roles.to_vec(),
         generation,
         boot_unix_s,
-    };
-    let tables = fw_policy::compile(policy, &environment)
-        .map_err(|error| Failure::input(format!("{} cannot be compiled: {error}", policy.file)))?;
-    Ok(tables.lines)
+    }
 }
 
 /// True if the tables let the session be opened anew, untagged, by a port of at least one of the first `roles` roles: by
@@ -55,7 +64,7 @@ pub fn allows(lines: &[Line], roles: usize, session: &Session) -> bool {
     let Ok(realm) = realm_record(lines, (0, 0)) else {
         return false;
     };
-    let service = (Proto::TCP, session.server_port);
+    let service = Service::between(Proto::TCP, session.client_port, session.server_port);
     let mut found = Classified::default();
     let decision = match (session.client, session.server) {
         (IpAddr::V4(client), IpAddr::V4(server)) => classify(
@@ -135,8 +144,8 @@ rules:
         let (policy, _) = check("policy.yaml", policy, 0).unwrap();
         let own = BTreeSet::from(["10.30.8.4".parse().unwrap(), "fd00:30::4".parse().unwrap()]);
         let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-        let lines = compile(&policy, &own, &roles, 1, 0).unwrap();
-        guard(&lines, roles.len(), Session::parse(session).as_ref())
+        let tables = compile(&policy, &own, &roles, 1, 0).unwrap();
+        guard(&tables.lines, roles.len(), Session::parse(session).as_ref())
     }
 
     const SESSION: &str = "10.30.0.10 50000 10.30.8.4 22";

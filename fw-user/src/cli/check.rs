@@ -39,8 +39,10 @@ impl Check {
         warnings.items.extend(fw_policy::ended_rules(&policy, now).items);
         let environment = environment(&policy, &self.own);
         let too_large = |error| Failure::input(format!("{}: {error}", self.policy.display()));
+        let progress = output::Progress::start(format!("compiling {}", policy.file));
         let tables = fw_policy::compile(&policy, &environment).map_err(too_large)?;
         let tests = fw_policy::run_expectations(&policy, &environment).map_err(too_large)?;
+        drop(progress);
         if self.json {
             let answer = json!({
                 "file": policy.file,

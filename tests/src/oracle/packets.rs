@@ -70,7 +70,11 @@ fn attempt(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Option<Question
 
 /// A dynamic port (RFC 6335, section 6), where the protocol has any.
 fn source_port(proto: u8) -> u16 {
-    if matches!(proto, TCP | UDP | SCTP) { 49_152 } else { 0 }
+    if matches!(proto, TCP | UDP | SCTP) {
+        49_152
+    } else {
+        0
+    }
 }
 
 fn vlan(random: &mut Rng, from: &Zone, to: &Zone) -> u16 {

@@ -9,35 +9,35 @@ use super::sections;
 use super::zones::{self, Zones};
 use crate::diagnostic::{Diagnostic, Diagnostics, LineCounter};
 use crate::flow::{Endpoint, FlowSpec};
+use crate::keys;
 use crate::model::{Expectation, Rule, RuleAction, Tags, ZoneKind};
 use crate::names;
 use crate::yaml::{Node, Value};
 
-const KEYS: &[&str] = &["flow", "in", "out", "vlan", "self", "is", "rule", "reason"];
-
-/// Reads the section.
+/// Reads the sections of all files.
 pub(super) fn read(
-    section: Option<&Node>,
+    sections: &[&Node],
     zones: &Zones,
     rules: &[Rule],
     findings: &mut Diagnostics,
 ) -> Vec<Expectation> {
-    let Some(node) = section else { return Vec::new() };
-    match &node.value {
-        Value::Empty => Vec::new(),
-        Value::List(items) => {
-            let mut lines = LineCounter::default();
-            let read = items
-                .iter()
-                .filter_map(|item| expectation(item, zones, rules, &mut lines, findings));
-            read.collect()
-        }
-        _ => {
-            let message = "`expect` is a list (`- { flow: tcp a b:22, is: allow }`)";
-            findings.push(fields::wrong_type(node, message, "a list"));
-            Vec::new()
+    let mut lines = LineCounter::default();
+    let mut read = Vec::new();
+    for section in sections {
+        match &section.value {
+            Value::Empty => {}
+            Value::List(items) => {
+                for item in items {
+                    read.extend(expectation(item, zones, rules, &mut lines, findings));
+                }
+            }
+            _ => {
+                let message = "`expect` is a list (`- { flow: tcp a b:22, is: allow }`)";
+                findings.push(fields::wrong_type(section, message, "a list"));
+            }
         }
     }
+    read
 }
 
 fn expectation(
@@ -47,7 +47,7 @@ fn expectation(
     lines: &mut LineCounter,
     findings: &mut Diagnostics,
 ) -> Option<Expectation> {
-    let fields = Fields::read(node, "an expectation", KEYS, findings)?;
+    let fields = Fields::read(node, "an expectation", keys::EXPECTATION, findings)?;
     let flow = fields.require("flow", "an expectation", findings);
     let is = fields.require("is", "an expectation", findings);
     let flow = flow.and_then(|node| Some((flow_spec(node, zones, findings)?, node)));
@@ -84,7 +84,7 @@ fn expectation(
         },
         rule,
         reason,
-        line: lines.line(&findings.text, node.span.start),
+        line: lines.line(&findings.sources, node.span),
         span: flow_node.span,
     })
 }

@@ -20,6 +20,17 @@ impl<'n> Fields<'n> {
         keys: &'static [&'static str],
         findings: &mut Diagnostics,
     ) -> Option<Self> {
+        Self::read_with(node, what, keys, |_| None, findings)
+    }
+
+    /// As [`Fields::read`]; `special` may know more of an unknown key.
+    pub(super) fn read_with(
+        node: &'n Node,
+        what: &str,
+        keys: &'static [&'static str],
+        special: impl Fn(&Key) -> Option<Diagnostic>,
+        findings: &mut Diagnostics,
+    ) -> Option<Self> {
         let Value::Map(pairs) = &node.value else {
             findings.push(wrong_type(
                 node,
@@ -30,7 +41,7 @@ impl<'n> Fields<'n> {
         };
         let mut misspelt = Vec::new();
         for (key, _) in pairs.iter().filter(|(key, _)| !keys.contains(&key.text.as_str())) {
-            findings.push(unknown_key(key, what, keys));
+            findings.push(special(key).unwrap_or_else(|| unknown_key(key, what, keys)));
             misspelt.extend(names::nearest(&key.text, keys.iter().copied()));
         }
         Some(Self {
@@ -66,12 +77,18 @@ impl<'n> Fields<'n> {
         self.misspelt.contains(&key)
     }
 
+    /// True if a key of the language is there that this version does not enforce; it was reported.
+    pub(super) fn has_not_enforced(&self) -> bool {
+        let mut keys = self.pairs.iter().map(|(key, _)| key.text.as_str());
+        keys.any(|key| names::NOT_ENFORCED.contains(&key))
+    }
+
     /// The value of a key that must be there.
     pub(super) fn require(&self, key: &str, what: &str, findings: &mut Diagnostics) -> Option<&'n Node> {
         let node = self.get(key);
         // One mistake, one error.
         if node.is_none() && !self.is_misspelt(key) {
-            let place = Span::new(self.span.start, self.span.start);
+            let place = self.span.begin();
             findings.push(
                 Diagnostic::error("missing_key", place, format!("{what} needs the key `{key}`"))
                     .label(format!("`{key}` is missing")),

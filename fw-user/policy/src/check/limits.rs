@@ -6,11 +6,11 @@ use fw_common::limit::{Rate, min_burst};
 use super::fields::{self, Fields};
 use super::units::{self, Bad};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::keys;
 use crate::model::{Limit, Measure, Per, Throughput, limit_key, units as texts};
 use crate::names;
 use crate::yaml::Node;
 
-const KEYS: &[&str] = &["packets", "bytes", "new_flows", "flows", "burst", "per"];
 const KINDS: [LimitKind; 4] = [
     LimitKind::Packets,
     LimitKind::Bytes,
@@ -46,7 +46,7 @@ pub(super) fn read(node: &Node, rule: &str, findings: &mut Diagnostics) -> Vec<L
 }
 
 fn limit(node: &Node, id: u32, findings: &mut Diagnostics) -> Option<Limit> {
-    let fields = Fields::read(node, "a limit", KEYS, findings)?;
+    let fields = Fields::read(node, "a limit", keys::LIMIT, findings)?;
     let mut found = KINDS
         .into_iter()
         .filter_map(|kind| Some((kind, fields.get(limit_key(kind))?)));

@@ -23,8 +23,40 @@ impl Bad {
     }
 }
 
-/// Reads `tcp/22`, `tcp/1-5`, `tcp`, `icmp/echo-request`, `icmp/8`, `icmp/3/4`, `esp`, `proto/50`.
+/// Reads `tcp/22`, `tcp/1-5`, `tcp`, `icmp/echo-request`, `icmp/8`, `icmp/3/4`, `esp`, `proto/50`, and of those with ports
+/// the source ports behind `from`: `tcp/2049 from 600-1023`.
 pub(super) fn parse(text: &str) -> Result<ServiceMatch, Bad> {
+    let mut words = text.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(only), None, ..) => one(only),
+        (Some(found), Some("from"), Some(ports), None) => from_ports(one(found)?, found, ports),
+        _ => Err(Bad::new(
+            format!("`{text}` is no service"),
+            "expected a service's name, a match such as tcp/22, or one with source ports such as `tcp/22 from 1-1023`",
+            None,
+        )),
+    }
+}
+
+/// Narrows a match to source ports.
+fn from_ports(found: ServiceMatch, text: &str, ports: &str) -> Result<ServiceMatch, Bad> {
+    if !matches!(found.proto, Some(Proto::TCP | Proto::UDP | Proto::SCTP)) {
+        return Err(Bad::new(
+            format!("`{text}` has no source ports"),
+            "only tcp, udp and sctp have ports",
+            Some(format!("write `{text}`")),
+        ));
+    }
+    let head = text.split('/').next().unwrap_or(text);
+    let (src_lo, src_hi) = port_range(ports, &format!("{text} from "), head)?;
+    Ok(ServiceMatch {
+        src_lo,
+        src_hi,
+        ..found
+    })
+}
+
+fn one(text: &str) -> Result<ServiceMatch, Bad> {
     let (head, rest) = match text.split_once('/') {
         Some((head, rest)) => (head, Some(rest)),
         None => (text, None),
@@ -70,17 +102,23 @@ pub(super) fn parse(text: &str) -> Result<ServiceMatch, Bad> {
 }
 
 fn ports(head: &str, proto: u8, rest: &str) -> Result<ServiceMatch, Bad> {
-    let (lo, hi) = rest.split_once('-').unwrap_or((rest, rest));
+    let (lo, hi) = port_range(rest, &format!("{head}/"), head)?;
+    Ok(ServiceMatch::selectors(proto, lo, hi))
+}
+
+/// Reads a port or a range of them; `before` is what stands before it.
+fn port_range(text: &str, before: &str, head: &str) -> Result<(u16, u16), Bad> {
+    let (lo, hi) = text.split_once('-').unwrap_or((text, text));
     let (lo, hi) = (port(lo, head)?, port(hi, head)?);
     if lo > hi {
         let message = format!("the range {lo}-{hi} is empty");
         return Err(Bad::new(
             message,
             "expected the lower port first",
-            Some(format!("write `{head}/{hi}-{lo}`")),
+            Some(format!("write `{before}{hi}-{lo}`")),
         ));
     }
-    Ok(ServiceMatch::selectors(proto, lo, hi))
+    Ok((lo, hi))
 }
 
 fn port(text: &str, head: &str) -> Result<u16, Bad> {

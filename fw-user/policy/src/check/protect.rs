@@ -8,34 +8,10 @@ use super::limits;
 use super::units;
 use super::zones::Zones;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::keys;
 use crate::model::{Fragments, Pickup, Protect, Tcp, Threshold, Throughput, ZoneIndex, ZoneKind};
 use crate::yaml::{Node, Value};
 
-const TCP_KEYS: &[&str] = &["invalid", "window", "pickup", "cold_start"];
-const PROTECT_KEYS: &[&str] = &[
-    "spoofed",
-    "invalid",
-    "screens",
-    "syn_flood",
-    "udp_flood",
-    "icmp_flood",
-    "scan",
-    "caps",
-    "exempt",
-];
-const SCREEN_KEYS: &[&str] = &[
-    "ttl_zero",
-    "source_route",
-    "tcp_null",
-    "tcp_xmas",
-    "tcp_syn_fin",
-    "tcp_syn_rst",
-    "tcp_fin_no_ack",
-    "bad_length",
-    "land",
-    "impossible_source",
-    "plane_mismatch",
-];
 const MODES: [&str; 3] = ["drop", "count", "skip"];
 const SECOND_NS: u64 = 1_000_000_000;
 /// Without a protect section, new flows to a destination and second: TCP, then all others.
@@ -51,7 +27,7 @@ const FLOWS_CAP: u32 = 65_536;
 /// Reads `tcp:`.
 pub(super) fn tcp(section: Option<&Node>, findings: &mut Diagnostics) -> Tcp {
     let mut tcp = Tcp::default();
-    let Some(fields) = section.and_then(|node| Fields::read(node, "the tcp section", TCP_KEYS, findings))
+    let Some(fields) = section.and_then(|node| Fields::read(node, "the tcp section", keys::TCP, findings))
     else {
         return tcp;
     };
@@ -98,7 +74,7 @@ pub(super) fn fragments(section: Option<&Node>, findings: &mut Diagnostics) -> F
 pub(super) fn read(section: Option<&Node>, zones: &Zones, findings: &mut Diagnostics) -> Protect {
     let mut protect = default();
     let Some(fields) =
-        section.and_then(|node| Fields::read(node, "the protect section", PROTECT_KEYS, findings))
+        section.and_then(|node| Fields::read(node, "the protect section", keys::PROTECT, findings))
     else {
         return protect;
     };
@@ -183,9 +159,9 @@ fn screens(fields: &Fields<'_>, protect: &mut Protect, findings: &mut Diagnostic
     }
     let single = fields
         .get("screens")
-        .and_then(|node| Fields::read(node, "`screens`", SCREEN_KEYS, findings));
+        .and_then(|node| Fields::read(node, "`screens`", keys::SCREENS, findings));
     let Some(single) = single else { return };
-    for (key, own) in SCREEN_KEYS.iter().zip(&mut protect.screens) {
+    for (key, own) in keys::SCREENS.iter().zip(&mut protect.screens) {
         if let Some(mode) = single.get(key).and_then(|node| mode(node, findings)) {
             *own = mode;
         }
@@ -223,12 +199,12 @@ fn flood(
     exempt: Option<(&Zones, &mut Vec<ZoneIndex>)>,
     findings: &mut Diagnostics,
 ) {
-    let keys: &[&str] = if exempt.is_some() {
-        &["above", "burst", "per", "mode", "exempt"]
+    let known: &[&str] = if exempt.is_some() {
+        keys::SYN_FLOOD
     } else {
-        &["above", "burst", "per", "mode"]
+        keys::FLOOD
     };
-    let Some(fields) = Fields::read(node, &format!("`{name}`"), keys, findings) else {
+    let Some(fields) = Fields::read(node, &format!("`{name}`"), known, findings) else {
         return;
     };
     if let Some(node) = fields.get("per") {
@@ -258,7 +234,7 @@ fn exempted(node: &Node, zones: &Zones, list: &mut Vec<ZoneIndex>, findings: &mu
 }
 
 fn scan(node: &Node, protect: &mut Protect, findings: &mut Diagnostics) {
-    let Some(fields) = Fields::read(node, "`scan`", &["above", "burst", "mode", "ban"], findings) else {
+    let Some(fields) = Fields::read(node, "`scan`", keys::SCAN, findings) else {
         return;
     };
     above(&fields, &mut protect.scan, findings);
@@ -268,7 +244,7 @@ fn scan(node: &Node, protect: &mut Protect, findings: &mut Diagnostics) {
 }
 
 fn caps(node: &Node, protect: &mut Protect, findings: &mut Diagnostics) {
-    let Some(fields) = Fields::read(node, "`caps`", &["half_open", "flows"], findings) else {
+    let Some(fields) = Fields::read(node, "`caps`", keys::CAPS, findings) else {
         return;
     };
     for (key, cap) in [
@@ -303,17 +279,18 @@ fn duration(node: &Node, findings: &mut Diagnostics) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SCREEN_KEYS, default};
+    use super::default;
+    use crate::keys;
     use fw_common::abi::{Reason, Screen};
     use fw_common::limit::Rate;
 
     #[test]
     fn screens_have_the_names_of_their_reasons_and_stand_in_their_order() {
-        for (key, screen) in SCREEN_KEYS.iter().zip(Screen::ALL) {
+        for (key, screen) in keys::SCREENS.iter().zip(Screen::ALL) {
             let reason = Reason::from_number(screen.reason() as u8).map(Reason::name);
             assert_eq!(reason, Some(*key));
         }
-        assert_eq!(SCREEN_KEYS.len(), Screen::ALL.len());
+        assert_eq!(keys::SCREENS.len(), Screen::ALL.len());
     }
 
     #[test]

@@ -8,54 +8,47 @@ use super::matches;
 use super::services::Services;
 use super::zones::{self, Zones};
 use crate::diagnostic::{Diagnostic, Diagnostics, LineCounter, Span};
+use crate::keys;
 use crate::model::{Direction, Rule, RuleAction, ZoneIndex, ZoneKind};
 use crate::names;
 use crate::yaml::{Node, Value};
 
 /// Most rules of a policy: a decision holds the number in 22 bits.
 const MAX_RULES: usize = 1 << 20;
-const KEYS: &[&str] = &[
-    "name", "allow", "deny", "reject", "from", "to", "between", "limit", "log", "audit", "track", "until",
-];
 const ACTIONS: [(&str, RuleAction); 3] = [
     ("allow", RuleAction::Allow),
     ("deny", RuleAction::Deny),
     ("reject", RuleAction::Reject),
 ];
 
-/// Reads the section. Rules with errors are left out, except that their names count.
+/// Reads the sections of all files. Rules with errors are left out, except that their names count.
 pub(super) fn read(
-    section: Option<&Node>,
+    sections: &[&Node],
     zones: &Zones,
     services: &Services,
     findings: &mut Diagnostics,
 ) -> Vec<Rule> {
-    let Some(node) = section else { return Vec::new() };
-    let items = match &node.value {
-        Value::List(items) => items.as_slice(),
-        Value::Empty => &[],
-        _ => {
-            let message = "`rules` is a list (`- { name: ..., allow: [...], from: ..., to: ... }`)";
-            findings.push(fields::wrong_type(node, message, "a list"));
-            return Vec::new();
-        }
-    };
-    if items.is_empty() {
+    let items: Vec<&Node> = sections
+        .iter()
+        .flat_map(|section| items(section, findings))
+        .collect();
+    let listed = |section: &&&Node| matches!(section.value, Value::List(_) | Value::Empty);
+    if let Some(last) = sections
+        .last()
+        .filter(|_| items.is_empty() && sections.iter().all(|node| listed(&node)))
+    {
+        let message = "the list of rules is empty: every flow is denied";
         findings.push(
-            Diagnostic::warning(
-                "no_rules",
-                node.span,
-                "the list of rules is empty: every flow is denied",
-            )
-            .help("this is a lock-down; add a rule for each flow that is wanted"),
+            Diagnostic::warning("no_rules", last.span, message)
+                .help("this is a lock-down; add a rule for each flow that is wanted"),
         );
     }
-    if items.len() > MAX_RULES {
+    if let Some(first) = items.get(MAX_RULES) {
         let message = format!(
             "the policy has {} rules; at most {MAX_RULES} are enforced",
             items.len()
         );
-        findings.push(Diagnostic::error("too_large", node.span, message));
+        findings.push(Diagnostic::error("too_large", first.span, message));
         return Vec::new();
     }
     let mut reader = Reader {
@@ -73,6 +66,19 @@ pub(super) fn read(
     rules
 }
 
+/// The rules of one section.
+fn items<'n>(section: &'n Node, findings: &mut Diagnostics) -> &'n [Node] {
+    match &section.value {
+        Value::List(items) => return items,
+        Value::Empty => {}
+        _ => {
+            let message = "`rules` is a list (`- { name: ..., allow: [...], from: ..., to: ... }`)";
+            findings.push(fields::wrong_type(section, message, "a list"));
+        }
+    }
+    &[]
+}
+
 struct Reader<'a> {
     zones: &'a Zones,
     services: &'a Services,
@@ -83,7 +89,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn rule(&mut self, node: &Node, number: u32, findings: &mut Diagnostics) -> Option<Rule> {
-        let fields = Fields::read(node, "a rule", KEYS, findings)?;
+        let fields = Fields::read(node, "a rule", keys::RULE, findings)?;
         let name = self.name(&fields, findings);
         let action = action(&fields, findings);
         let directions = self.directions(&fields, findings);
@@ -104,7 +110,7 @@ impl Reader<'_> {
             audit: attributes.audit,
             track: attributes.track,
             until: attributes.until,
-            line: self.lines.line(&findings.text, node.span.start),
+            line: self.lines.line(&findings.sources, node.span),
             span,
         };
         self.doubts(&rule, findings);
@@ -245,7 +251,7 @@ fn action<'n>(fields: &Fields<'n>, findings: &mut Diagnostics) -> Option<(RuleAc
         // A misspelt key was reported as unknown.
         (None, _) if ACTIONS.iter().any(|(key, _)| fields.is_misspelt(key)) => None,
         (None, _) => {
-            let place = Span::new(fields.span.start, fields.span.start);
+            let place = fields.span.begin();
             findings.push(
                 Diagnostic::error(
                     "action",

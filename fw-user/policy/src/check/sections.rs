@@ -2,15 +2,14 @@
 
 use super::fields::{self, Fields};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::keys;
 use crate::model::{DefaultAction, Defaults, Link, RouterAdvertisement};
 use crate::yaml::{Node, Value};
-
-const LINK_KEYS: &[&str] = &["allow", "dhcp", "router_advertisement", "multicast"];
 
 /// Reads `link:`. A key that is left out keeps its default, see [`Link`].
 pub(super) fn link(section: Option<&Node>, findings: &mut Diagnostics) -> Link {
     let mut link = Link::default();
-    let Some(fields) = section.and_then(|node| Fields::read(node, "the link section", LINK_KEYS, findings))
+    let Some(fields) = section.and_then(|node| Fields::read(node, "the link section", keys::LINK, findings))
     else {
         return link;
     };
@@ -68,8 +67,7 @@ pub(super) fn role(node: &Node, findings: &mut Diagnostics) -> Option<String> {
 
 /// Reads `default:`. Both sides drop unless they say otherwise.
 pub(super) fn default(section: Option<&Node>, findings: &mut Diagnostics) -> Defaults {
-    let fields =
-        section.and_then(|node| Fields::read(node, "the default section", &["inside", "outside"], findings));
+    let fields = section.and_then(|node| Fields::read(node, "the default section", keys::DEFAULT, findings));
     let mut side = |key| {
         let node = fields.as_ref().and_then(|fields| fields.get(key))?;
         fields::word(node, &["drop", "reject"], findings)

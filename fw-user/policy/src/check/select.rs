@@ -6,6 +6,7 @@ use super::fields::{self, Fields};
 use super::planes;
 use super::zones::Zones;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::keys;
 use crate::model::{Zone, ZoneIndex};
 use crate::names;
 use crate::yaml::{Node, Value};
@@ -33,12 +34,9 @@ impl Zones {
 
     fn read_one(&self, node: &Node, findings: &mut Diagnostics) -> Option<Vec<ZoneIndex>> {
         if let Value::Map(pairs) = &node.value {
-            let fields = Fields::read(node, "a selection of zones", &["label"], findings)?;
-            // Such a key was reported; a missing one would be a second error for one mistake.
-            if pairs
-                .iter()
-                .any(|(key, _)| names::NOT_ENFORCED.contains(&key.text.as_str()))
-            {
+            let fields = Fields::read(node, "a selection of zones", keys::SELECTION, findings)?;
+            // Another key was reported; a missing one would be a second error for one mistake.
+            if !pairs.is_empty() && !fields.has("label") {
                 return None;
             }
             let label = fields.require("label", "a selection of zones", findings)?;

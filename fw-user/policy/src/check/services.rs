@@ -30,23 +30,25 @@ enum State {
     Done(Vec<ServiceMatch>),
 }
 
-/// Reads the section. Services with errors are kept with what could be read.
-pub(super) fn read(section: Option<&Node>, findings: &mut Diagnostics) -> Services {
+/// Reads the sections of all files. Services with errors are kept with what could be read.
+pub(super) fn read(sections: &[&Node], findings: &mut Diagnostics) -> Services {
     let mut drafts = Vec::new();
-    match section.map(|node| (node, &node.value)) {
-        None | Some((_, Value::Empty)) => {}
-        Some((_, Value::Map(pairs))) => drafts.extend(pairs.iter().filter_map(|pair| draft(pair, findings))),
-        Some((node, _)) => findings.push(fields::wrong_type(
-            node,
-            "`services` is a mapping of names to matches (`name: [tcp/8000]`)",
-            "a mapping",
-        )),
+    let mut by_name = HashMap::new();
+    for section in sections {
+        match &section.value {
+            Value::Empty => {}
+            Value::Map(pairs) => {
+                for pair in pairs {
+                    define(pair, &mut drafts, &mut by_name, findings);
+                }
+            }
+            _ => findings.push(fields::wrong_type(
+                section,
+                "`services` is a mapping of names to matches (`name: [tcp/8000]`)",
+                "a mapping",
+            )),
+        }
     }
-    let by_name = drafts
-        .iter()
-        .enumerate()
-        .map(|(index, draft)| (draft.key.text.clone(), index))
-        .collect();
     let mut resolver = Resolver {
         drafts,
         by_name,
@@ -111,6 +113,28 @@ impl Services {
             let message = format!("no rule uses the service `{}`", service.name);
             findings.push(Diagnostic::warning("unused_service", service.span, message));
         }
+    }
+}
+
+/// Adds a service, unless another file has it.
+fn define<'n>(
+    pair: &'n (Key, Node),
+    drafts: &mut Vec<Draft<'n>>,
+    by_name: &mut HashMap<String, usize>,
+    findings: &mut Diagnostics,
+) {
+    let name = &pair.0;
+    if let Some(first) = by_name.get(&name.text) {
+        let message = format!("two files define the service `{}`", name.text);
+        findings.push(
+            Diagnostic::error("duplicate_service", name.span, message)
+                .label("defined again here")
+                .also(drafts[*first].key.span, "first defined here")
+                .help("rename one of the two"),
+        );
+    } else if let Some(draft) = draft(pair, findings) {
+        by_name.insert(name.text.clone(), drafts.len());
+        drafts.push(draft);
     }
 }
 

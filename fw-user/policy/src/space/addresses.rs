@@ -70,6 +70,7 @@ impl Addresses {
         cuts.sort_unstable();
         let mut open: Vec<(Member, u32)> = Vec::new();
         let mut numbers: HashMap<Vec<Member>, u32> = HashMap::new();
+        let mut held: Vec<Member> = Vec::new();
         let mut at = 0;
         let mut next = 0;
         loop {
@@ -77,11 +78,16 @@ impl Addresses {
                 change(&mut open, *member, *begins);
                 next += 1;
             }
-            let held: Vec<Member> = open.iter().map(|(member, _)| *member).collect();
-            let base = *numbers.entry(held).or_insert_with_key(|held| {
-                self.members.push(held.clone());
-                self.members.len() as u32 - 1
-            });
+            held.clear();
+            held.extend(open.iter().map(|(member, _)| *member));
+            let base = match numbers.get(&held) {
+                Some(base) => *base,
+                None => {
+                    self.members.push(held.clone());
+                    numbers.insert(held.clone(), self.members.len() as u32 - 1);
+                    self.members.len() as u32 - 1
+                }
+            };
             if self.intervals.last().is_none_or(|(_, last)| *last != base) {
                 self.intervals.push((at, base));
             }
