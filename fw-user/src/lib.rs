@@ -4,6 +4,7 @@
 //! - [`agent`]: configuration and life cycle of the agent.
 //! - [`control`]: the protocol between the two, with server and client of the Unix socket.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
+//! - [`netns`]: a policy's expectations as real packets, for `dpufw test --netns`.
 //! - [`replay`]: captured packets, judged without a data plane.
 //! - [`telemetry`]: what the agent says: dropped packets, flow records, metrics.
 
@@ -12,5 +13,6 @@ pub mod cli;
 pub mod control;
 pub mod dataplane;
 pub mod exit;
+pub mod netns;
 pub mod replay;
 pub mod telemetry;

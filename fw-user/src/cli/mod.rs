@@ -12,6 +12,7 @@ mod man;
 mod output;
 mod run;
 mod status;
+mod test;
 mod zone;
 
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Check(check::Check),
+    Test(test::Test),
     Explain(explain::Explain),
     Apply(apply::Apply),
     Status(status::StatusArgs),
@@ -64,6 +66,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(run) => run.execute(),
+        // Its namespaces must be taken away again, so no signal may end it unasked.
+        Command::Test(test) => test.execute(),
         other => client(other),
     };
     match result {
@@ -85,7 +89,7 @@ fn client(command: Command) -> anyhow::Result<Exit> {
         .build()?;
     runtime.block_on(async {
         match command {
-            Command::Run(_) => Ok(Exit::BadInput),
+            Command::Run(_) | Command::Test(_) => Ok(Exit::BadInput),
             Command::Check(check) => check.execute(),
             Command::Explain(explain) => explain.execute().await,
             Command::Apply(apply) => apply.execute().await,
@@ -135,7 +139,11 @@ mod tests {
             assert!(sub.get_about().is_some(), "{name} says what it does");
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:"), "{name} has examples");
-            if ["check", "explain", "status", "flows", "drops", "limits", "apply"].contains(&name) {
+            if [
+                "check", "test", "explain", "status", "flows", "drops", "limits", "apply",
+            ]
+            .contains(&name)
+            {
                 assert!(
                     sub.get_arguments().any(|arg| arg.get_id() == "json"),
                     "{name} has --json"

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::Result;
 
-use crate::lab::Namespace;
-use crate::lab::tcx::{self, Tcx, Way};
+use crate::Namespace;
+use crate::tcx::{self, Tcx, Way};
 
 /// Where a tag stands: behind the two Ethernet addresses.
 const TAG_AT: usize = 12;

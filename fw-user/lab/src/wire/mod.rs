@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::lab::Namespace;
+use crate::Namespace;
 
 mod tag;
 mod tun;

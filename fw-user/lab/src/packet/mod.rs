@@ -6,9 +6,11 @@
 mod icmp;
 mod ip;
 pub mod link;
+mod refusal;
 mod transport;
 
 pub use icmp::Unreachable;
+pub use refusal::refuses;
 
 use std::net::IpAddr;
 

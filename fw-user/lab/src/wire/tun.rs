@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result};
 
 use super::readable;
-use crate::lab::Namespace;
+use crate::Namespace;
 
 /// `TUNSETIFF` of `include/uapi/linux/if_tun.h`.
 const SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
