@@ -124,11 +124,7 @@ impl Agent {
         sessions: impl IntoIterator<Item = &'a Session>,
     ) -> Result<(), Failure> {
         overlap::check(&current.policy)?;
-        let machine = (&current.own, current.boot_unix_s);
-        let tables = self.compile_and_apply(&current.policy, machine, sessions)?;
-        current.generation = tables.0;
-        current.tables = tables.1;
-        Ok(())
+        self.readdress(current, sessions)
     }
 
     /// Puts the members that are kept into a policy's dynamic zones. Returns what is to be said of those that have none.
