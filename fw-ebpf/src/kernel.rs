@@ -13,7 +13,7 @@ use fw_common::abi::{
     Count, Event, Flow, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveLevels, LiveSource,
     PortConfig, Shared, Source, SourceKey, port_slot,
 };
-use fw_common::classify::{Lines, Walk};
+use fw_common::classify::{Lines, Search, Walk};
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
 use fw_common::pipeline::{FlowMaps, FlowStat, Insert, Scratch, Stage, Tables, run};
 
@@ -54,6 +54,14 @@ impl<'a> Lines<'a> for Set {
         let walk = black_box(walk);
         dpufw_class6();
         black_box(walk);
+    }
+
+    #[inline(always)]
+    fn vectors(self, search: &mut Search) {
+        // As above.
+        let search = black_box(search);
+        dpufw_vectors();
+        black_box(search);
     }
 }
 
@@ -396,6 +404,7 @@ impl<'a> Tables<'a> for Kernel {
             Stage::Proof => dpufw_proof(),
             Stage::Reply => dpufw_reply(),
             Stage::Class6 => dpufw_class6(),
+            Stage::Vectors => dpufw_vectors(),
             Stage::Options => dpufw_options(),
             Stage::Segment => dpufw_segment(),
         };
@@ -434,6 +443,7 @@ stages! {
     dpufw_proof = Proof,
     dpufw_reply = Reply,
     dpufw_class6 = Class6,
+    dpufw_vectors = Vectors,
     dpufw_options = Options,
     dpufw_segment = Segment,
 }

@@ -5,7 +5,7 @@
 
 use super::{Family, FlowMaps, Outcome, Scratch, Stage, Tables, finish, link, police, screens};
 use crate::abi::{ClassFlags, Decision, EventKind, Features, Mode, Proto, Reason, RuleFlags, Side};
-use crate::classify::{self, classify};
+use crate::classify::{self, Service, classify};
 use crate::wire::{echo_request, tcp_flag};
 
 /// What comes after [`judge`].
@@ -79,7 +79,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outc
     if let Some(outcome) = link::dhcp(lines, s) {
         return outcome;
     }
-    let service = (s.meta.proto, s.meta.selector);
+    let service = Service::of(s.meta.proto, s.meta.selector, s.meta.sport);
     let decision = match classify(lines, realm, F::addresses(s), service, &mut s.class) {
         Ok(decision) => decision,
         Err(reason) => return Outcome::drop(reason),
@@ -214,8 +214,13 @@ fn other_way<'a, F: Family, T: Tables<'a>>(
     if icmp && s.meta.selector >> 8 == echo_request(proto) >> 8 {
         return Outcome::miss();
     }
-    let selector = if icmp { echo_request(proto) } else { s.meta.sport };
-    let answer = classify(lines, realm, (dst, src), (proto, selector), &mut s.class);
+    // As its opener's packets would show it: the ports change places.
+    let service = if icmp {
+        Service::of(proto, echo_request(proto), 0)
+    } else {
+        Service::between(proto, s.meta.dport, s.meta.sport)
+    };
+    let answer = classify(lines, realm, (dst, src), service, &mut s.class);
     core::mem::swap(&mut s.class.src, &mut s.class.dst);
     if let Ok(decision) = answer
         && decision.allows()

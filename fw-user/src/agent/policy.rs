@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use fw_common::abi::{ClassFlags, Ip4, Ip6, Line, Proto, RuleFlags, Screen};
-use fw_common::classify::{self, Classified, classify, realm_record};
+use fw_common::classify::{self, Classified, Service, classify, realm_record};
 use fw_policy::{Diagnostics, Environment, Policy, TableSet};
 
 use crate::control::Session;
@@ -64,7 +64,7 @@ pub fn allows(lines: &[Line], roles: usize, session: &Session) -> bool {
     let Ok(realm) = realm_record(lines, (0, 0)) else {
         return false;
     };
-    let service = (Proto::TCP, session.server_port);
+    let service = Service::between(Proto::TCP, session.client_port, session.server_port);
     let mut found = Classified::default();
     let decision = match (session.client, session.server) {
         (IpAddr::V4(client), IpAddr::V4(server)) => classify(

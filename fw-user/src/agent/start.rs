@@ -303,14 +303,11 @@ fn choose(
         return Err(failure);
     }
     let fault = format!("the last good policy goes on being enforced: {failure}");
-    let known = previous.and_then(|previous| {
-        let (mut policy, _) = policy::check(&previous.name, &previous.text, 0).ok()?;
-        machine.fill(&mut policy).ok()?;
-        Some(policy)
-    });
+    let known = previous.and_then(|previous| policy::check(&previous.name, &previous.text, 0).ok());
     Ok(match known {
-        Some(policy) => Chosen {
-            policy: Some(policy),
+        Some((mut policy, _)) => Chosen {
+            // Without its members a policy says something else: then the tables in the kernel stay as they are.
+            policy: machine.fill(&mut policy).is_ok().then_some(policy),
             fault: Some(fault),
         },
         None => Chosen {
