@@ -30,6 +30,13 @@ pub(super) fn parse(text: &str) -> Result<ServiceMatch, Bad> {
     let mut words = text.split_ascii_whitespace();
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some(only), None, ..) => one(only),
+        (Some(name), Some("from"), Some(ports), None) if services::built_in(name).is_some() => Err(Bad::new(
+            format!("`{name}` is the name of a service, and `from` narrows a protocol with its ports"),
+            "expected a match such as tcp/22 before `from`",
+            services::built_in(name)
+                .and_then(|service| service.matches.iter().find(|text| !text.contains(' ')))
+                .map(|text| format!("write `{text} from {ports}`")),
+        )),
         (Some(found), Some("from"), Some(ports), None) => from_ports(one(found)?, found, ports),
         _ => Err(Bad::new(
             format!("`{text}` is no service"),

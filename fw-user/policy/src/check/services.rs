@@ -257,7 +257,7 @@ fn ready_made<'a>(
                 .chain(services::BUILT_IN.iter().map(|service| service.name))
                 .chain([names::ALL]);
             let near = names::nearest(text, known.chain(names::PROTOCOLS.iter().map(|(name, _)| *name)));
-            let named = !text.contains('/');
+            let named = !text.contains(['/', ' ']);
             let near = near
                 .filter(|_| named)
                 .map(|near| format!("did you mean `{near}`?"));
