@@ -5,6 +5,7 @@
 //! - [`control`]: the protocol between the two, with server and client of the Unix socket.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
 //! - [`netns`]: a policy's expectations as real packets, for `dpufw test --netns`.
+//! - [`files`]: policies on disk.
 //! - [`replay`]: captured packets, judged without a data plane.
 //! - [`telemetry`]: what the agent says: dropped packets, flow records, metrics.
 
@@ -13,6 +14,7 @@ pub mod cli;
 pub mod control;
 pub mod dataplane;
 pub mod exit;
+pub mod files;
 pub mod netns;
 pub mod replay;
 pub mod telemetry;

@@ -15,7 +15,9 @@ pub(crate) use addresses::{Addresses, ip};
 pub(crate) use cover::{AXES, Covered, Order, Slab, uncovered};
 pub(crate) use ranges::{Range, Ranges, has, meet};
 pub use scope::Scope;
-pub(crate) use service::{Piece, WITH_MESSAGES, WITH_PORTS, any_port, messages, pieces, place, protocol, universe};
+pub(crate) use service::{
+    Piece, WITH_MESSAGES, WITH_PORTS, any_port, messages, pieces, place, protocol, universe,
+};
 pub(crate) use table::{FlowBox, Side, Space};
 
 use thiserror::Error;
