@@ -6,6 +6,7 @@
 //! - [`files`]: policies on disk.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
 //! - [`netns`]: a policy's expectations as real packets, for `dpufw test --netns`.
+//! - [`files`]: policies on disk.
 //! - [`replay`]: captured packets, judged without a data plane.
 //! - [`telemetry`]: what the agent says: dropped packets, flow records, metrics.
 
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod control;
 pub mod dataplane;
 pub mod exit;
+pub mod files;
 pub mod netns;
 pub mod replay;
 pub mod files;

@@ -251,12 +251,7 @@ impl Agent {
     /// Keeps the policy in force for the next start. A full disk is a fault, not a failure.
     pub(super) fn save(&self, in_force: Option<&InForce>) {
         let Some(current) = in_force else { return };
-        let good = LastGood {
-            name: current.policy.file.clone(),
-            text: current.policy.text.clone(),
-            generation: current.generation,
-            applied: current.applied,
-        };
+        let good = LastGood::new(&current.policy, current.generation, current.applied);
         let outcome = good
             .write(&self.config.state_dir)
             .map_err(|error| format!("the policy in force cannot be kept for the next start: {error:#}"));

@@ -112,12 +112,7 @@ impl Parts<'_> {
         }
     }
 
-    fn pairs(
-        &self,
-        why: String,
-        lines: &mut Lines,
-        header: &mut SetHeader,
-    ) -> Result<Chosen, CompileError> {
+    fn pairs(&self, why: String, lines: &mut Lines, header: &mut SetHeader) -> Result<Chosen, CompileError> {
         let combined = Combined::new(self.services, lines)?;
         header.extra = 0;
         let mut loaded = 3;

@@ -1,6 +1,7 @@
 //! Dynamic zones: requests become a new generation of the tables, many at once if they come together.
 
 mod change;
+mod reload;
 
 use std::mem;
 use std::sync::Arc;
@@ -89,9 +90,7 @@ impl Agent {
     fn enforce(&self, in_force: &mut Option<InForce>, batch: &[Pending]) -> Result<Done, Failure> {
         let now = Timestamp::now();
         let mut members = self.known_members()?;
-        let current = in_force.as_mut().ok_or_else(|| {
-            Failure::no("the agent does not know the text of the policy in force; apply a policy first")
-        })?;
+        let current = in_force.as_mut().ok_or_else(no_text)?;
         for (zone, prefix) in members.expire(now) {
             tracing::info!("{prefix} has reached its deadline in the zone {zone}");
         }
@@ -236,6 +235,11 @@ pub(super) async fn run(agent: Arc<Agent>) {
             agent.faults.note(Part::Deadlines, Ok(()));
         }
     }
+}
+
+/// The failure of a change for which the policy's text must be known.
+fn no_text() -> Failure {
+    Failure::no("the agent does not know the text of the policy in force; apply a policy first")
 }
 
 /// A batch in force.
