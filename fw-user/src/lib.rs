@@ -3,6 +3,7 @@
 //! - [`cli`]: one file per subcommand; nothing but arguments, calls and output.
 //! - [`agent`]: configuration and life cycle of the agent.
 //! - [`control`]: the protocol between the two, with server and client of the Unix socket.
+//! - [`files`]: policies on disk.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
 //! - [`netns`]: a policy's expectations as real packets, for `dpufw test --netns`.
 //! - [`replay`]: captured packets, judged without a data plane.
@@ -15,4 +16,5 @@ pub mod dataplane;
 pub mod exit;
 pub mod netns;
 pub mod replay;
+pub mod files;
 pub mod telemetry;

@@ -322,6 +322,10 @@ fn warnings() {
         "storage: [10.20.0.0/16]",
         "storage: { addresses: [10.20.0.0/16], vlan: 7 }",
     );
+    let text = text.replace(
+        "gpu: [10.10.0.0/16]",
+        "gpu: { addresses: [10.10.0.0/16], vlan: 6 }",
+    );
     let findings = check(&text, "policy.yaml").expect("warnings refuse nothing").1;
     assert!(findings.items.iter().all(|item| item.level == Level::Warning));
     insta::assert_snapshot!("warnings", findings.render(false));

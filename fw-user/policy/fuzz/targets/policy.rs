@@ -80,7 +80,8 @@ fn look_up(policy: &Policy, tables: &TableSet) {
                 src.parse().expect("an address"),
                 dst.parse().expect("an address"),
             );
-            for service in SERVICES {
+            for (proto, selector, source_port) in SERVICES {
+                let service = Service::of(proto, selector, source_port);
                 let mut out = Classified::default();
                 let decision = match ends {
                     (IpAddr::V4(src), IpAddr::V4(dst)) => {

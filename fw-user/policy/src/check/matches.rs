@@ -5,6 +5,7 @@ use fw_common::abi::Proto;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::model::ServiceMatch;
 use crate::names;
+use crate::services;
 
 /// Why a text is no match.
 pub(super) struct Bad {
@@ -126,7 +127,7 @@ fn port(text: &str, head: &str) -> Result<u16, Bad> {
     match text.parse() {
         Ok(port) if port > 0 && digits => Ok(port),
         _ => {
-            let help = match names::service(text) {
+            let help = match services::built_in(text) {
                 Some(_) => Some(format!("write `{text}` alone")),
                 None => Some(format!("write `{head}/8000`, or `{head}` for all ports")),
             };
