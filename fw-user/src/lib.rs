@@ -6,7 +6,6 @@
 //! - [`files`]: policies on disk.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
 //! - [`netns`]: a policy's expectations as real packets, for `dpufw test --netns`.
-//! - [`files`]: policies on disk.
 //! - [`replay`]: captured packets, judged without a data plane.
 //! - [`telemetry`]: what the agent says: dropped packets, flow records, metrics.
 
@@ -18,5 +17,4 @@ pub mod exit;
 pub mod files;
 pub mod netns;
 pub mod replay;
-pub mod files;
 pub mod telemetry;

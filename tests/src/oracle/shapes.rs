@@ -161,7 +161,9 @@ impl<'r> Draft<'r> {
         self.line("services:");
         let services = self.random.usize(5..15);
         for service in 0..services {
-            let list: Vec<String> = (0..self.random.usize(1..5)).map(|_| self.range(from_ports)).collect();
+            let list: Vec<String> = (0..self.random.usize(1..5))
+                .map(|_| self.range(from_ports))
+                .collect();
             self.line(&format!("  s{service}: [{}]", list.join(", ")));
         }
         self.line("rules:");
