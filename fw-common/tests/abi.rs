@@ -6,7 +6,7 @@ use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
 use fw_common::abi::{
-    ABI_VERSION, ClassRecord, Control, Count, Event, Flow, Half, Key4, Key6, Levels, LimitKey, LimitRecord,
+    ABI_VERSION, ClassRecord, Control, Count, Event, ExtraRecord, Flow, Half, Key4, Key6, Levels, LimitKey, LimitRecord,
     Line, MAPS, PortConfig, ProtectRecord, Reason, RuleRecord, SetHeader, Source, SourceKey, V6Tree,
 };
 use fw_common::fragment::{Datagram, FragmentKey};
@@ -195,7 +195,7 @@ fn layouts() -> String {
             decision_pages,
             pages_per_pair,
             rules,
-            link,
+            extra,
             ra_roles,
             class_count,
             pair_count,
@@ -206,6 +206,25 @@ fn layouts() -> String {
             features,
             stacks,
             stack_tables,
+            link,
+            reserved,
+        }
+    );
+    layout!(
+        out,
+        ExtraRecord {
+            sources,
+            source_classes,
+            combine,
+            stride,
+            src_rows,
+            dst_rows,
+            service_rows,
+            source_rows,
+            proto_rows,
+            atoms,
+            default_inside,
+            default_outside,
             reserved,
         }
     );

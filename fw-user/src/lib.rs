@@ -5,6 +5,8 @@
 //! - [`control`]: the protocol between the two, with server and client of the Unix socket.
 //! - [`files`]: policies on disk.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
+//! - [`netns`]: a policy's expectations as real packets, for `dpufw test --netns`.
+//! - [`replay`]: captured packets, judged without a data plane.
 //! - [`telemetry`]: what the agent says: dropped packets, flow records, metrics.
 
 pub mod agent;
@@ -13,4 +15,6 @@ pub mod control;
 pub mod dataplane;
 pub mod exit;
 pub mod files;
+pub mod netns;
+pub mod replay;
 pub mod telemetry;

@@ -11,6 +11,6 @@ pub mod bench;
 pub mod demo;
 pub mod lab;
 pub mod oracle;
-pub mod packet;
 pub mod traffic;
-pub mod wire;
+
+pub use fw_lab::{packet, wire};

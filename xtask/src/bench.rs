@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the packet path measured against the bare floor.
+//! `cargo xtask bench`: the packet path measured against the bare floor and nftables.
 
 use std::process::ExitCode;
 
@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use crate::{bpf, lab, setup};
 
-/// Measure the packet path against the floor: a bare redirect or drop with one look-up.
+/// Measure the packet path against the floor, or first packets by the size of the policy beside nftables (`classify`).
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench --quick\n  cargo xtask bench --quick --json bench.json"
+    after_help = "Examples:\n  cargo xtask bench --quick\n  cargo xtask bench --quick --json bench.json\n  cargo xtask bench classify --quick --json classify.json"
 )]
 pub struct Args {
     /// Handed to the bench (`cargo xtask bench -- --help` lists them).

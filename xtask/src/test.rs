@@ -36,13 +36,14 @@ const VM: &str = "vm";
 /// Layers that load the object themselves and start no `dpufw`.
 const OBJECT_ONLY: [&str; 4] = [HOST, FUZZ, "load", VM];
 /// The order of the others: cheap ones first. What is not named here comes before `vm`.
-const ORDER: [&str; 9] = [
+const ORDER: [&str; 10] = [
     "lab",
     "load",
     "packets",
     "dataplane",
     "differential",
     "netns",
+    "expectations",
     "stress",
     "streams",
     "lifecycle",

@@ -12,16 +12,38 @@
 //! pairs         u32 by src_row * columns + dst_col: PairEntry: pair class, and which protocols it allows at all
 //! protos        u32 by IP protocol: PROTO_DIRECT | service class, or the line of a [u16; 65536] by selector
 //!               (destination port; ICMP: type << 8 | code): service class
-//! pages         u32 by pair class * pages of a pair + service class / 16: line of the page
+//! pages         u32 by pair class * pages of a pair + service class / 16: line of the page; with PAGE_DIRECTORIES by
+//!               service class / 256: line of a directory
+//! directory     one line: by service class / 16 % 16: line of the page; equal directories are one
 //! page          one line: Decision by service class % 16; equal pages are one
 //! rules         RuleRecord, 4 a line, by rule number; number 0 is the default
 //! limits        LimitRecord, 2 a line: the four thresholds of the protect section, then those of the rules
 //! protect       ProtectRecord, one line
 //! planes        u32 by plane number, two lines
+//! extra         ExtraRecord, one line: only in sets that look at source ports, or that are vectors
 //! ```
 //!
 //! All line numbers are counted from the start of the set. Cost of a look-up: fixed by the address formats, not by the
 //! number of rules.
+//!
+//! # Source ports
+//! Where a rule looks at source ports, there are source classes beside the service classes: [u16; 65536] by source port. A
+//! table of both, [u16] by service class * source classes + source class, leads to the class that decisions are made for.
+//!
+//! # Vectors
+//! The second representation, for policies whose rules overlap in so many ways that a table of all pairs would be too
+//! large: aggregated bit vectors (Lakshman and Stiliadis, SIGCOMM 1998; Baboescu and Varghese, SIGCOMM 2001). Rules are
+//! split into *atoms*: one direction, and one range of source ports. An atom is a product of four sets: sources,
+//! destinations, services, source ports. Atoms are numbered in the order of their rules. Each row, column, service class and
+//! source class has a *row*: which atoms its members fit.
+//!
+//! ```text
+//! row           u32 words: 0..=1 the aggregate, 64 bits, low word first: which blocks are not empty; 2..: line of each block
+//! block         one line, 512 bits: bit b % 32 of word b / 32 is atom 512 * block + b; equal blocks are one
+//! atoms         u32 by atom: Decision
+//! ```
+//!
+//! The first bit that is set in all four rows is the first rule that matches. At most [`MAX_BLOCKS`] blocks are looked at.
 
 /// Words in a line.
 pub const LINE_WORDS: usize = 16;
@@ -37,6 +59,14 @@ pub const V4_LEAF: u32 = 1 << 31;
 pub const V6_SUBTREE: u32 = 1 << 31;
 /// Marks a protocol whose selector does not matter; the low 16 bits are the service class.
 pub const PROTO_DIRECT: u32 = 1 << 31;
+/// Marks [`SetHeader::pages_per_pair`]: between the table of pages and the pages stand directories of 16 pages.
+pub const PAGE_DIRECTORIES: u32 = 1 << 31;
+/// Blocks of a row of the vectors: as many as its aggregate has bits.
+pub const MAX_BLOCKS: u32 = 64;
+/// Atoms of a block.
+pub const BLOCK_ATOMS: u32 = 8 * LINE_BYTES as u32;
+/// Word of a row of the vectors at which its blocks' lines begin.
+pub const ROW_BLOCKS: u32 = 2;
 /// Levels that an IPv6 tree can have: 8^8 intervals.
 pub const MAX_V6_LEVELS: usize = 8;
 
@@ -79,12 +109,12 @@ pub struct SetHeader {
     pub protos: u32,
     /// Line of the table of decision pages.
     pub decision_pages: u32,
-    /// Pages of a pair class: service classes / 16, rounded up.
+    /// Pages of a pair class: service classes / 16, rounded up; or [`PAGE_DIRECTORIES`] | service classes / 256, rounded up.
     pub pages_per_pair: u32,
     /// Line of rule record 0.
     pub rules: u32,
-    /// [`LinkFlags`].
-    pub link: u32,
+    /// Line of the [`ExtraRecord`]; 0: there is none.
+    pub extra: u32,
     /// Router advertisements are accepted from ports whose role's bit is set here.
     pub ra_roles: u32,
     /// Number of classes.
@@ -107,8 +137,10 @@ pub struct SetHeader {
     pub stacks: u32,
     /// Line of the first table by inner VLAN id.
     pub stack_tables: u32,
+    /// [`LinkFlags`].
+    pub link: u32,
     /// Always 0.
-    pub reserved: [u32; 6],
+    pub reserved: [u32; 5],
 }
 
 const _: () = assert!(size_of::<SetHeader>() == 2 * LINE_BYTES);
@@ -133,7 +165,7 @@ impl SetHeader {
             self.decision_pages,
             self.pages_per_pair,
             self.rules,
-            self.link,
+            self.extra,
         ];
         let mut b = [0; LINE_WORDS];
         b[0] = self.ra_roles;
@@ -146,6 +178,7 @@ impl SetHeader {
         b[7] = self.features;
         b[8] = self.stacks;
         b[9] = self.stack_tables;
+        b[10] = self.link;
         [Line { w: a }, Line { w: b }]
     }
 
@@ -168,7 +201,7 @@ impl SetHeader {
             decision_pages: a.w[12],
             pages_per_pair: a.w[13],
             rules: a.w[14],
-            link: a.w[15],
+            extra: a.w[15],
             ra_roles: b.w[0],
             class_count: b.w[1],
             pair_count: b.w[2],
@@ -179,27 +212,30 @@ impl SetHeader {
             features: b.w[7],
             stacks: b.w[8],
             stack_tables: b.w[9],
-            reserved: [0; 6],
+            link: b.w[10],
+            reserved: [0; 5],
         }
     }
 }
 
-/// FNV-1a over the words of a set, the checksum's own two words counted as 0. It guards against a half-filled or
-/// foreign map, not against an attacker (who could write the map could write the programs).
+/// FNV-1a over the words of a set, the checksum's own two words counted as 0: one sum for each of a line's eight pairs of
+/// words, so that a processor works on eight at a time, and one over those. It guards against a half-filled or foreign map,
+/// not against an attacker (who could write the map could write the programs).
 #[must_use]
 pub fn checksum(lines: &[Line]) -> u64 {
-    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
+    const START: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut sums = [START; LINE_WORDS / 2];
     for (number, line) in lines.iter().enumerate() {
-        for (index, word) in line.w.iter().enumerate() {
-            let word = if number == 0 && (index == 4 || index == 5) {
-                0
-            } else {
-                *word
-            };
-            sum = (sum ^ word as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        for (index, sum) in sums.iter_mut().enumerate() {
+            let pair = u64::from(line.w[2 * index]) | (u64::from(line.w[2 * index + 1]) << 32);
+            let pair = if number == 0 && index == 2 { 0 } else { pair };
+            // The upper half is folded in, because a product carries nothing downwards.
+            *sum = (*sum ^ pair ^ (pair >> 32)).wrapping_mul(PRIME);
         }
     }
-    sum
+    let fold = |all: u64, sum: &u64| (all ^ *sum ^ (*sum >> 32)).wrapping_mul(PRIME);
+    sums.iter().fold(START, fold)
 }
 
 /// Where an IPv6 tree lies. Stored in a line: `depth, intervals, values, level0, count[0..8]` (and in a realm record
@@ -264,6 +300,90 @@ impl ClassFlags {
         (flags >> Self::PLANE_SHIFT) & 31
     }
 }
+
+/// What only some sets have: tables of source ports, and vectors. One line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExtraRecord {
+    /// Line of a [u16; 65536] by source port: source class; 0: no rule looks at source ports.
+    pub sources: u32,
+    /// Number of source classes.
+    pub source_classes: u32,
+    /// Line of a [u16] by service class * `source_classes` + source class: the service class that decisions are made for. Not
+    /// with vectors.
+    pub combine: u32,
+    /// Lines in a row of the vectors; 0: the set has none, but a table of pairs.
+    pub stride: u32,
+    /// Line of row 0 of the sources; the row of a class is [`ClassRecord::src_row`].
+    pub src_rows: u32,
+    /// Line of row 0 of the destinations, by [`ClassRecord::dst_col`].
+    pub dst_rows: u32,
+    /// Line of row 0 of the service classes.
+    pub service_rows: u32,
+    /// Line of row 0 of the source classes.
+    pub source_rows: u32,
+    /// Line of row 0 of the protocols: TCP, UDP, ICMP, others, as the bits of [`PairEntry`]. A bit is set for an atom that lets
+    /// some packet of the protocol through, and for one that denies the protocol as a whole.
+    pub proto_rows: u32,
+    /// Line of the [`Decision`]s by atom.
+    pub atoms: u32,
+    /// [`Decision`] where no atom matches and the source is not [`ClassFlags::OUTSIDE`].
+    pub default_inside: u32,
+    /// [`Decision`] where no atom matches and the source is [`ClassFlags::OUTSIDE`].
+    pub default_outside: u32,
+    /// Always 0.
+    pub reserved: [u32; 4],
+}
+
+impl ExtraRecord {
+    /// The record as a line.
+    #[must_use]
+    pub const fn to_line(&self) -> Line {
+        Line {
+            w: [
+                self.sources,
+                self.source_classes,
+                self.combine,
+                self.stride,
+                self.src_rows,
+                self.dst_rows,
+                self.service_rows,
+                self.source_rows,
+                self.proto_rows,
+                self.atoms,
+                self.default_inside,
+                self.default_outside,
+                0,
+                0,
+                0,
+                0,
+            ],
+        }
+    }
+
+    /// Reads the record.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_line(line: &Line) -> Self {
+        Self {
+            sources: line.w[0],
+            source_classes: line.w[1],
+            combine: line.w[2],
+            stride: line.w[3],
+            src_rows: line.w[4],
+            dst_rows: line.w[5],
+            service_rows: line.w[6],
+            source_rows: line.w[7],
+            proto_rows: line.w[8],
+            atoms: line.w[9],
+            default_inside: line.w[10],
+            default_outside: line.w[11],
+            reserved: [0; 4],
+        }
+    }
+}
+
+const _: () = assert!(size_of::<ExtraRecord>() == LINE_BYTES);
 
 /// What to do with a packet that opens a flow: bits 0..=1: [`crate::abi::Action`]; bits 2..: rule number (0: default).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,15 +460,20 @@ impl Features {
 }
 
 /// An entry of the pair table: bits 0..=23 the pair class; bits 24..=27: some rule allows TCP, UDP, ICMP, another protocol
-/// between the two (asked for fragments that come before their first).
+/// between the two (asked for fragments that come before their first). Sets of vectors have no pair classes: 0, and no
+/// bits unless they are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairEntry(pub u32);
 
 impl PairEntry {
     /// Bits of the pair class.
     pub const CLASS_MASK: u32 = (1 << 24) - 1;
+    /// The first bit of the protocols.
+    pub const PROTO_SHIFT: u32 = 24;
+    /// Number of those bits.
+    pub const PROTOS: u32 = 4;
     /// All four bits of protocols.
-    pub const ANY: u32 = 0xf << 24;
+    pub const ANY: u32 = 0xf << Self::PROTO_SHIFT;
 
     /// The pair class.
     #[inline(always)]

@@ -1,16 +1,77 @@
 //! Class look-up: from a packet's addresses, protocol and selector to a rule, in a fixed number of line loads.
 //!
 //! The scheme is recursive flow classification (Gupta and `McKeown`, "Packet classification on multiple fields",
-//! SIGCOMM 1999) over the layout of [`crate::abi::SetHeader`]. No step loops over rules.
+//! SIGCOMM 1999) over the layout of [`crate::abi::SetHeader`]. No step loops over rules; in sets of vectors one loops over
+//! blocks of 512 of them, at most 64 times.
 
 mod v6;
+mod vectors;
 
 pub use v6::{Walk, walk6};
+pub use vectors::{NOTHING, Search, search};
 
 use crate::abi::{
-    ClassRecord, Decision, Ip4, Ip6, LINE_WORDS, Line, PROTO_DIRECT, PairEntry, REALM_NONE, Reason,
-    SET_MAGIC, V4_LEAF,
+    ClassFlags, ClassRecord, Decision, ExtraRecord, Ip4, Ip6, LINE_WORDS, Line, PAGE_DIRECTORIES,
+    PROTO_DIRECT, PairEntry, Proto, REALM_NONE, Reason, RuleFlags, SET_MAGIC, V4_LEAF,
 };
+
+/// What rules look at beside the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// IP protocol number.
+    pub proto: u8,
+    /// Destination port; ICMP: type << 8 | code; else 0.
+    pub selector: u16,
+    /// Source port; 0 for protocols without ports.
+    pub source_port: u16,
+}
+
+impl Service {
+    /// A packet of this protocol between two ports. Protocols without ports have 0 for both, whatever stands in their place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn between(proto: u8, source_port: u16, port: u16) -> Self {
+        let (source_port, selector) = if matches!(proto, Proto::TCP | Proto::UDP | Proto::SCTP) {
+            (source_port, port)
+        } else {
+            (0, 0)
+        };
+        Self {
+            proto,
+            selector,
+            source_port,
+        }
+    }
+
+    /// The packet of this protocol with this selector, which shows no source port unless its protocol has ports.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(proto: u8, selector: u16, source_port: u16) -> Self {
+        Self {
+            proto,
+            selector,
+            source_port: Self::between(proto, source_port, 0).source_port,
+        }
+    }
+
+    /// As one word, for a function of at most five arguments: protocol << 32 | selector << 16 | source port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        ((self.proto as u64) << 32) | ((self.selector as u64) << 16) | self.source_port as u64
+    }
+
+    /// The service of a [`Self::word`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            proto: (word >> 32) as u8,
+            selector: (word >> 16) as u16,
+            source_port: word as u16,
+        }
+    }
+}
 
 /// Read access to one table set, for the time of one packet.
 pub trait Lines<'a>: Copy {
@@ -22,6 +83,12 @@ pub trait Lines<'a>: Copy {
     #[inline(always)]
     fn class6(self, walk: &mut Walk) {
         walk6(self, walk);
+    }
+
+    /// The first atom in the rows of `search`: [`search`], or a call of a function that does it.
+    #[inline(always)]
+    fn vectors(self, search: &mut Search) {
+        vectors::search(self, search);
     }
 }
 
@@ -82,6 +149,8 @@ pub struct Classified {
     pub pad: u32,
     /// Scratch memory of the address look-ups.
     pub walk: Walk,
+    /// Scratch memory of the look-up in vectors.
+    pub search: Search,
 }
 
 /// Word `index` of a table of words that begins at `base`.
@@ -209,7 +278,7 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     lines: L,
     realm_record: u32,
     (src, dst): (A, A),
-    (proto, selector): (u8, u16),
+    service: Service,
     out: &mut Classified,
 ) -> Result<Decision, Reason> {
     let src_class = src.class(lines, realm_record, &mut out.walk);
@@ -217,8 +286,7 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     if src_class == CORRUPT || dst_class == CORRUPT {
         return Err(Reason::TableCorrupt);
     }
-    let service = (u32::from(proto) << 16) | u32::from(selector);
-    decide(lines, src_class, dst_class, service, out);
+    decide(lines, src_class, dst_class, service.word(), out);
     if out.found == 0 {
         Err(Reason::TableCorrupt)
     } else {
@@ -226,18 +294,18 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     }
 }
 
-/// From two address classes and a service (protocol << 16 | selector) to the decision; `out.found` says whether it was
-/// found. Five arguments: a BPF function takes no more.
+/// From two address classes and a [`Service::word`] to the decision; `out.found` says whether it was found. Five arguments:
+/// a BPF function takes no more.
 #[inline(never)]
 pub fn decide<'a, L: Lines<'a>>(
     lines: L,
     src_class: u32,
     dst_class: u32,
-    service: u32,
+    service: u64,
     out: &mut Classified,
 ) {
-    let (proto, selector) = ((service >> 16) as u8, service as u16);
-    out.found = u32::from(lookup(lines, src_class, dst_class, (proto, selector), out).is_some());
+    let service = Service::from_word(service);
+    out.found = u32::from(lookup(lines, src_class, dst_class, service, out).is_some());
 }
 
 #[inline(always)]
@@ -245,12 +313,23 @@ fn lookup<'a, L: Lines<'a>>(
     lines: L,
     src_class: u32,
     dst_class: u32,
-    (proto, selector): (u8, u16),
+    service: Service,
     out: &mut Classified,
-) -> Option<Decision> {
+) -> Option<()> {
     let header = lines.line(0)?;
     out.src = record(lines, header.w[8], src_class)?;
     out.dst = record(lines, header.w[8], dst_class)?;
+    let mut class = service_class(lines, header.w[11], service.proto, service.selector)?;
+    if header.w[15] != 0 {
+        let extra = lines.line(header.w[15])?;
+        let source = source_class(lines, extra.w[0], service.source_port)?;
+        if extra.w[3] != 0 {
+            out.decision = in_vectors(lines, extra, (class, source), out)?;
+            return rule(lines, header.w[14], Decision(out.decision).rule(), out);
+        }
+        let cell = class.wrapping_mul(extra.w[1]).wrapping_add(source);
+        class = half_word(lines, extra.w[2], cell)?;
+    }
     let cell = out
         .src
         .src_row
@@ -258,16 +337,59 @@ fn lookup<'a, L: Lines<'a>>(
         .wrapping_add(out.dst.dst_col);
     let entry = PairEntry(word(lines, header.w[9], cell)?);
     out.pair = entry.0;
-    let service = service_class(lines, header.w[11], proto, selector)?;
-    let pages = entry
-        .class()
-        .wrapping_mul(header.w[13])
-        .wrapping_add(service / LINE_WORDS as u32);
-    let page = lines.line(word(lines, header.w[12], pages)?)?;
-    let decision = Decision(page.w[service as usize % LINE_WORDS]);
-    out.decision = decision.0;
-    rule(lines, header.w[14], decision.rule(), out)?;
-    Some(decision)
+    let page = page(lines, (header.w[12], header.w[13]), entry.class(), class)?;
+    out.decision = lines.line(page)?.w[class as usize % LINE_WORDS];
+    rule(lines, header.w[14], Decision(out.decision).rule(), out)
+}
+
+/// The class of a source port in the table at this line; 0 where there is none.
+#[inline(always)]
+fn source_class<'a, L: Lines<'a>>(lines: L, table: u32, source_port: u16) -> Option<u32> {
+    if table == 0 {
+        return Some(0);
+    }
+    half_word(lines, table, u32::from(source_port))
+}
+
+/// Line of the page of decisions for a pair class and a service class. `pages` are the table's line and the pages of a pair,
+/// as the header has them.
+#[inline(always)]
+fn page<'a, L: Lines<'a>>(lines: L, pages: (u32, u32), pair: u32, service: u32) -> Option<u32> {
+    let number = service / LINE_WORDS as u32;
+    if pages.1 & PAGE_DIRECTORIES == 0 {
+        return word(lines, pages.0, pair.wrapping_mul(pages.1).wrapping_add(number));
+    }
+    let of_pair = pair.wrapping_mul(pages.1 & !PAGE_DIRECTORIES);
+    let directory = word(lines, pages.0, of_pair.wrapping_add(number / LINE_WORDS as u32))?;
+    Some(lines.line(directory)?.w[number as usize % LINE_WORDS])
+}
+
+/// The decision in a set of vectors, for the address records in `out` and a service and source class.
+#[inline(always)]
+fn in_vectors<'a, L: Lines<'a>>(
+    lines: L,
+    extra: &Line,
+    (service, source): (u32, u32),
+    out: &mut Classified,
+) -> Option<u32> {
+    let extra = ExtraRecord::from_line(extra);
+    out.pair = 0;
+    let row = |base: u32, number: u32| base.wrapping_add(number.wrapping_mul(extra.stride));
+    out.search.rows[0] = row(extra.src_rows, out.src.src_row);
+    out.search.rows[1] = row(extra.dst_rows, out.dst.dst_col);
+    out.search.rows[2] = row(extra.service_rows, service);
+    out.search.rows[3] = if extra.sources == 0 {
+        0
+    } else {
+        row(extra.source_rows, source)
+    };
+    lines.vectors(&mut out.search);
+    match out.search.atom {
+        CORRUPT => None,
+        NOTHING if out.src.flags & ClassFlags::OUTSIDE != 0 => Some(extra.default_outside),
+        NOTHING => Some(extra.default_inside),
+        atom => word(lines, extra.atoms, atom),
+    }
 }
 
 /// Reads rule record `number` of the table at `base` into `out`.
@@ -315,9 +437,15 @@ pub fn features<'a, L: Lines<'a>>(lines: L) -> u32 {
     lines.line(1).map_or(0, |header| header.w[7])
 }
 
-/// [`PairEntry`] of two address classes; 0 (nothing is allowed) if the set is damaged.
+/// Which of the protocols `wanted` (bits of [`PairEntry::proto_bit`]) some rule lets through between two address classes; 0 if
+/// the set is damaged.
 #[inline(always)]
-pub fn pair_of<'a, L: Lines<'a>>(lines: L, src_class: u32, dst_class: u32) -> u32 {
+pub fn allowed_protocols<'a, L: Lines<'a>>(
+    lines: L,
+    (src_class, dst_class): (u32, u32),
+    wanted: u32,
+    search: &mut Search,
+) -> u32 {
     let Some(header) = lines.line(0) else { return 0 };
     let (Some(src), Some(dst)) = (
         record(lines, header.w[8], src_class),
@@ -325,8 +453,28 @@ pub fn pair_of<'a, L: Lines<'a>>(lines: L, src_class: u32, dst_class: u32) -> u3
     ) else {
         return 0;
     };
+    if header.w[15] != 0 {
+        let Some(extra) = lines.line(header.w[15]) else { return 0 };
+        let extra = ExtraRecord::from_line(extra);
+        if extra.stride != 0 {
+            let rows = (
+                extra.src_rows.wrapping_add(src.src_row.wrapping_mul(extra.stride)),
+                extra.dst_rows.wrapping_add(dst.dst_col.wrapping_mul(extra.stride)),
+            );
+            let rules = header.w[14];
+            let passes = |decision| lets_through(lines, rules, Decision(decision));
+            return vectors::protocols(lines, &extra, rows, (wanted, passes), search);
+        }
+    }
     let cell = src.src_row.wrapping_mul(header.w[10]).wrapping_add(dst.dst_col);
-    word(lines, header.w[9], cell).unwrap_or(0)
+    word(lines, header.w[9], cell).unwrap_or(0) & wanted
+}
+
+/// True if the decision allows, or its rule only audits; rule records lie at line `rules`.
+#[inline(always)]
+fn lets_through<'a, L: Lines<'a>>(lines: L, rules: u32, decision: Decision) -> bool {
+    decision.allows()
+        || record(lines, rules, decision.rule()).is_some_and(|rule| rule.dst_col & RuleFlags::AUDIT != 0)
 }
 
 /// Flags of a class; 0 if the set is damaged.

@@ -107,19 +107,27 @@ fn within<'a, T: Tables<'a>>(t: T, s: &Scratch, lines: T::Lines, number: u32) ->
     let Some(rate) = limits::rate(lines, number) else {
         return false;
     };
-    let m = &s.meta;
     let secret = t.control().map_or(0, |control| control.secret[1].load());
-    let hash = source::mix(secret, (u64::from(m.dst[0]) << 32) | u64::from(m.dst[1]));
-    let hash = source::mix(hash, (u64::from(m.dst[2]) << 32) | u64::from(m.dst[3]));
-    let hash = source::mix(hash, (u64::from(m.realm) << 8) | u64::from(number));
-    // Many destinations together may take eight times the rate of one: spread over a network, a flood would push everybody's
-    // handshakes out of the half-open map without reaching any one threshold. The last buckets are for all of a kind.
-    let (own, all) = (
-        hash as u32 % (PRESSURE_SLOTS - threshold::COUNT),
-        PRESSURE_SLOTS - 1 - number,
-    );
+    let (own, all) = pressure_slots(secret, &s.meta.dst, s.meta.realm, number);
     let (now, cost) = (t.precise(), rate.cost(1));
     drawn(t, own, now, (cost, rate.burst)) && drawn(t, all, now, (cost.div_ceil(ALL_SHARE), rate.burst))
+}
+
+/// The buckets of [`Tables::pressure`] for new flows to a destination (as in [`crate::wire::Meta::dst`]): its own, and the
+/// one of all destinations. `secret` is the second word of [`crate::abi::Control::secret`], `number` the threshold's.
+///
+/// Many destinations together may take eight times the rate of one: spread over a network, a flood would push everybody's
+/// handshakes out of the half-open map without reaching any one threshold. The last buckets are for all of a kind.
+#[inline(always)]
+#[must_use]
+pub const fn pressure_slots(secret: u64, dst: &[u32; 4], realm: u32, number: u32) -> (u32, u32) {
+    let hash = source::mix(secret, ((dst[0] as u64) << 32) | dst[1] as u64);
+    let hash = source::mix(hash, ((dst[2] as u64) << 32) | dst[3] as u64);
+    let hash = source::mix(hash, ((realm as u64) << 8) | number as u64);
+    (
+        hash as u32 % (PRESSURE_SLOTS - threshold::COUNT),
+        PRESSURE_SLOTS - 1 - number,
+    )
 }
 
 /// For the destinations of a machine together the threshold is so many times that of one.

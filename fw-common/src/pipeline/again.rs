@@ -2,7 +2,7 @@
 
 use super::{Family, Scratch, Tables, create, police};
 use crate::abi::{FlowFlags, LiveFlow, Proto, Reason, RuleFlags, StateWord};
-use crate::classify::{self, classify};
+use crate::classify::{self, Service, classify};
 use crate::tcp;
 use crate::wire::echo_request;
 
@@ -29,8 +29,12 @@ pub(super) fn ask_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> 
     let (from, to) = if s.opener_hi != 0 { (hi, lo) } else { (lo, hi) };
     let proto = s.meta.proto;
     let icmp = proto == Proto::ICMP || proto == Proto::ICMPV6;
-    let selector = if icmp { echo_request(proto) } else { to.1 };
-    match classify(lines, realm, (from.0, to.0), (proto, selector), &mut s.class) {
+    let service = if icmp {
+        Service::of(proto, echo_request(proto), 0)
+    } else {
+        Service::between(proto, from.1, to.1)
+    };
+    match classify(lines, realm, (from.0, to.0), service, &mut s.class) {
         Ok(decision)
             if (decision.allows() || s.class.rule_flags & RuleFlags::AUDIT != 0)
                 && !police::expired(t, s) =>

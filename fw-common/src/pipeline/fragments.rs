@@ -146,8 +146,13 @@ fn some_rule_allows<'a, T: Tables<'a>>(s: &mut Scratch, lines: T::Lines) -> Opti
         PairEntry::ANY
     };
     let own = |class| classify::class_flags(lines, class) & ClassFlags::OWN != 0;
-    let allowed = classify::pair_of(lines, src, dst) | classify::pair_of(lines, dst, src);
-    if allowed & bits == 0 || (s.meta.egress == 0 && own(src)) {
+    if s.meta.egress == 0 && own(src) {
+        return None;
+    }
+    let search = &mut s.class.search;
+    if classify::allowed_protocols(lines, (src, dst), bits, search) == 0
+        && classify::allowed_protocols(lines, (dst, src), bits, search) == 0
+    {
         return None;
     }
     Some(if own(dst) { Side::Own } else { through(s) })

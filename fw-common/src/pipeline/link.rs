@@ -34,13 +34,13 @@ fn section<'a, T: Tables<'a>>(t: T, s: &Scratch) -> Result<Section<T::Lines>, Re
         return Err(Reason::TableCorrupt);
     };
     let realm = classify::realm_record(lines, (s.meta.vlan, s.meta.inner_vlan))?;
-    let (Some(first), Some(second)) = (lines.line(0), lines.line(1)) else {
+    let Some(header) = lines.line(1) else {
         return Err(Reason::TableCorrupt);
     };
     Ok(Section {
         lines,
-        flags: first.w[15],
-        ra_roles: second.w[0],
+        flags: header.w[10],
+        ra_roles: header.w[0],
         realm,
     })
 }
@@ -208,7 +208,7 @@ pub(super) fn dhcp<'a, L: Lines<'a>>(lines: L, s: &Scratch) -> Option<Outcome> {
     if s.meta.proto != Proto::UDP || !matches!(s.meta.dport, 67 | 68 | 546 | 547) {
         return None;
     }
-    if lines.line(0)?.w[15] & LinkFlags::DHCP_CLIENT == 0 {
+    if lines.line(1)?.w[10] & LinkFlags::DHCP_CLIENT == 0 {
         return None;
     }
     let from_network = s.meta.side == Side::Outer as u8;

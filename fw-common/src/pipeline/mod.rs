@@ -24,17 +24,18 @@ mod segment;
 mod source;
 mod tables;
 
+pub use admit::pressure_slots;
 pub use family::{Family, V4, V6};
 pub use finish::{Outcome, finish};
 pub use segment::Case;
-pub use tables::{FlowMaps, FlowStat, Insert, Tables};
+pub use tables::{FlowMaps, FlowStat, INSERT_TRIES, Insert, Tables, code};
 
 pub use crate::wire::Packet;
 
 use crate::abi::{
     Event, Flow, Key4, Key6, LimitKey, LiveFlow, PortConfig, Proto, Reason, Side, Source, SourceKey, Verdict,
 };
-use crate::classify::{CORRUPT, Classified, Walk, walk6};
+use crate::classify::{CORRUPT, Classified, Search, Walk, search, walk6};
 use crate::fragment::{Datagram, FragmentKey, Scan};
 use crate::reply::{self, Reply};
 use crate::wire::{self, Kind, Meta};
@@ -192,6 +193,12 @@ impl Scratch {
                     pad: 0,
                     low: 0,
                 },
+                search: Search {
+                    left: 0,
+                    rows: [0; 4],
+                    atom: 0,
+                    protos: 0,
+                },
             },
             generation: 0,
             event_window: 0,
@@ -337,6 +344,8 @@ pub enum Stage {
     Reply,
     /// Class of the IPv6 address in `Scratch::class.walk`.
     Class6,
+    /// The first rule in a set of vectors, by `Scratch::class.search`.
+    Vectors,
     /// Options of a TCP segment.
     Options,
     /// A TCP segment that is not the common case.
@@ -367,6 +376,14 @@ pub fn run<'a, T: Tables<'a>>(t: T, stage: Stage, s: &mut Scratch) -> u32 {
                 walk6(lines, &mut s.class.walk);
             } else {
                 s.class.walk.index = CORRUPT;
+            }
+            0
+        }
+        Stage::Vectors => {
+            if let Some(lines) = t.lines(s.generation) {
+                search(lines, &mut s.class.search);
+            } else {
+                s.class.search.atom = CORRUPT;
             }
             0
         }

@@ -5,7 +5,7 @@
 
 use super::{Family, FlowMaps, Outcome, Scratch, Stage, Tables, finish, link, police, screens};
 use crate::abi::{ClassFlags, Decision, EventKind, Features, Mode, Proto, Reason, RuleFlags, Side};
-use crate::classify::{self, classify};
+use crate::classify::{self, Service, classify};
 use crate::wire::{echo_request, tcp_flag};
 
 /// What comes after [`judge`].
@@ -79,7 +79,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outc
     if let Some(outcome) = link::dhcp(lines, s) {
         return outcome;
     }
-    let service = (s.meta.proto, s.meta.selector);
+    let service = Service::of(s.meta.proto, s.meta.selector, s.meta.sport);
     let decision = match classify(lines, realm, F::addresses(s), service, &mut s.class) {
         Ok(decision) => decision,
         Err(reason) => return Outcome::drop(reason),
@@ -214,8 +214,13 @@ fn other_way<'a, F: Family, T: Tables<'a>>(
     if icmp && s.meta.selector >> 8 == echo_request(proto) >> 8 {
         return Outcome::miss();
     }
-    let selector = if icmp { echo_request(proto) } else { s.meta.sport };
-    let answer = classify(lines, realm, (dst, src), (proto, selector), &mut s.class);
+    // As its opener's packets would show it: the ports change places.
+    let service = if icmp {
+        Service::of(proto, echo_request(proto), 0)
+    } else {
+        Service::between(proto, s.meta.dport, s.meta.sport)
+    };
+    let answer = classify(lines, realm, (dst, src), service, &mut s.class);
     core::mem::swap(&mut s.class.src, &mut s.class.dst);
     if let Ok(decision) = answer
         && decision.allows()
@@ -249,7 +254,7 @@ fn refused_both_ways(s: &mut Scratch, (own, rule, flags): (Decision, u32, u32)) 
 
 /// Protocols whose answers show by their source port, or by their type, what they answer.
 #[inline(always)]
-const fn has_selector(proto: u8) -> bool {
+pub(super) const fn has_selector(proto: u8) -> bool {
     matches!(
         proto,
         Proto::TCP | Proto::UDP | Proto::SCTP | Proto::ICMP | Proto::ICMPV6
@@ -281,7 +286,7 @@ fn cannot_open(s: &Scratch) -> Option<Reason> {
 
 /// The side that will answer.
 #[inline(always)]
-fn peer_side(s: &Scratch) -> Side {
+pub(super) fn peer_side(s: &Scratch) -> Side {
     let inline = s.port.mode == Mode::Inline as u8;
     let port_side = Side::from_bits(u32::from(s.port.side));
     if s.meta.side == Side::Own as u8 {

@@ -1,12 +1,17 @@
 //! Damaged sets: what they say is what the whole set says, or that they are damaged.
 
-use fw_common::abi::{Ip4, Ip6, Line, Reason, V6_SUBTREE};
+use fw_common::abi::{Ip4, Ip6, Line, PairEntry, Reason, V6_SUBTREE};
 use fw_common::classify::{
-    CORRUPT, Classified, class_flags, classify, decide, features, limit_word, pair_of, plane_roles, protect,
-    realm_record, rule_of,
+    CORRUPT, Classified, Search, Service, allowed_protocols, class_flags, classify, decide, features,
+    limit_word, plane_roles, protect, realm_record, rule_of,
 };
 
 use crate::example::{Fixture, class, fixture, without_walk};
+
+/// All bits of protocols between two classes.
+fn protocols(lines: &[Line], src: u32, dst: u32) -> u32 {
+    allowed_protocols(lines, (src, dst), PairEntry::ANY, &mut Search::default())
+}
 
 #[test]
 fn numbers_beyond_the_tables() {
@@ -15,7 +20,7 @@ fn numbers_beyond_the_tables() {
     let mut out = Classified::default();
     assert!(!rule_of(&lines[..], far, &mut out));
     assert_eq!(out, Classified::default());
-    assert_eq!((pair_of(&lines[..], far, 0), pair_of(&lines[..], 0, far)), (0, 0));
+    assert_eq!((protocols(lines, far, 0), protocols(lines, 0, far)), (0, 0));
     assert_eq!(class_flags(&lines[..], far), 0);
     assert_eq!(limit_word(&lines[..], far, 0), None);
     for (src, dst) in [(far, 0), (0, far), (CORRUPT, 0), (0, CORRUPT)] {
@@ -23,7 +28,7 @@ fn numbers_beyond_the_tables() {
             found: 1,
             ..Classified::default()
         };
-        decide(&lines[..], src, dst, 6 << 16, &mut out);
+        decide(&lines[..], src, dst, Service::of(6, 0, 0).word(), &mut out);
         assert_eq!(out.found, 0);
     }
 }
@@ -39,13 +44,14 @@ fn all_answers(lines: &[Line]) -> Vec<Result<u32, Reason>> {
         for (src, dst) in [(0x0a01_3458, 0xc000_0201), (0xffff_ffff, 0x0a01_f001), (5, 6)] {
             let mut out = Classified::default();
             let pair = (Ip4(src), Ip4(dst));
-            let decision = classify(lines, record, pair, (6, dst as u16), &mut out);
+            let decision = classify(lines, record, pair, Service::of(6, dst as u16, 0), &mut out);
             all.push(decision.map(|decision| decision.0));
         }
         for (n, (start, _)) in model.realms[0].v6.iter().enumerate().step_by(7) {
             let addr = |low| Ip6::from_bits(u128::from(*start) << 64 | low);
             let mut out = Classified::default();
-            let decision = classify(lines, record, (addr(0), addr(1 << 63)), (1, n as u16), &mut out);
+            let pair = (addr(0), addr(1 << 63));
+            let decision = classify(lines, record, pair, Service::of(1, n as u16, 0), &mut out);
             all.push(decision.map(|decision| decision.0));
         }
     }
@@ -61,7 +67,7 @@ fn all_answers(lines: &[Line]) -> Vec<Result<u32, Reason>> {
     all.push(or_corrupt(protect(lines).map(|line| line.w[3])));
     all.push(or_corrupt(plane_roles(lines, 31)));
     all.push(or_none(features(lines)));
-    all.push(or_none(pair_of(lines, 22, 21)));
+    all.push(or_none(protocols(lines, 22, 21)));
     all.push(or_none(class_flags(lines, 22)));
     let mut out = Classified::default();
     all.push(if rule_of(lines, 37, &mut out) {
@@ -176,7 +182,7 @@ fn a_damaged_address_map_is_no_class() {
         assert_eq!(class(&damaged, record, Ip4(bad)), CORRUPT, "{bad:x}");
         for pair in [(Ip4(bad), Ip4(9 << 16)), (Ip4(9 << 16), Ip4(bad))] {
             let mut out = Classified::default();
-            let answer = classify(&damaged[..], record, pair, (6, 1), &mut out);
+            let answer = classify(&damaged[..], record, pair, Service::of(6, 1, 0), &mut out);
             assert_eq!(answer, Err(Reason::TableCorrupt));
             assert_eq!(without_walk(out), Classified::default());
         }

@@ -3,14 +3,15 @@
 
 mod damage;
 mod example;
+mod extra;
 mod set;
 
 use std::collections::HashMap;
 
-use fw_common::abi::{Ip4, Ip6, Line, Reason};
+use fw_common::abi::{Ip4, Ip6, Line, PairEntry, Reason};
 use fw_common::classify::{
-    self, Address, Classified, Lines, Walk, class_flags, classify, decide, features, limit_word, pair_of,
-    plane_roles, protect, realm_record, rule_of,
+    self, Address, Classified, Lines, Search, Service, Walk, allowed_protocols, class_flags, classify, decide,
+    features, limit_word, plane_roles, protect, realm_record, rule_of,
 };
 use proptest::prelude::*;
 
@@ -82,11 +83,14 @@ fn every_pair_of_classes() {
     for src in 0..CLASSES {
         assert_eq!(class_flags(&lines[..], src), model.classes[src as usize].flags);
         for dst in 0..CLASSES {
-            assert_eq!(pair_of(&lines[..], src, dst), model.pair(src, dst));
+            for wanted in [PairEntry::ANY, PairEntry::proto_bit(6), 0] {
+                let bits = allowed_protocols(&lines[..], (src, dst), wanted, &mut Search::default());
+                assert_eq!(bits, model.pair(src, dst) & wanted);
+            }
             for (proto, selector) in [(0, 5), (1, 0x0800), (6, 443), (16, 9), (47, 0), (50, 1), (255, 0)] {
                 let mut out = Classified::default();
-                let service = u32::from(proto) << 16 | u32::from(selector);
-                decide(&lines[..], src, dst, service, &mut out);
+                let service = Service::of(proto, selector, 9);
+                decide(&lines[..], src, dst, service.word(), &mut out);
                 assert_eq!(out, expected(model, (src, dst), proto, selector));
             }
         }
@@ -103,7 +107,7 @@ fn every_selector() {
                 &lines[..],
                 3,
                 4,
-                u32::from(proto) << 16 | u32::from(selector),
+                Service::of(proto, selector, 0).word(),
                 &mut out,
             );
             assert_eq!(
@@ -229,14 +233,14 @@ proptest! {
         let mut out = Classified::default();
         let borders = addresses4(realm);
         let (src, dst) = (*pick[0].get(&borders), Ip4(ends[0] as u32));
-        let answer = classify(&lines[..], record, (src, dst), (proto, selector), &mut out);
+        let answer = classify(&lines[..], record, (src, dst), Service::of(proto, selector, 0), &mut out);
         let right = expected(model, (class4(realm, src), class4(realm, dst)), proto, selector);
         prop_assert_eq!(answer.unwrap().0, right.decision);
         prop_assert_eq!(without_walk(out), right);
         let (start, _) = pick[1].get(&realm.v6);
         let src = Ip6::from_bits(u128::from(*start) << 64 | u128::from(ends[1]));
         let dst = Ip6::from_bits(u128::from(ends[2]) << 64 | u128::from(ends[3]));
-        let answer = classify(&lines[..], record, (src, dst), (proto, selector), &mut out);
+        let answer = classify(&lines[..], record, (src, dst), Service::of(proto, selector, 0), &mut out);
         let right = expected(model, (class6(realm, src), class6(realm, dst)), proto, selector);
         prop_assert_eq!(answer.unwrap().0, right.decision);
         prop_assert_eq!(without_walk(out), right);

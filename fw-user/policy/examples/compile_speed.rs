@@ -1,118 +1,212 @@
-//! How long policies of 10 to 10,000 rules over 100 zones take to check and compile, and how large they become. Then the
-//! check alone, of 100,000 rules over 1,000 zones, and of zones of a million prefixes from a file.
+//! How long policies take to check and compile, how large they become, and how much memory that needs: rules over zones,
+//! random prefixes in one zone, a router access list.
 //!
-//! `cargo run --release -p fw-policy --example compile_speed [check]`: with `check` the latter alone.
+//! `cargo run --release -p fw-policy --example compile_speed [NAME]`, where NAME picks the cases that hold it.
+//!
+//! The peak of memory (`VmHWM` of `/proc/self/status`) is that of the process so far: pick one case to see its own.
 
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
-use fw_policy::{Environment, LoadError, Loader, check, check_files, compile};
+use fw_policy::{Compiled, Environment, Policy, TableSet, check};
+use ipnet::IpNet;
+
+/// Numbers that look random and are always the same (xorshift64, Marsaglia 2003).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
 
 /// Rules with a port of their own between pairs of zones that repeat late, so that little can be shared.
-fn policy(rules: u32, zones: u32) -> String {
+fn zones_and_rules(rules: u32, zones: u32) -> String {
     let mut text = "version: 1\nzones:\n".to_owned();
     for zone in 0..zones {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "  z{zone}: [10.{}.{}.0/24, \"fd00:{zone:x}::/32\"]",
-            zone / 250,
-            zone % 250
+            zone / 256,
+            zone % 256
         );
     }
     text += "rules:\n";
     for rule in 0..rules {
         let (from, to) = (rule % zones, (rule * 37 + rule / zones) % zones);
-        let port = rule % 65_000 + 1;
         let _ = writeln!(
             text,
-            "  - {{ name: r{rule}, allow: [tcp/{port}], from: z{from}, to: z{to} }}"
+            "  - {{ name: r{rule}, allow: [tcp/{}], from: z{from}, to: z{to} }}",
+            rule % 65_535 + 1
         );
     }
     text
 }
 
-/// A file of so many prefixes in a random order, some inside others.
-struct Feed {
-    text: String,
+/// One zone, whose prefixes are put in afterwards: what a file of prefixes makes of it.
+const ONE_ZONE: &str = "
+version: 1
+zones: { blocked: [192.0.2.0/24], servers: [10.0.0.0/8, \"fd00::/16\"] }
+rules:
+  - { name: blocked, deny: all, from: blocked, to: any }
+  - { name: web, allow: [http, https], from: any, to: servers }
+";
+
+fn random_v4(random: &mut Random) -> IpNet {
+    let length = [16, 20, 22, 24, 24, 24, 28, 32][random.below(8) as usize];
+    let address = Ipv4Addr::from(random.next() as u32);
+    // The lengths are below 33.
+    IpNet::new(address.into(), length).unwrap_or_default().trunc()
 }
 
-impl Feed {
-    fn new(prefixes: u64, ipv6: bool) -> Self {
-        let mut text = "# made by compile_speed\n".to_owned();
-        for number in 0..prefixes {
-            // splitmix64, so that every run reads the same file.
-            let mut bits = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            bits ^= bits >> 31;
-            let length = 20 + (bits >> 60) as u32 % 13;
-            let _ = if ipv6 {
-                let address = u128::from(bits) << 64 >> (48 - length) << (48 - length);
-                writeln!(text, "{}/{}", std::net::Ipv6Addr::from_bits(address), 16 + length)
-            } else {
-                let address = (bits as u32) >> (32 - length) << (32 - length);
-                writeln!(text, "{}/{length}", std::net::Ipv4Addr::from_bits(address))
-            };
-        }
-        Self { text }
-    }
+fn random_v6(random: &mut Random) -> IpNet {
+    let length = [32, 40, 48, 48, 56, 64, 64, 128][random.below(8) as usize];
+    let bits = u128::from(random.next()) << 64 | u128::from(random.next());
+    let address = Ipv6Addr::from(bits >> 4 | 2 << 124);
+    // The lengths are below 129.
+    IpNet::new(address.into(), length).unwrap_or_default().trunc()
 }
 
-impl Loader for Feed {
-    fn load(&self, _: &str) -> Result<String, LoadError> {
-        Ok(self.text.clone())
-    }
-}
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    if std::env::args().nth(1).is_none() {
-        compiled()?;
-    }
-    checked()
-}
-
-fn compiled() -> Result<(), Box<dyn std::error::Error>> {
-    println!("  rules   check ms  compile ms        KiB  pair classes  service classes");
-    for rules in [10, 100, 1_000, 10_000] {
-        let text = policy(rules, 100);
-        let start = Instant::now();
-        let (policy, _) = check(&text, "speed.yaml")?;
-        let checked = start.elapsed();
-        let start = Instant::now();
-        let tables = compile(&policy, &Environment::sample())?;
-        let compiled = start.elapsed();
-        println!(
-            "{rules:>7} {:>10.1} {:>11.1} {:>10} {:>13} {:>16}",
-            checked.as_secs_f64() * 1e3,
-            compiled.as_secs_f64() * 1e3,
-            tables.stats.bytes >> 10,
-            tables.stats.pair_classes,
-            tables.stats.service_classes,
+/// Independent rules between arbitrary prefixes, with ranges of ports on both sides and wildcards everywhere.
+fn access_list(rules: u32) -> String {
+    let mut random = Random(0x1234_5678);
+    let (mut zones, mut text) = (String::new(), String::new());
+    for rule in 0..rules {
+        let ends = ["s", "d"].map(|side| {
+            if random.below(5) == 0 {
+                return "any".to_owned();
+            }
+            let net = random_v4(&mut random);
+            let _ = writeln!(zones, "  {side}{rule}: [{net}]");
+            format!("{side}{rule}")
+        });
+        let low = random.below(60_000);
+        let service = match random.below(5) {
+            0 => "all".to_owned(),
+            1 => format!("tcp/{low}"),
+            2 => format!("tcp/{low}-{}", low + random.below(5_000)),
+            3 => format!("udp/{low}-{}", low + random.below(50)),
+            _ => "tcp, udp/53".to_owned(),
+        };
+        let action = ["allow", "deny"][random.below(2) as usize];
+        let [from, to] = ends;
+        let _ = writeln!(
+            text,
+            "  - {{ name: r{rule}, {action}: [{service}], from: {from}, to: {to} }}"
         );
     }
+    format!("version: 1\nzones:\n{zones}rules:\n{text}")
+}
+
+/// Gives a third of the ranges of ports a range of source ports.
+fn with_source_ports(mut policy: Policy) -> Policy {
+    let mut random = Random(99);
+    for service in policy.rules.iter_mut().flat_map(|rule| &mut rule.services) {
+        if matches!(service.proto, Some(6 | 17)) && random.below(3) == 0 {
+            service.src_lo = [0, 1_024, random.below(65_000) as u16][random.below(3) as usize];
+            service.src_hi = service.src_lo.saturating_add(random.below(40_000) as u16);
+        }
+    }
+    policy
+}
+
+/// KiB of the line of `/proc/self/status` that begins so; 0 where there is none.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn report(name: &str, checked: Duration, policy: &Policy) -> Result<(), Box<dyn std::error::Error>> {
+    let environment = Environment::sample();
+    let start = Instant::now();
+    let tables = fw_policy::compile(policy, &environment)?;
+    let compiled = start.elapsed();
+    let TableSet { stats, .. } = tables;
+    let (mut kept, _) = Compiled::new(policy, &environment, fw_policy::compile::DEFAULT_LIMIT)?;
+    let start = Instant::now();
+    let _same = kept.readdress(policy, &environment)?;
+    let readdressed = start.elapsed();
+    println!(
+        "{name:<24} {:>8.1} {:>8.1} {:>9.1} {:>8} {:>7} {:>7} {:>7} {:>6} {:<8} {:>5} {:>8}",
+        ms(checked),
+        ms(compiled),
+        ms(readdressed),
+        stats.bytes >> 10,
+        stats.address_classes,
+        stats.pair_classes.max(stats.atoms),
+        stats.service_classes,
+        stats.source_classes,
+        format!("{:?}", stats.representation),
+        stats.lookup_v4,
+        peak_kib() >> 10,
+    );
     Ok(())
 }
 
-fn checked() -> Result<(), Box<dyn std::error::Error>> {
-    let text = policy(100_000, 1_000);
+fn checked(text: &str) -> Result<(Duration, Policy), Box<dyn std::error::Error>> {
     let start = Instant::now();
-    check(&text, "speed.yaml")?;
+    let (policy, _) = check(text, "speed.yaml")?;
+    Ok((start.elapsed(), policy))
+}
+
+fn one_zone(
+    count: usize,
+    prefix: fn(&mut Random) -> IpNet,
+) -> Result<(Duration, Policy), Box<dyn std::error::Error>> {
+    let (_, mut policy) = checked(ONE_ZONE)?;
+    let mut random = Random(7);
+    let start = Instant::now();
+    let zone = policy.zone("blocked").unwrap_or_default();
+    policy.set_members(zone, (0..count).map(|_| prefix(&mut random)));
+    Ok((start.elapsed(), policy))
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let wanted = std::env::args().nth(1).unwrap_or_default();
     println!(
-        "check of 100,000 rules, 1,000 zones: {:.0} ms",
-        start.elapsed().as_secs_f64() * 1e3
+        "{:<24} {:>8} {:>8} {:>9} {:>8} {:>7} {:>7} {:>7} {:>6} {:<8} {:>5} {:>8}",
+        "case", "check ms", "compile", "readdress", "KiB", "classes", "pairs", "service", "source", "tables", "lines", "peak MiB"
     );
-    let text = "version: 1\nzones: { feed: { file: feed.txt, exclude: [10.0.0.0/9] } }\n\
-                rules: [{ name: a, deny: all, from: feed, to: any }]\n";
-    for (family, ipv6) in [("IPv4", false), ("IPv6", true)] {
-        let feed = Feed::new(1_000_000, ipv6);
-        let start = Instant::now();
-        let (policy, _) = check_files(&feed, text, "speed.yaml")?;
-        println!(
-            "check of a zone of 1,000,000 {family} prefixes from a file, {} after merging: {:.0} ms",
-            policy.zones[0].prefixes.len(),
-            start.elapsed().as_secs_f64() * 1e3
-        );
+    for zones in [100, 1_000] {
+        for rules in [10, 100, 1_000, 10_000, 100_000] {
+            let name = format!("{rules} rules, {zones} zones");
+            if name.contains(&wanted) {
+                let (time, policy) = checked(&zones_and_rules(rules, zones))?;
+                report(&name, time, &policy)?;
+            }
+        }
+    }
+    for (name, prefix) in [
+        ("1000000 IPv4 prefixes", random_v4 as fn(&mut Random) -> IpNet),
+        ("1000000 IPv6 prefixes", random_v6),
+    ] {
+        if name.contains(&wanted) {
+            let (time, policy) = one_zone(1_000_000, prefix)?;
+            report(name, time, &policy)?;
+        }
+    }
+    for rules in [1_000, 10_000] {
+        let name = format!("access list of {rules}");
+        if name.contains(&wanted) {
+            let (time, policy) = checked(&access_list(rules))?;
+            report(&name, time, &policy)?;
+            report(&format!("{name}, sources"), time, &with_source_ports(policy))?;
+        }
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ pub enum Mismatch {
 }
 
 impl RuleRef {
-    fn new(policy: &Policy, rule: &Rule) -> Self {
+    pub(crate) fn new(policy: &Policy, rule: &Rule) -> Self {
         Self {
             name: rule.name.clone(),
             id: rule.id,

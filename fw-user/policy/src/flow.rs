@@ -10,7 +10,8 @@
 //! SRC and DST are addresses or names of zones. With a port an IPv6 address stands in brackets: `[fd00::2]:22`. The
 //! source may carry a port too; without one it is the first dynamic port, 49152. `icmp` and `icmpv6` mean the same: the addresses say which.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use fw_common::abi::Proto;
@@ -142,6 +143,36 @@ impl Flow {
         Tags {
             outer: self.vlan,
             inner: self.inner_vlan,
+        }
+    }
+}
+
+/// The flow in the notation above, so that it can be asked again; tags are no part of it.
+impl fmt::Display for Flow {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (src, dst) = (self.src, self.dst);
+        match self.proto {
+            Proto::TCP | Proto::UDP | Proto::SCTP => {
+                write!(out, "{} ", names::protocol_name(self.proto))?;
+                match self.sport {
+                    Some(port) => write!(out, "{}", SocketAddr::new(src, port))?,
+                    None => write!(out, "{src}")?,
+                }
+                write!(out, " {}", SocketAddr::new(dst, self.selector))
+            }
+            Proto::ICMP | Proto::ICMPV6 => {
+                write!(out, "icmp {src} {dst}")?;
+                let (kind, code) = (self.selector >> 8, self.selector & 0xff);
+                match (kind == u16::from(names::echo_request(self.proto)), code) {
+                    (true, 0) => Ok(()),
+                    (_, 0) => write!(out, " {kind}"),
+                    _ => write!(out, " {kind}/{code}"),
+                }
+            }
+            proto if names::PROTOCOLS.iter().any(|(_, own)| *own == proto) => {
+                write!(out, "{} {src} {dst}", names::protocol_name(proto))
+            }
+            proto => write!(out, "{proto} {src} {dst}"),
         }
     }
 }
@@ -311,6 +342,36 @@ mod tests {
         assert_eq!(read("icmp a b 3/4").service(true), Ok((1, 0x304)));
         assert_eq!(read("esp a b").service(true), Ok((50, 0)));
         assert_eq!(read("47 [fd00::1] fd00::2").service(false), Ok((47, 0)));
+    }
+
+    #[test]
+    fn a_flow_is_written_as_it_is_read() {
+        for text in [
+            "tcp 10.0.0.1 10.0.0.2:22",
+            "udp 10.0.0.1:53 10.0.0.2:4000",
+            "sctp [fd00::1]:7 [fd00::2]:3868",
+            "icmp 10.0.0.1 10.0.0.2",
+            "icmp fd00::1 fd00::2 128/3",
+            "icmp 10.0.0.1 10.0.0.2 3",
+            "esp fd00::1 fd00::2",
+            "89 10.0.0.1 10.0.0.2",
+        ] {
+            let spec = read(text);
+            let (Endpoint::Address(src), Endpoint::Address(dst)) = (&spec.src, &spec.dst) else {
+                panic!("{text} has addresses");
+            };
+            let (proto, selector) = spec.service(src.is_ipv4()).expect("a message of the family");
+            let flow = Flow {
+                vlan: 0,
+                inner_vlan: 0,
+                src: *src,
+                dst: *dst,
+                proto,
+                sport: spec.sport,
+                selector,
+            };
+            assert_eq!(flow.to_string(), text);
+        }
     }
 
     #[test]

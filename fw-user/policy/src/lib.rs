@@ -19,11 +19,15 @@
 #![forbid(unsafe_code)]
 
 pub mod diagnostic;
+pub mod diff;
 pub mod explain;
 pub mod flow;
+pub mod isolate;
+pub mod lint;
 pub mod model;
 pub mod schema;
 pub mod services;
+pub mod space;
 
 pub mod compile;
 
@@ -38,7 +42,10 @@ mod source;
 mod yaml;
 
 pub use check::{PolicyError, add_tests, check, check_files, ended_rules, load};
-pub use compile::{CompileError, Settings, Stats, TableSet, compile, compile_within};
+pub use compile::{
+    Choice, CompileError, Compiled, Options, Readdressed, Representation, Settings, Stats, TableSet, compile,
+    compile_with, compile_within,
+};
 pub use diagnostic::{Diagnostic, Diagnostics, Level, Report, Span};
 pub use expectations::{ExpectationResult, Expectations, machine_of, run_expectations};
 pub use explain::{Asked, Explanation, ask, explain};

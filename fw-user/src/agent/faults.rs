@@ -14,6 +14,10 @@ pub enum Part {
     StateDir,
     /// Other files in the state directory.
     State,
+    /// The members of dynamic zones on disk.
+    Members,
+    /// Deadlines of members of dynamic zones.
+    Deadlines,
     /// The flow log.
     FlowLog,
     /// Ageing of flows.
@@ -56,6 +60,13 @@ impl Faults {
                 }
             }
         }
+    }
+
+    /// The fault of a part.
+    #[must_use]
+    pub fn of(&self, part: Part) -> Option<String> {
+        let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.get(&part).cloned()
     }
 
     /// All faults.

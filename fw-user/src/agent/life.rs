@@ -11,7 +11,7 @@ use super::core::{Agent, lock};
 use super::faults::Part;
 use super::serve::Service;
 use super::start::{Started, start};
-use super::{AgentConfig, ageing, events, pulse, watch};
+use super::{AgentConfig, ageing, events, pulse, watch, zones};
 use crate::dataplane::detach_all;
 use crate::exit::Failure;
 use crate::telemetry::{http, render};
@@ -40,6 +40,7 @@ pub async fn run(config: AgentConfig, force: bool) -> anyhow::Result<()> {
         tokio::spawn(events::run(Arc::clone(&agent), events)),
         tokio::spawn(events::log(kernel_log)),
         tokio::spawn(watch::run(Arc::clone(&agent))),
+        tokio::spawn(zones::run(Arc::clone(&agent))),
         tokio::spawn(metrics(Arc::clone(&agent))),
     ]
     .map(AbortOnDropHandle::new);

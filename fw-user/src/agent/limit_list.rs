@@ -41,7 +41,7 @@ impl Agent {
 }
 
 /// A bucket for people.
-fn info(limit: &RuleLimit, key: &LimitKey, value: u64, fill: f64, names: &Names) -> LimitInfo {
+pub(super) fn info(limit: &RuleLimit, key: &LimitKey, value: u64, fill: f64, names: &Names) -> LimitInfo {
     let record = &limit.record;
     let (kind, per) = (kind(record), per(record));
     let by_address = per.is_some_and(|per| per != LimitPer::Rule);
@@ -113,7 +113,7 @@ fn per_second(record: &LimitRecord) -> String {
 }
 
 /// Now on the precise monotonic clock, ns: what limits are measured with (`bpf_ktime_get_ns`).
-fn precise_now() -> u64 {
+pub(super) fn precise_now() -> u64 {
     // As for the coarse clock.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
         now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()

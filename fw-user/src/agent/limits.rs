@@ -70,6 +70,11 @@ impl RuleLimits {
         self.all.iter().find(|limit| limit.record.id == id)
     }
 
+    /// The limits of a rule, in the order of the policy.
+    pub fn of_rule(&self, rule: u32) -> impl Iterator<Item = &RuleLimit> {
+        self.all.iter().filter(move |limit| limit.rule == rule)
+    }
+
     /// True if no rule has a limit on flows at a time.
     #[must_use]
     pub fn none_on_flows(&self) -> bool {
@@ -117,6 +122,13 @@ fn limit(lines: &[Line], base: u32, number: u32) -> Option<LimitRecord> {
         burst_hi,
         reserved: [0; 2],
     })
+}
+
+/// A threshold of the protect section ([`fw_common::abi::threshold`]).
+#[must_use]
+pub fn threshold(lines: &[Line], number: u32) -> Option<LimitRecord> {
+    let [first, second, ..] = lines else { return None };
+    limit(lines, SetHeader::from_lines(first, second).limits, number)
 }
 
 /// What the limit counts.
@@ -200,6 +212,12 @@ impl Ends {
             destination,
         }
     }
+}
+
+/// The bucket that a flow with this key draws from.
+#[must_use]
+pub fn bucket_of(record: &LimitRecord, key: &FlowKey, flags: FlowFlags) -> LimitKey {
+    bucket(record, &Ends::new(key, flags))
 }
 
 fn bucket(record: &LimitRecord, ends: &Ends) -> LimitKey {

@@ -2,6 +2,7 @@
 
 mod ageing;
 mod apply;
+mod ask;
 mod attach;
 mod bypass;
 mod census;
@@ -19,6 +20,8 @@ mod limit_list;
 mod limits;
 mod links;
 mod lock;
+mod members;
+mod overlap;
 mod policy;
 mod port_state;
 mod ports;
@@ -28,9 +31,11 @@ mod serve;
 mod sizes;
 mod start;
 mod watch;
+mod zones;
 
 pub use self::core::{Agent, Counter, Found, Totals};
 pub use apply::InForce;
+pub use ask::Asker;
 pub use attach::Port;
 pub use census::{Census, FlowCounts};
 pub use config::{AgentConfig, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Metrics, versioned};
@@ -42,7 +47,9 @@ pub use life::run;
 pub use limits::{RuleLimit, RuleLimits};
 pub use links::{LinkFacts, list as list_links, own_addresses};
 pub use lock::Locks;
+pub use members::{Addition, Deadlines, Members, Removal};
 pub use ports::{Engine, Mode, PairArg, PortArg, PortSpec};
 pub use pulse::Pulse;
 pub use sizes::{TableSizes, Windows};
 pub use start::{Started, start};
+pub use zones::Pending;

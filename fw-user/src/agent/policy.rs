@@ -4,19 +4,34 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use fw_common::abi::{ClassFlags, Ip4, Ip6, Line, Proto, RuleFlags, Screen};
-use fw_common::classify::{self, Classified, classify, realm_record};
-use fw_policy::{Diagnostics, Environment, Policy};
+use fw_common::classify::{self, Classified, Service, classify, realm_record};
+use fw_policy::compile::DEFAULT_LIMIT;
+use fw_policy::{Compiled, Diagnostics, Environment, Loader, Policy, TableSet};
 
 use crate::control::Session;
 use crate::exit::Failure;
 use crate::files::Files;
 
-/// Reads and checks a policy; files that it names are read, relative to `name`. Among its warnings are the rules whose `until` is over at `now_unix_s`.
+/// Checks a policy; files that it names are read from disk, relative to `name`. Among its warnings are the rules whose `until`
+/// is over at `now_unix_s`.
 ///
 /// # Errors
 /// With exit code 2: all findings, each with line and column.
 pub fn check(name: &str, text: &str, now_unix_s: i64) -> Result<(Policy, Diagnostics), Failure> {
-    let (policy, mut warnings) = fw_policy::check_files(&Files, text, name).map_err(|findings| {
+    check_with(&Files, name, text, now_unix_s)
+}
+
+/// The same with files from elsewhere.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with(
+    loader: &dyn Loader,
+    name: &str,
+    text: &str,
+    now_unix_s: i64,
+) -> Result<(Policy, Diagnostics), Failure> {
+    let (policy, mut warnings) = fw_policy::check_files(loader, text, name).map_err(|findings| {
         Failure::input(format!(
             "{name} is no valid policy; nothing was applied\n{}",
             findings.render(false)
@@ -37,16 +52,38 @@ pub fn compile(
     roles: &[String],
     generation: u32,
     boot_unix_s: i64,
-) -> Result<Vec<Line>, Failure> {
-    let environment = Environment {
+) -> Result<TableSet, Failure> {
+    let environment = environment(own, roles, generation, boot_unix_s);
+    fw_policy::compile(policy, &environment).map_err(|error| too_large(policy, &error))
+}
+
+/// As [`compile`], and keeps what does not depend on addresses: then other addresses are a matter of milliseconds.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_to_keep(policy: &Policy, environment: &Environment) -> Result<(Compiled, TableSet), Failure> {
+    Compiled::new(policy, environment, DEFAULT_LIMIT).map_err(|error| too_large(policy, &error))
+}
+
+/// The failure of a policy that does not fit into tables.
+pub fn too_large(policy: &Policy, error: &fw_policy::CompileError) -> Failure {
+    Failure::input(format!("{} cannot be compiled: {error}", policy.file))
+}
+
+/// This machine, as the compiler asks for it.
+#[must_use]
+pub fn environment(
+    own: &BTreeSet<IpAddr>,
+    roles: &[String],
+    generation: u32,
+    boot_unix_s: i64,
+) -> Environment {
+    Environment {
         own_addresses: own.iter().copied().collect(),
         roles: roles.to_vec(),
         generation,
         boot_unix_s,
-    };
-    let tables = fw_policy::compile(policy, &environment)
-        .map_err(|error| Failure::input(format!("{} cannot be compiled: {error}", policy.file)))?;
-    Ok(tables.lines)
+    }
 }
 
 /// True if the tables let the session be opened anew, untagged, by a port of at least one of the first `roles` roles: by
@@ -56,7 +93,7 @@ pub fn allows(lines: &[Line], roles: usize, session: &Session) -> bool {
     let Ok(realm) = realm_record(lines, (0, 0)) else {
         return false;
     };
-    let service = (Proto::TCP, session.server_port);
+    let service = Service::between(Proto::TCP, session.client_port, session.server_port);
     let mut found = Classified::default();
     let decision = match (session.client, session.server) {
         (IpAddr::V4(client), IpAddr::V4(server)) => classify(
@@ -136,8 +173,8 @@ rules:
         let (policy, _) = check("policy.yaml", policy, 0).unwrap();
         let own = BTreeSet::from(["10.30.8.4".parse().unwrap(), "fd00:30::4".parse().unwrap()]);
         let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-        let lines = compile(&policy, &own, &roles, 1, 0).unwrap();
-        guard(&lines, roles.len(), Session::parse(session).as_ref())
+        let tables = compile(&policy, &own, &roles, 1, 0).unwrap();
+        guard(&tables.lines, roles.len(), Session::parse(session).as_ref())
     }
 
     const SESSION: &str = "10.30.0.10 50000 10.30.8.4 22";

@@ -39,6 +39,39 @@ impl Handler for Service {
             Request::Flows { filter, follow: true } => follow_flows(agent, &filter, replies).await,
             Request::Drops { filter, follow } => drops(agent, &filter, follow, replies).await,
             Request::Limits { top, rule } => limits(agent, top, rule, replies).await,
+            Request::ChangeZones {
+                changes,
+                force,
+                session,
+            } => {
+                let changed = agent.change_zones(changes, force, session).await?;
+                send(replies, Reply::ZonesChanged(Box::new(changed))).await
+            }
+            Request::Explain(question) => {
+                let answer = agent.explain(&question).await?;
+                send(replies, Reply::Explained(Box::new(answer))).await
+            }
+            Request::Judge { frames, role, peer } => {
+                let answers = agent
+                    .judge_frames(&frames, role.as_deref(), peer.as_deref())
+                    .await?;
+                for answer in answers {
+                    let fed = replies.feed(Reply::Judged(Box::new(answer))).await;
+                    fed.map_err(|error| gone(&error))?;
+                }
+                Ok(())
+            }
+            Request::Diff { name, text } => diff(agent, name, text, replies).await,
+            Request::ReloadZones { force, session } => {
+                let reloaded = agent.reload_zones(force, session).await?;
+                send(replies, Reply::ZonesReloaded(Box::new(reloaded))).await
+            }
+            Request::Zones { zone } => {
+                for zone in agent.list_zones(zone.as_deref()).await? {
+                    send(replies, Reply::Zone(Box::new(zone))).await?;
+                }
+                Ok(())
+            }
             Request::Detach => {
                 let ports = agent.detach().await?;
                 send(replies, Reply::Detached { ports }).await?;
@@ -72,6 +105,21 @@ async fn list(agent: &Arc<Agent>, filter: FlowFilter, replies: &mut Replies) -> 
         .await
         .map_err(|error| Failure::no(format!("the walk over the flows broke off: {error}")))?;
     outcome.map_err(|error| super::attach::refused(&error))
+}
+
+/// Streams the live flows that would end under another policy, then how many there are.
+async fn diff(agent: &Arc<Agent>, name: String, text: String, replies: &mut Replies) -> Result<(), Failure> {
+    let (sender, mut ending) = mpsc::channel(FLOWS_AHEAD);
+    let worker = Arc::clone(agent);
+    let walk = tokio::task::spawn_blocking(move || worker.ended_by(&name, &text, &sender));
+    while let Some(flow) = ending.recv().await {
+        let fed = replies.feed(Reply::Ends(Box::new(flow))).await;
+        fed.map_err(|error| gone(&error))?;
+    }
+    let summary = walk
+        .await
+        .map_err(|error| Failure::no(format!("the walk over the flows broke off: {error}")))??;
+    send(replies, Reply::Differs(summary)).await
 }
 
 impl Agent {

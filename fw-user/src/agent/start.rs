@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use fw_common::abi::ABI_VERSION;
 use fw_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{InForce, pickup_until, texts};
@@ -17,7 +18,8 @@ use super::faults::{Faults, Part};
 use super::hub::Hub;
 use super::last_good::LastGood;
 use super::links::LinkFacts;
-use super::{AgentConfig, Locks, Pulse, links, own_addresses, policy};
+use super::members::Members;
+use super::{AgentConfig, Locks, Pulse, links, own_addresses, policy, zones};
 use crate::control::{Server, Session};
 use crate::dataplane::{
     DataPlane, DataPlaneError, EventReader, KernelLog, Options, Tables, coarse_now, detach_all, layouts,
@@ -48,6 +50,30 @@ struct Chosen {
     fault: Option<String>,
 }
 
+/// What a policy is completed with on this machine.
+struct Machine<'a> {
+    /// Its addresses.
+    own: &'a BTreeSet<IpAddr>,
+    /// Members of dynamic zones, or why they are not known.
+    members: &'a Result<Members, Failure>,
+}
+
+impl Machine<'_> {
+    /// Fills the policy's dynamic zones.
+    fn fill(&self, policy: &mut Policy) -> Result<(), Failure> {
+        match self.members {
+            Ok(members) => {
+                for note in zones::filled(policy, members)? {
+                    tracing::warn!("{note}");
+                }
+                Ok(())
+            }
+            Err(failure) if policy.zones.iter().any(|zone| zone.dynamic) => Err(failure.clone()),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
 /// Starts the agent: locks, policy, data plane, ports. Policy and ports are in place before a program is attached.
 ///
 /// # Errors
@@ -70,7 +96,17 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         faults.note(Part::LastGood, Err(format!("{error:#}")));
         None
     });
-    let chosen = choose(&config, &own, previous.as_ref(), force)?;
+    let members = zones::read_members(&config.state_dir).map(|mut members| {
+        members.expire(Timestamp::now());
+        members
+    });
+    let unread = members.as_ref().map(drop).map_err(ToString::to_string);
+    faults.note(Part::Members, unread);
+    let machine = Machine {
+        own: &own,
+        members: &members,
+    };
+    let chosen = choose(&config, &machine, previous.as_ref(), force)?;
     faults.note(Part::Policy, chosen.fault.map_or(Ok(()), Err));
     let flow_log = open_flow_log(&config, &faults);
     let names = open_names(&config, &faults);
@@ -88,6 +124,10 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         tables: Arc::clone(plane.tables()),
         plane: Mutex::new(Some(plane)),
         policy: tokio::sync::Mutex::new(None),
+        members: Mutex::new(members.ok()),
+        zone_queue: Mutex::default(),
+        zones_changed: Notify::new(),
+        asker: Mutex::default(),
         ports: Mutex::new(Vec::new()),
         names: Mutex::new(names),
         drops: Hub::new(RECENT_DROPS),
@@ -242,11 +282,11 @@ fn options(config: &AgentConfig) -> Options {
 /// plane still enforces it; no policy if that one cannot be had either (the tables in the kernel stay as they are).
 fn choose(
     config: &AgentConfig,
-    own: &BTreeSet<IpAddr>,
+    machine: &Machine<'_>,
     previous: Option<&LastGood>,
     force: bool,
 ) -> Result<Chosen, Failure> {
-    let failure = match read_policy(config, own, force) {
+    let failure = match read_policy(config, machine, force) {
         Ok((policy, warnings)) => {
             for warning in texts(&warnings) {
                 eprintln!("{warning}\n");
@@ -263,10 +303,14 @@ fn choose(
         return Err(failure);
     }
     let fault = format!("the last good policy goes on being enforced: {failure}");
-    let known = previous.and_then(|previous| policy::check(&previous.name, &previous.text, 0).ok());
+    let known = previous.and_then(|previous| {
+        let files = previous.sources();
+        policy::check_with(&files, &previous.name, &previous.text, 0).ok()
+    });
     Ok(match known {
-        Some((policy, _)) => Chosen {
-            policy: Some(policy),
+        Some((mut policy, _)) => Chosen {
+            // Without its members a policy says something else: then the tables in the kernel stay as they are.
+            policy: machine.fill(&mut policy).is_ok().then_some(policy),
             fault: Some(fault),
         },
         None => Chosen {
@@ -281,16 +325,17 @@ fn choose(
 
 fn read_policy(
     config: &AgentConfig,
-    own: &BTreeSet<IpAddr>,
+    machine: &Machine<'_>,
     force: bool,
 ) -> Result<(Policy, Diagnostics), Failure> {
     let name = config.policy.display().to_string();
     let text = std::fs::read_to_string(&config.policy)
         .map_err(|error| Failure::input(format!("cannot read the policy {name}: {error}")))?;
-    let (policy, warnings) = policy::check(&name, &text, Timestamp::now().as_second())?;
-    let lines = policy::compile(&policy, own, &config.roles(), 1, boot_unix_s())?;
+    let (mut policy, warnings) = policy::check(&name, &text, Timestamp::now().as_second())?;
+    machine.fill(&mut policy)?;
+    let tables = policy::compile(&policy, machine.own, &config.roles(), 1, boot_unix_s())?;
     let session = Session::own().filter(|_| !force);
-    policy::guard(&lines, config.roles().len(), session.as_ref())?;
+    policy::guard(&tables.lines, config.roles().len(), session.as_ref())?;
     Ok((policy, warnings))
 }
 

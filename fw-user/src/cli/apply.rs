@@ -46,7 +46,10 @@ impl Apply {
             force: self.force,
             session: Session::own(),
         };
-        let reply = ask(&self.agent, &request).await?;
+        let progress = output::Progress::start(format!("putting {name} in force"));
+        let reply = ask(&self.agent, &request).await;
+        drop(progress);
+        let reply = reply?;
         let Reply::Applied(applied) = reply else {
             return Err(unexpected(&reply));
         };
@@ -56,7 +59,10 @@ impl Apply {
             for warning in &applied.warnings {
                 eprintln!("{warning}\n");
             }
-            println!("{name} is in force as generation {}", applied.generation);
+            println!(
+                "{name} is in force as generation {} after {:.1} ms",
+                applied.generation, applied.took_ms
+            );
         }
         Ok(Exit::Yes)
     }

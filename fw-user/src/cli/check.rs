@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use fw_policy::{Diagnostics, Environment, Expectations, Policy, Stats};
+use fw_policy::{Diagnostics, Environment, Expectations, Policy, Representation, Stats};
 use serde_json::json;
 
 use super::output::{self, Paint, paint};
@@ -15,7 +15,7 @@ use crate::files;
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  dpufw check policy.yaml\n  dpufw check policy.yaml --json   # for editors: each finding with \
-                        its place\n  dpufw check policy.yaml --tests tests.yaml\n  \
+                        its place\n  dpufw check policy.yaml --stats\n  dpufw check policy.yaml --tests tests.yaml\n  \
                         dpufw check policy.yaml --self 10.30.8.4 --self fd00:30::4   # whose `self` is meant\n\n\
                         Exits with 2 if the policy has an error, with 1 if an expectation is not met."
 )]
@@ -28,7 +28,10 @@ pub(super) struct Check {
     /// An address of the machine that the policy is for; documentation addresses if none is given
     #[arg(long = "self", value_name = "ADDR")]
     own: Vec<IpAddr>,
-    /// Print JSON
+    /// Print what the tables take: classes, bytes of each part, how decisions are held and why, steps of a look-up
+    #[arg(long)]
+    stats: bool,
+    /// Print JSON; `stats` is always in it
     #[arg(long)]
     json: bool,
 }
@@ -49,8 +52,10 @@ impl Check {
         warnings.items.extend(fw_policy::ended_rules(&policy, now).items);
         let environment = environment(&policy, &self.own);
         let too_large = |error| Failure::input(format!("{}: {error}", self.policy.display()));
+        let progress = output::Progress::start(format!("compiling {}", policy.file));
         let tables = fw_policy::compile(&policy, &environment).map_err(too_large)?;
         let tests = fw_policy::run_expectations(&policy, &environment).map_err(too_large)?;
+        drop(progress);
         if self.json {
             let findings = [warnings.reports(), tests.diagnostics.reports()].concat();
             let answer = json!({
@@ -64,6 +69,9 @@ impl Check {
             output::json(&answer)?;
         } else {
             print(&policy, &warnings, &tables.stats, &tests);
+            if self.stats {
+                sizes(&tables.stats);
+            }
             if !self.tests.is_empty() {
                 list(&tests);
             }
@@ -150,4 +158,39 @@ fn summary(tests: &Expectations) {
             all - met
         ),
     }
+}
+
+/// What the tables take, and what a look-up costs.
+fn sizes(stats: &Stats) {
+    let representation = match stats.representation {
+        Representation::Pairs => "a table of all pairs of sources and destinations",
+        Representation::Vectors => "bit vectors of rules",
+    };
+    println!("decisions     {representation}: {}", stats.why);
+    println!(
+        "look-up       at most {} lines of 64 bytes for IPv4, {} for IPv6, whatever the packet",
+        stats.lookup_v4, stats.lookup_v6
+    );
+    let counts = [
+        ("realms", stats.realms),
+        ("address classes", stats.address_classes),
+        ("sources that rules tell apart", stats.source_rows),
+        ("destinations that rules tell apart", stats.destination_columns),
+        ("pairs that rules tell apart", stats.pair_classes),
+        ("services that rules tell apart", stats.service_classes),
+        ("source ports that rules tell apart", stats.source_classes),
+        ("rules in the vectors, split into products", stats.atoms),
+        ("limits", stats.limits),
+    ];
+    for (what, count) in counts.iter().filter(|(_, count)| *count > 0) {
+        println!("{count:>13} {what}");
+    }
+    for (part, size) in stats.parts.iter().filter(|(_, size)| *size > 0) {
+        println!("{:>13} {part}", output::bytes(*size));
+    }
+    println!(
+        "{:>13} in all, of which {} are written anew when only addresses change",
+        output::bytes(stats.bytes),
+        output::bytes(stats.address_bytes)
+    );
 }

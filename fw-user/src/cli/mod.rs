@@ -13,6 +13,8 @@ mod output;
 mod run;
 mod schema;
 mod status;
+mod test;
+mod zone;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,6 +40,7 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Check(check::Check),
+    Test(test::Test),
     Schema(schema::Schema),
     Explain(explain::Explain),
     Apply(apply::Apply),
@@ -45,6 +48,7 @@ enum Command {
     Flows(flows::Flows),
     Drops(drops::Drops),
     Limits(limits::Limits),
+    Zone(zone::Zone),
     Detach(detach::Detach),
     Completions(completions::Completions),
     Man(man::Man),
@@ -64,6 +68,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(run) => run.execute(),
+        // Its namespaces must be taken away again, so no signal may end it unasked.
+        Command::Test(test) => test.execute(),
         other => client(other),
     };
     match result {
@@ -85,15 +91,16 @@ fn client(command: Command) -> anyhow::Result<Exit> {
         .build()?;
     runtime.block_on(async {
         match command {
-            Command::Run(_) => Ok(Exit::BadInput),
+            Command::Run(_) | Command::Test(_) => Ok(Exit::BadInput),
             Command::Check(check) => check.execute(),
+            Command::Explain(explain) => explain.execute().await,
             Command::Schema(schema) => schema.execute(),
-            Command::Explain(explain) => explain.execute(),
             Command::Apply(apply) => apply.execute().await,
             Command::Status(status) => status.execute().await,
             Command::Flows(flows) => flows.execute().await,
             Command::Drops(drops) => drops.execute().await,
             Command::Limits(limits) => limits.execute().await,
+            Command::Zone(zone) => zone.execute().await,
             Command::Detach(detach) => detach.execute().await,
             Command::Completions(completions) => Ok(completions.execute(&mut Cli::command())),
             Command::Man(man) => man.execute(Cli::command()),
@@ -135,7 +142,11 @@ mod tests {
             assert!(sub.get_about().is_some(), "{name} says what it does");
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:"), "{name} has examples");
-            if ["check", "explain", "status", "flows", "drops", "limits", "apply"].contains(&name) {
+            if [
+                "check", "test", "explain", "status", "flows", "drops", "limits", "apply",
+            ]
+            .contains(&name)
+            {
                 assert!(
                     sub.get_arguments().any(|arg| arg.get_id() == "json"),
                     "{name} has --json"

@@ -2,8 +2,12 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 /// A colour of the eight that every terminal has.
@@ -127,6 +131,66 @@ pub(super) fn seconds(seconds: f64) -> String {
         3600..86400 => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
         _ => format!("{}d{:02}h", whole / 86400, whole / 3600 % 24),
     }
+}
+
+/// How long something may take without a word.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Says on standard error what takes longer than a second: a line with a clock on a terminal, a sentence elsewhere.
+/// It is gone when this value is dropped.
+pub(super) struct Progress {
+    done: Arc<(Mutex<bool>, Condvar)>,
+    teller: Option<JoinHandle<()>>,
+}
+
+impl Progress {
+    /// Begins; `what` is said as it stands: `compiling policy.yaml`.
+    pub(super) fn start(what: String) -> Self {
+        let done = Arc::new((Mutex::new(false), Condvar::new()));
+        let told = Arc::clone(&done);
+        let teller = std::thread::Builder::new()
+            .name("progress".to_owned())
+            .spawn(move || tell(&what, &told))
+            // Without a thread nobody tells, which is no reason not to do it.
+            .ok();
+        Self { done, teller }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let (done, changed) = &*self.done;
+        *done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
+        if let Some(teller) = self.teller.take() {
+            let _ = teller.join();
+        }
+    }
+}
+
+/// Waits for the end; says something if it does not come soon.
+fn tell(what: &str, (done, changed): &(Mutex<bool>, Condvar)) {
+    let wait = |patience| {
+        let guard = done.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(guard, patience, |done| !*done);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    };
+    if wait(PATIENCE) {
+        return;
+    }
+    if !io::stderr().is_terminal() {
+        eprintln!("dpufw: {what} takes a while");
+        return;
+    }
+    let begun = Instant::now();
+    let line = ProgressBar::new_spinner();
+    line.set_message(what.to_owned());
+    while !wait(Duration::from_millis(100)) {
+        let seconds = (begun.elapsed() + PATIENCE).as_secs();
+        line.set_message(format!("{what} ({seconds} s)"));
+        line.tick();
+    }
+    line.finish_and_clear();
 }
 
 #[cfg(test)]

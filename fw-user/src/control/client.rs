@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Connection, Hello, PROTOCOL, Reply, Request};
+use super::{Connection, DiffFlow, DiffSummary, Hello, PROTOCOL, Reply, Request};
 use crate::exit::Failure;
 
 /// How long the agent may take to greet.
@@ -61,6 +61,32 @@ impl Client {
     /// If the agent is gone.
     pub async fn request(&mut self, request: &Request) -> Result<(), Failure> {
         self.connection.send(request).await.map_err(|error| gone(&error))
+    }
+
+    /// Asks which live flows would end under a policy; `name` is its file's, for messages.
+    ///
+    /// # Errors
+    /// With exit code 2 if the text is no policy; or if the agent is gone.
+    pub async fn flows_that_end(
+        &mut self,
+        name: &str,
+        text: &str,
+    ) -> Result<(Vec<DiffFlow>, DiffSummary), Failure> {
+        let (name, text) = (name.to_owned(), text.to_owned());
+        self.request(&Request::Diff { name, text }).await?;
+        let (mut flows, mut summary) = (Vec::new(), DiffSummary::default());
+        while let Some(reply) = self.reply().await? {
+            match reply {
+                Reply::Ends(flow) => flows.push(*flow),
+                Reply::Differs(all) => summary = all,
+                other => {
+                    return Err(Failure::no(format!(
+                        "the agent answered something else than was asked: {other:?}"
+                    )));
+                }
+            }
+        }
+        Ok((flows, summary))
     }
 
     /// The next reply; `None` after [`Reply::End`]. [`Reply::Failed`] becomes the error it carries.

@@ -1,5 +1,6 @@
 //! The socket between the command line and the agent: protocol, server, client.
 
+mod answers;
 mod client;
 mod codec;
 mod filter;
@@ -7,7 +8,12 @@ mod limits;
 mod protocol;
 mod server;
 mod status;
+mod zones;
 
+pub use answers::{
+    Agreement, DiffFlow, DiffSummary, FloodAnswer, FlowAnswer, FlowQuestion, FrameAnswer, FrameQuestion,
+    HostAnswer, KernelAnswer, KnownFlow, LimitAnswer, PortAnswer, SourceAnswer,
+};
 pub use client::Client;
 pub use codec::{Connection, MAX_MESSAGE};
 pub use filter::{EventFilter, FlowFilter, PacketFilter};
@@ -18,3 +24,4 @@ pub use status::{
     Cover, Coverage, DropCount, FlowCount, FlowTotals, Heartbeat, PolicyStatus, PortStatus, Status,
     TableStatus, TopSource,
 };
+pub use zones::{ReloadedZone, ZoneChange, ZoneChanged, ZoneInfo, ZoneMember, ZoneOutcome, ZonesReloaded};

@@ -8,12 +8,15 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventFilter, FlowFilter, LimitInfo, Status};
+use super::{
+    DiffFlow, DiffSummary, EventFilter, FlowAnswer, FlowFilter, FlowQuestion, FrameAnswer, FrameQuestion,
+    LimitInfo, Status, ZoneChange, ZoneChanged, ZoneInfo, ZonesReloaded,
+};
 use crate::exit::Failure;
 use crate::telemetry::{DropRecord, FlowInfo, FlowRecord};
 
 /// Version of the messages in this module.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The first message in both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,15 +92,56 @@ pub enum Request {
         /// Of this rule only.
         rule: Option<String>,
     },
+    /// Put addresses into dynamic zones, and take them out; answered when it is in force.
+    ChangeZones {
+        /// All or none; in one new generation.
+        changes: Vec<ZoneChange>,
+        /// Even if it locks the caller out.
+        force: bool,
+        /// The caller's session.
+        session: Option<Session>,
+    },
+    /// Read the files of the policy's zones again.
+    ReloadZones {
+        /// Even if it locks the caller out.
+        force: bool,
+        /// The caller's session.
+        session: Option<Session>,
+    },
+    /// The members of dynamic zones.
+    Zones {
+        /// Of this zone only.
+        zone: Option<String>,
+    },
+    /// How would a flow be decided now?
+    Explain(FlowQuestion),
+    /// What would become of these frames now, each by itself?
+    Judge {
+        /// The frames.
+        frames: Vec<FrameQuestion>,
+        /// Role of the port that they come by.
+        role: Option<String>,
+        /// Mode `inline`: role of the pair's other port.
+        peer: Option<String>,
+    },
+    /// Which live flows would end under this policy?
+    Diff {
+        /// Name of the file, for messages.
+        name: String,
+        /// The policy's text.
+        text: String,
+    },
     /// Take everything down and stop.
     Detach,
 }
 
 /// A policy was put in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
     /// The new generation.
     pub generation: u32,
+    /// Milliseconds for checking, compiling, filling the tables and the switch.
+    pub took_ms: f64,
     /// Warnings about the policy, as text.
     pub warnings: Vec<String>,
 }
@@ -118,6 +162,20 @@ pub enum Reply {
     Drop(Box<DropRecord>),
     /// A bucket of a limit.
     Limit(Box<LimitInfo>),
+    /// To [`Request::ChangeZones`].
+    ZonesChanged(Box<ZoneChanged>),
+    /// To [`Request::ReloadZones`].
+    ZonesReloaded(Box<ZonesReloaded>),
+    /// A dynamic zone.
+    Zone(Box<ZoneInfo>),
+    /// To [`Request::Explain`].
+    Explained(Box<FlowAnswer>),
+    /// To [`Request::Judge`], one for each frame.
+    Judged(Box<FrameAnswer>),
+    /// A flow that would end.
+    Ends(Box<DiffFlow>),
+    /// To [`Request::Diff`], behind the flows.
+    Differs(DiffSummary),
     /// The reader was too slow; so many items were left out.
     Missed {
         /// Items.
@@ -173,6 +231,7 @@ mod tests {
             Reply::Record(Box::new(record)),
             Reply::Applied(Applied {
                 generation: 3,
+                took_ms: 0.5,
                 warnings: vec!["empty".into()],
             }),
             Reply::Failed(Failure::no("denied")),

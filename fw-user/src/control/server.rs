@@ -193,7 +193,7 @@ mod tests {
             };
             let applied = Applied {
                 generation: u32::try_from(text.len()).unwrap(),
-                warnings: vec![],
+                ..Applied::default()
             };
             replies
                 .send(Reply::Applied(applied))

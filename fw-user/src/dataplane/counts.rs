@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use fw_common::abi::{LimitKey, Source, SourceKey, map_names};
+use fw_common::abi::{LimitKey, PRESSURE_SLOTS, Source, SourceKey, map_names};
 
 use super::error::{self, DataPlaneError};
 use super::sys;
@@ -62,6 +62,28 @@ impl Tables {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error::map("writing", name)(error)),
         }
+    }
+
+    /// The bucket of a limit; see [`Tables::for_each_bucket`]. `None`: nobody has used it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the read.
+    pub fn bucket(&self, key: &LimitKey) -> Result<Option<u64>, DataPlaneError> {
+        let name = map_names::LIMITS;
+        sys::lookup(self.fd(name)?, key).map_err(error::map("reading", name))
+    }
+
+    /// A bucket of new flows by destination, as [`fw_common::pipeline::pressure_slots`] numbers them: its theoretical arrival
+    /// time, 2^-8 ns.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the read.
+    pub fn pressure(&self, slot: u32) -> Result<u64, DataPlaneError> {
+        let name = map_names::PRESSURE;
+        let value = sys::lookup(self.fd(name)?, &(slot % PRESSURE_SLOTS));
+        Ok(value.map_err(error::map("reading", name))?.unwrap_or(0))
     }
 
     /// Calls `visit` for each bucket of a limit: its key, and its theoretical arrival time (2^-8 ns) or number of flows.

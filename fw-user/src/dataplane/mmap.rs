@@ -31,6 +31,16 @@ pub(super) fn fill(map: BorrowedFd<'_>, lines: &[Line]) -> io::Result<()> {
     Ok(())
 }
 
+/// True if a map holds exactly these lines.
+pub(super) fn holds(map: BorrowedFd<'_>, lines: &[Line]) -> io::Result<bool> {
+    // SAFETY: as in `read`.
+    let memory: Mmap = unsafe { options(lines.len()).map(map.as_raw_fd()) }?;
+    Ok(memory
+        .chunks_exact(LINE_BYTES)
+        .zip(lines)
+        .all(|(bytes, wanted)| line(bytes) == *wanted))
+}
+
 /// Copies a map of lines.
 pub(super) fn read(map: BorrowedFd<'_>, lines: usize) -> io::Result<Vec<Line>> {
     // SAFETY: a set is never written after it was filled (it is frozen), and a map cannot shrink as a file could.

@@ -105,7 +105,7 @@ fn make(lines: &[Line]) -> Result<OwnedFd, DataPlaneError> {
     let map = sys::create_lines(*NAME, lines.len() as u32, FLAGS).map_err(wrap("creating a set for"))?;
     mmap::fill(map.as_fd(), lines).map_err(wrap("filling a set for"))?;
     sys::freeze(map.as_fd()).map_err(wrap("freezing a set for"))?;
-    if mmap::read(map.as_fd(), lines.len()).map_err(wrap("reading back a set for"))? != lines {
+    if !mmap::holds(map.as_fd(), lines).map_err(wrap("reading back a set for"))? {
         return Err(DataPlaneError::BadSet {
             what: "it reads back differently from the kernel's memory".to_owned(),
         });

@@ -91,7 +91,7 @@ impl Traffic {
 }
 
 /// Pads a packet as Ethernet does.
-fn framed(packet: &Packet) -> Result<Frame> {
+pub(super) fn framed(packet: &Packet) -> Result<Frame> {
     let mut frame = packet.build();
     ensure!(
         frame.len() <= FRAME_BYTES,

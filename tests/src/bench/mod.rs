@@ -6,6 +6,7 @@
 //! Afterwards the counters must say that every packet went the way that was meant to be measured.
 
 mod cases;
+pub mod classify;
 mod floor;
 mod frames;
 mod link;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::maps::{Map, MapData, MapInfo, PerCpuArray};
 use aya::programs::loaded_programs;
 use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side, StateWord, map_names};
-use fw_policy::Environment;
+use fw_policy::{Environment, Policy};
 use fw_user::dataplane::{DataPlane, EventReader, FlowKey, FlowSizes, FlowTable, Hook, Options, TestContext};
 
 use super::frames::{Frame, Traffic};
@@ -41,6 +41,16 @@ impl Plane {
     /// # Errors
     /// If the policy does not compile, or the kernel refuses.
     pub fn open(pair: Pair, sizes: FlowSizes, policy: &str) -> Result<Self> {
+        let (policy, _warnings) =
+            fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
+        Self::of(pair, sizes, &policy)
+    }
+
+    /// The same with a policy that was read already.
+    ///
+    /// # Errors
+    /// As [`Plane::open`].
+    pub fn of(pair: Pair, sizes: FlowSizes, policy: &Policy) -> Result<Self> {
         let options = Options {
             sizes,
             events_per_window: EVENTS_PER_WINDOW,
@@ -54,15 +64,13 @@ impl Plane {
         ] {
             tables.set_port(&port(ifindex, peer, side))?;
         }
-        let (policy, _warnings) =
-            fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
         let environment = Environment {
             own_addresses: Vec::new(),
             roles: Vec::new(),
             generation: tables.next_generation(),
             ..Environment::sample()
         };
-        tables.apply(&fw_policy::compile(&policy, &environment)?.lines)?;
+        tables.apply(&fw_policy::compile(policy, &environment)?.lines)?;
         let sizes = loaded.program_sizes()?;
         let xdp = sizes
             .iter()

@@ -25,11 +25,17 @@ const SETTLE_TRIES: u32 = 1000;
 /// How often a slice is repeated, twice as long each time, if it was over too soon to be watched.
 const TRIES: u32 = 4;
 
+/// Ethernet address of an end: 1 the generator's, 2 and 3 the firewall's, 4 the sink's.
+pub(super) const fn mac(end: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0xbe, end]
+}
+
 /// Namespaces and wires.
 #[derive(Debug)]
 pub struct Wires {
     generator: Namespace,
-    firewall: Namespace,
+    /// Where the programs run.
+    pub(super) firewall: Namespace,
     sink: Namespace,
     generator_if: u32,
     sink_if: u32,
@@ -48,7 +54,6 @@ impl Wires {
             Namespace::new("fw")?,
             Namespace::new("sink")?,
         );
-        let mac = |last: u8| [2, 0, 0, 0, 0xbe, last];
         Veth::create(
             &End::new(&generator, "g0", mac(1)),
             &End::new(&firewall, "f0", mac(2)),
@@ -84,7 +89,7 @@ impl Wires {
 
     /// Puts the sink's program at both ends: a redirect reaches an end only while it has one, and the generator's own
     /// interface takes test runs only then.
-    fn sinks(&self, floor: &Floor) -> Result<[XdpLink; 2]> {
+    pub(super) fn sinks(&self, floor: &Floor) -> Result<[XdpLink; 2]> {
         let sink = self
             .sink
             .enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.sink_if))??;
@@ -96,7 +101,7 @@ impl Wires {
 
     /// Sends `packets` frames from each of `cpus` pinned threads, and watches a counter by CPU meanwhile. Returns its growth
     /// per second; `None` if that was over too soon to tell.
-    fn blast(
+    pub(super) fn blast(
         &self,
         floor: &Floor,
         cpus: u32,
@@ -283,7 +288,7 @@ impl<'a> Stand<'a> {
     clippy::cast_sign_loss,
     reason = "a negative number saturates at 0, which sends nothing"
 )]
-fn rounded(packets: f64) -> u32 {
+pub(super) fn rounded(packets: f64) -> u32 {
     packets as u32
 }
 

@@ -13,12 +13,17 @@ use fw_tests::lab::require_root;
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench",
-    after_help = "Examples:\n  cargo xtask bench --quick\n  cargo xtask bench --quick --json bench.json\n  \
+    after_help = "`path` measures the packets of known flows and denied ones, `classify` first packets by the size of the \
+                  policy, and what compiling one costs.\n\n\
+                  Examples:\n  cargo xtask bench --quick\n  cargo xtask bench classify --quick --json classify.json\n  cargo xtask bench --quick --json bench.json\n  \
                   cargo xtask bench --case deny --cpus 2\n\n\
                   Exit codes: 0 every target is met; 1 one is missed, or packets went another way than meant; \
                   2 bad input; 3 no privilege."
 )]
 struct Args {
+    /// What to measure.
+    #[arg(default_value = "path", value_parser = ["path", "classify"])]
+    bench: String,
     /// 31 rounds instead of 101: about a minute and a half.
     #[arg(long)]
     quick: bool,
@@ -54,8 +59,8 @@ fn main() -> ExitCode {
         return ExitCode::from(3);
     }
     match measure(&args) {
-        Ok(rows) if rows.iter().all(Row::good) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(1),
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::from(1)
@@ -63,7 +68,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(args: &Args) -> Result<Vec<Row>> {
+/// True if every target is met.
+fn measure(args: &Args) -> Result<bool> {
     let rounds = args.rounds.unwrap_or(if args.quick { 31 } else { 101 });
     ensure!(rounds > 0, "a bench of no rounds has no result");
     let slice = Duration::from_millis(args.slice_ms);
@@ -73,6 +79,9 @@ fn measure(args: &Args) -> Result<Vec<Row>> {
         cpus: args.cpus,
         flows: args.flows,
     };
+    if args.bench == "classify" {
+        return classify(args, &settings);
+    }
     let cases = if args.case.is_empty() {
         &Case::ALL[..]
     } else {
@@ -83,5 +92,18 @@ fn measure(args: &Args) -> Result<Vec<Row>> {
     if let Some(path) = &args.json {
         bench::write_json(&rows, path)?;
     }
-    Ok(rows)
+    Ok(rows.iter().all(Row::good))
+}
+
+fn classify(args: &Args, settings: &Settings) -> Result<bool> {
+    ensure!(
+        args.case.is_empty() && args.cpus == 1,
+        "--case and --cpus belong to the bench `path`"
+    );
+    let rows = bench::classify::run(settings)?;
+    print!("{}", bench::classify::markdown(&rows, &Machine::here()));
+    if let Some(path) = &args.json {
+        bench::classify::write_json(&rows, path)?;
+    }
+    Ok(rows.iter().all(bench::classify::Row::good))
 }

@@ -42,13 +42,13 @@ pub fn judge(policy: &Policy, own: &[IpAddr], question: &Question) -> Answer {
     if !known {
         return Answer::UnknownRealm;
     }
-    let asked = Asked {
-        policy,
-        own,
-        question,
+    let src = zones_of(policy, own, question.vlan, question.src);
+    let dst = zones_of(policy, own, question.vlan, question.dst);
+    let goes = |direction: &Direction| {
+        direction.from.iter().any(|zone| src[*zone]) && direction.to.iter().any(|zone| dst[*zone])
     };
     for (index, rule) in policy.rules.iter().enumerate() {
-        let addresses_match = rule.directions.iter().any(|direction| asked.goes(direction));
+        let addresses_match = rule.directions.iter().any(goes);
         let service_matches = rule.services.iter().any(|service| {
             let protocol = service.proto.is_none() || service.proto == Some(question.proto);
             let port = service.src_lo <= question.source_port && question.source_port <= service.src_hi;
@@ -65,35 +65,24 @@ pub fn judge(policy: &Policy, own: &[IpAddr], question: &Question) -> Answer {
     Answer::Default
 }
 
-struct Asked<'a> {
-    policy: &'a Policy,
-    own: &'a [IpAddr],
-    question: &'a Question,
-}
-
-impl Asked<'_> {
-    fn goes(&self, direction: &Direction) -> bool {
-        direction
-            .from
-            .iter()
-            .any(|zone| self.holds(&self.policy.zones[*zone], self.question.src))
-            && direction
-                .to
-                .iter()
-                .any(|zone| self.holds(&self.policy.zones[*zone], self.question.dst))
-    }
-
-    fn holds(&self, zone: &Zone, address: IpAddr) -> bool {
-        match zone.kind {
-            ZoneKind::Any => true,
-            ZoneKind::SelfMachine => self.own.contains(&address),
-            ZoneKind::Named => zone.vlan == self.question.vlan && within(&zone.prefixes, address),
-            ZoneKind::Metadata | ZoneKind::Multicast | ZoneKind::LinkLocal => within(&zone.prefixes, address),
-            ZoneKind::Outside => !self.policy.zones.iter().any(|other| {
-                !matches!(other.kind, ZoneKind::Outside | ZoneKind::Any) && self.holds(other, address)
-            }),
+/// For each zone of the policy: does it hold the address?
+fn zones_of(policy: &Policy, own: &[IpAddr], vlan: u16, address: IpAddr) -> Vec<bool> {
+    let holds = |zone: &Zone| match zone.kind {
+        ZoneKind::Any => true,
+        ZoneKind::SelfMachine => own.contains(&address),
+        ZoneKind::Named => zone.vlan == vlan && within(&zone.prefixes, address),
+        ZoneKind::Metadata | ZoneKind::Multicast | ZoneKind::LinkLocal => within(&zone.prefixes, address),
+        ZoneKind::Outside => false,
+    };
+    let mut held: Vec<bool> = policy.zones.iter().map(holds).collect();
+    let zones = || policy.zones.iter().zip(&held);
+    let inside = zones().any(|(zone, held)| *held && zone.kind != ZoneKind::Any);
+    for (zone, held) in policy.zones.iter().zip(&mut held) {
+        if zone.kind == ZoneKind::Outside {
+            *held = !inside;
         }
     }
+    held
 }
 
 fn within(prefixes: &[IpNet], address: IpAddr) -> bool {

@@ -7,10 +7,12 @@
 mod evaluator;
 mod packets;
 mod policies;
+mod shapes;
 
 pub use evaluator::{Answer, Question, judge};
 pub use packets::question;
 pub use policies::policy;
+pub use shapes::Shape;
 
 /// Chooses one of a slice's elements.
 ///

@@ -85,7 +85,7 @@ fn ends(random: &mut Rng, zones: usize) -> String {
     }
 }
 
-fn service_match(random: &mut Rng) -> String {
+pub(super) fn service_match(random: &mut Rng) -> String {
     const PORTS: [u16; 9] = [1, 22, 80, 443, 988, 2049, 4791, 32768, 65534];
     let port = *one_of(random, &PORTS);
     let range = match random.u8(..3) {
@@ -103,7 +103,7 @@ fn service_match(random: &mut Rng) -> String {
 }
 
 /// A prefix from a small part of the address space, so that prefixes nest, repeat and touch.
-fn prefix(random: &mut Rng, own: &[IpAddr]) -> IpNet {
+pub(super) fn prefix(random: &mut Rng, own: &[IpAddr]) -> IpNet {
     match random.u8(..12) {
         0 => {
             let address = *one_of(random, own);

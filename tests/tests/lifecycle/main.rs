@@ -4,6 +4,7 @@
 
 mod coverage;
 mod detach;
+mod explain;
 mod policies;
 mod records;
 mod restart;
@@ -11,3 +12,4 @@ mod site;
 mod swaps;
 mod tables;
 mod takeover;
+mod zones;

@@ -57,7 +57,7 @@ fn file(node: &Node, path: &str, loader: &dyn Loader, ranges: &mut Ranges, findi
             return;
         }
     };
-    let file = findings.sources.add(path, &text);
+    let file = findings.sources.add_list(path, &text);
     lines(&text, file, ranges, findings);
 }
 

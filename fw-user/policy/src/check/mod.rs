@@ -78,6 +78,11 @@ pub fn check_files(
     let mut findings = Diagnostics::new(file, text);
     let policy =
         include::read(text, loader, &mut findings).and_then(|roots| build(&roots, loader, &mut findings));
+    // Of a policy with errors nothing can be proved, and rules that were left out would mislead.
+    if let Some(policy) = policy.as_ref().filter(|_| !findings.has_errors()) {
+        crate::isolate::report(policy, &mut findings);
+        crate::lint::warn(policy, &mut findings);
+    }
     findings.sort();
     match policy {
         Some(policy) if !findings.has_errors() => Ok((policy, findings)),

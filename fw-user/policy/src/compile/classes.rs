@@ -1,95 +1,24 @@
 //! Address classes: all addresses that the same zones hold are one class.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 use std::net::IpAddr;
-use std::rc::Rc;
 
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::CompileError;
-use super::sweep::{Range, sweep};
-use crate::model::{Policy, Tags, ZoneIndex, ZoneKind};
+use super::sets::Sets;
+use super::sweep::{Place, Range, add, sweep};
+use crate::model::{Policy, Tags, Zone, ZoneIndex, ZoneKind};
 
 /// Classes that fit into an address map's entry.
 const MAX_CLASSES: usize = 1 << 24;
 
-/// A set of small numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Bits(Vec<u64>);
-
-impl Bits {
-    /// The empty set of numbers below `size`.
-    pub(super) fn new(size: usize) -> Self {
-        Self(vec![0; size.div_ceil(64)])
-    }
-
-    pub(super) fn set(&mut self, index: usize, on: bool) {
-        let bit = 1 << (index % 64);
-        if on {
-            self.0[index / 64] |= bit;
-        } else {
-            self.0[index / 64] &= !bit;
-        }
-    }
-
-    pub(super) fn has(&self, index: usize) -> bool {
-        self.0[index / 64] >> (index % 64) & 1 != 0
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.fill(0);
-    }
-
-    /// Makes this the set of all numbers below `size`.
-    pub(super) fn fill(&mut self, size: usize) {
-        for (index, word) in self.0.iter_mut().enumerate() {
-            let left = size.saturating_sub(index * 64);
-            *word = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
-        }
-    }
-
-    /// Takes all numbers out, and hands out each.
-    pub(super) fn drain(&mut self, mut take: impl FnMut(usize)) {
-        self.iter().for_each(&mut take);
-        self.clear();
-    }
-
-    /// Takes those numbers out that `other` has too, and hands out each.
-    pub(super) fn drain_common(&mut self, other: &Self, mut take: impl FnMut(usize)) {
-        for (index, (word, other)) in self.0.iter_mut().zip(&other.0).enumerate() {
-            let mut common = *word & other;
-            *word &= !other;
-            while common != 0 {
-                take(index * 64 + common.trailing_zeros() as usize);
-                common &= common - 1;
-            }
-        }
-    }
-
-    /// The numbers in the set, ascending.
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().enumerate().flat_map(|(index, word)| {
-            let mut left = *word;
-            std::iter::from_fn(move || {
-                (left != 0).then(|| {
-                    let bit = left.trailing_zeros() as usize;
-                    left &= left - 1;
-                    index * 64 + bit
-                })
-            })
-        })
-    }
-}
-
 /// A class.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Class {
-    /// The zones that hold its addresses; `any` and `outside` included.
-    pub(super) zones: Bits,
+    /// The set of zones that hold its addresses; `any` and `outside` included.
+    pub(super) zones: u32,
     /// The most specific of them.
     pub(super) best: Option<ZoneIndex>,
 }
@@ -102,21 +31,58 @@ pub(super) struct Intervals {
 
 /// All classes of all realms.
 pub(super) struct Classes {
-    list: Vec<Rc<Class>>,
-    numbers: HashMap<Rc<Class>, u32>,
-    zones: usize,
+    /// Sets of zones.
+    pub(super) sets: Sets,
+    list: Vec<Class>,
+    numbers: HashMap<Class, u32>,
+    /// Sets with one more zone.
+    steps: HashMap<(u32, u32), u32>,
+    /// The set that was completed last, and what it became.
+    completed: Option<(u32, u32)>,
     any: Option<ZoneIndex>,
     outside: Option<ZoneIndex>,
+    /// Zones of each realm, and those that lie in all.
+    by_tags: HashMap<Tags, Vec<ZoneIndex>>,
+    everywhere: Vec<ZoneIndex>,
+}
+
+/// What holds a place: the set of zones, and the range that wins there.
+#[derive(Clone, Copy)]
+struct Held {
+    zones: u32,
+    best: Option<Best>,
+}
+
+/// What wins where ranges overlap: the policy's zones before built-in ones, then the longest prefix, then the zone that
+/// stands first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Best {
+    built_in: bool,
+    length: Reverse<u8>,
+    zone: u32,
 }
 
 impl Classes {
     pub(super) fn new(policy: &Policy) -> Self {
+        let mut by_tags: HashMap<Tags, Vec<ZoneIndex>> = HashMap::new();
+        let mut everywhere = Vec::new();
+        for (index, zone) in policy.zones.iter().enumerate() {
+            if zone.kind == ZoneKind::Named {
+                by_tags.entry(zone.tags()).or_default().push(index);
+            } else {
+                everywhere.push(index);
+            }
+        }
         Self {
+            sets: Sets::new(policy.zones.len()),
             list: Vec::new(),
             numbers: HashMap::new(),
-            zones: policy.zones.len(),
+            steps: HashMap::new(),
+            completed: None,
             any: policy.built_in(ZoneKind::Any),
             outside: policy.built_in(ZoneKind::Outside),
+            by_tags,
+            everywhere,
         }
     }
 
@@ -124,8 +90,8 @@ impl Classes {
         self.list.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Class> {
-        self.list.iter().map(Rc::as_ref)
+    pub(super) fn iter(&self) -> impl Iterator<Item = Class> {
+        self.list.iter().copied()
     }
 
     /// Cuts the address space of a realm and numbers the classes that occur in it.
@@ -136,56 +102,93 @@ impl Classes {
         own: &[IpAddr],
     ) -> Result<Intervals, CompileError> {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (index, zone) in policy.zones.iter().enumerate() {
-            let built_in = zone.kind != ZoneKind::Named;
-            let here = built_in || zone.tags() == tags;
-            let own = if zone.kind == ZoneKind::SelfMachine {
-                own
-            } else {
-                &[]
-            };
-            let own = own.iter().map(|address| IpNet::from(*address));
-            for prefix in zone.prefixes.iter().copied().chain(own).filter(|_| here) {
-                let side = if prefix.addr().is_ipv4() { &mut v4 } else { &mut v6 };
-                side.push(Range::new(prefix, index, built_in));
+        let here = self.by_tags.get(&tags).into_iter().flatten();
+        for index in here.chain(&self.everywhere) {
+            let zone: &Zone = &policy.zones[*index];
+            let of_zone = (*index, zone.kind != ZoneKind::Named);
+            for prefix in &zone.prefixes {
+                add(*prefix, of_zone, &mut v4, &mut v6);
+            }
+            if zone.kind == ZoneKind::SelfMachine {
+                for address in own {
+                    add(IpNet::from(*address), of_zone, &mut v4, &mut v6);
+                }
             }
         }
-        let v4 = self.cut(&v4, u128::from(u32::MAX))?;
-        let v6 = self.cut(&v6, u128::MAX)?;
         Ok(Intervals {
-            v4: v4
-                .into_iter()
-                .map(|(first, class)| (first as u32, class))
-                .collect(),
-            v6,
+            v4: self.cut(&mut v4)?,
+            v6: self.cut(&mut v6)?,
         })
     }
 
-    fn cut(&mut self, ranges: &[Range], max: u128) -> Result<Vec<(u128, u32)>, CompileError> {
-        let mut intervals: Vec<(u128, u32)> = Vec::new();
-        let zones = self.zones;
-        sweep(ranges, zones, max, |first, bits, best| {
-            let class = self.number(bits, best)?;
-            if intervals.last().is_none_or(|(_, last)| *last != class) {
-                intervals.push((first, class));
-            }
-            Ok(())
-        })?;
-        Ok(intervals)
+    fn cut<P: Place>(&mut self, ranges: &mut [Range<P>]) -> Result<Vec<(P, u32)>, CompileError> {
+        let intervals: Vec<(P, u32)> = Vec::with_capacity(ranges.len() * 2 + 1);
+        let mut context = (self, intervals);
+        sweep(
+            ranges,
+            &mut context,
+            Held { zones: 0, best: None },
+            |(classes, _), around, range| classes.enter(around, range),
+            |(classes, intervals), first, held| {
+                let class = classes.number(held)?;
+                if intervals.last().is_none_or(|(_, last)| *last != class) {
+                    intervals.push((first, class));
+                }
+                Ok(())
+            },
+        )?;
+        Ok(context.1)
     }
 
-    /// The class of addresses that these zones hold, `any` and `outside` not yet counted.
-    fn number(&mut self, named: &Bits, best: Option<ZoneIndex>) -> Result<u32, CompileError> {
-        let mut zones = named.clone();
-        if let Some(outside) = self.outside.filter(|_| named.is_empty()) {
-            zones.set(outside, true);
+    /// What holds a place inside of a range.
+    fn enter<P>(&mut self, around: Held, range: &Range<P>) -> Held {
+        let own = Best {
+            built_in: range.built_in,
+            length: Reverse(range.length),
+            zone: range.zone,
+        };
+        Held {
+            zones: self.step(around.zones, range.zone as usize),
+            best: Some(around.best.map_or(own, |best| best.min(own))),
+        }
+    }
+
+    /// The set with one more zone.
+    fn step(&mut self, zones: u32, zone: ZoneIndex) -> u32 {
+        let sets = &mut self.sets;
+        *self
+            .steps
+            .entry((zones, zone as u32))
+            .or_insert_with(|| sets.with(zones, zone))
+    }
+
+    /// The set of these zones as a class has it: `any` is in it, and `outside` where no other zone is.
+    pub(super) fn complete(&mut self, named: u32) -> u32 {
+        if let Some((_, zones)) = self.completed.filter(|(last, _)| *last == named) {
+            return zones;
+        }
+        let mut zones = named;
+        if let Some(outside) = self.outside.filter(|_| named == 0) {
+            zones = self.step(zones, outside);
         }
         if let Some(any) = self.any {
-            zones.set(any, true);
+            zones = self.step(zones, any);
         }
+        self.completed = Some((named, zones));
+        zones
+    }
+
+    /// The set of a class's zones as the address maps show them: without `any` and `outside`.
+    pub(super) fn named(&mut self, zones: u32) -> u32 {
+        let built_in = [self.any, self.outside];
+        let built_in = built_in.into_iter().flatten();
+        built_in.fold(zones, |zones, zone| self.sets.without(zones, zone))
+    }
+
+    fn number(&mut self, held: Held) -> Result<u32, CompileError> {
         let class = Class {
-            zones,
-            best: best.or(self.outside),
+            zones: self.complete(held.zones),
+            best: held.best.map(|best| best.zone as usize).or(self.outside),
         };
         if let Some(number) = self.numbers.get(&class) {
             return Ok(*number);
@@ -196,11 +199,16 @@ impl Classes {
                 what: "address classes",
                 count: number + 1,
                 limit: MAX_CLASSES,
+                most: String::new(),
             });
         }
-        let class = Rc::new(class);
-        self.list.push(Rc::clone(&class));
+        self.list.push(class);
         self.numbers.insert(class, number as u32);
         Ok(number as u32)
+    }
+
+    /// True if no zone of the set but `outside` and `any` holds the addresses.
+    pub(super) fn is_outside(&self, zones: u32) -> bool {
+        self.outside.is_some_and(|zone| self.sets.has(zones, zone))
     }
 }

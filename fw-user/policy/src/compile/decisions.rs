@@ -1,138 +1,17 @@
-//! Rows, columns, pair classes, and the decision for each pair class and service class.
+//! The first representation: a table of all pairs of rows and columns, and for each distinct pair the decision for each
+//! service class, in pages of 16 of which equal ones are written once.
 
-use std::collections::HashMap;
+use fw_common::abi::{Action, Decision, LINE_WORDS, Line, PAGE_DIRECTORIES, PairEntry};
+use hashbrown::HashMap;
 
-use fw_common::abi::{Action, Decision, LINE_WORDS, Line, PairEntry};
+use super::axes::Axes;
+use super::combine::Combined;
+use super::lines::{Lines, Pool, Section};
+use super::{CompileError, decision, default_decision};
+use crate::model::Rule;
 
-use super::CompileError;
-use super::classes::{Bits, Class, Classes};
-use super::lines::{Lines, Section};
-use super::services::{Matched, Services};
-use crate::model::{DefaultAction, Direction, Policy, Rule, RuleAction, ZoneIndex, ZoneKind};
-
-/// Distinct lists of zones, as numbers.
-#[derive(Default)]
-struct Lists<'p> {
-    numbers: HashMap<&'p [ZoneIndex], usize>,
-    list: Vec<&'p [ZoneIndex]>,
-}
-
-impl<'p> Lists<'p> {
-    fn number(&mut self, zones: &'p [ZoneIndex]) -> usize {
-        *self.numbers.entry(zones).or_insert_with(|| {
-            self.list.push(zones);
-            self.list.len() - 1
-        })
-    }
-
-    /// Groups the classes that the same lists hold and that have the same default.
-    fn group(&self, classes: &Classes, zones: usize, default: impl Fn(&Class) -> Action) -> Groups {
-        let mut of_zone: Vec<Vec<usize>> = vec![Vec::new(); zones];
-        for (number, list) in self.list.iter().enumerate() {
-            list.iter().for_each(|zone| of_zone[*zone].push(number));
-        }
-        let mut numbers: HashMap<(Vec<usize>, u8), u32> = HashMap::new();
-        let (mut lists, mut defaults) = (Vec::new(), Vec::new());
-        let of_class = classes.iter().map(|class| {
-            let mut held: Vec<usize> = class
-                .zones
-                .iter()
-                .flat_map(|zone| &of_zone[zone])
-                .copied()
-                .collect();
-            held.sort_unstable();
-            held.dedup();
-            let default = default(class);
-            *numbers
-                .entry((held, default as u8))
-                .or_insert_with_key(|(held, _)| {
-                    lists.push(held.clone());
-                    defaults.push(default);
-                    lists.len() as u32 - 1
-                })
-        });
-        let of_class = of_class.collect();
-        Groups {
-            lists,
-            defaults,
-            of_class,
-        }
-    }
-}
-
-/// Groups of classes that all rules treat alike at one end of a flow: the rows, or the columns, of the pair table.
-pub(super) struct Groups {
-    /// By group: the lists of zones that hold its classes, ascending.
-    lists: Vec<Vec<usize>>,
-    /// By group: what happens to flows that no rule matches. Of rows only.
-    defaults: Vec<Action>,
-    /// By class: its group.
-    pub(super) of_class: Vec<u32>,
-}
-
-impl Groups {
-    /// Number of groups, at least 1.
-    pub(super) const fn len(&self) -> usize {
-        self.lists.len()
-    }
-}
-
-/// The pair table's rows and columns.
-pub(super) struct Axes {
-    pub(super) rows: Groups,
-    pub(super) columns: Groups,
-    /// The directions that rules have: (`from` list, `to` list).
-    edges: Vec<(usize, usize)>,
-    /// By edge: the rules that have it, by place, ascending.
-    rules: Vec<Vec<u32>>,
-}
-
-impl Axes {
-    pub(super) fn new(policy: &Policy, classes: &Classes) -> Self {
-        let (mut from, mut to) = (Lists::default(), Lists::default());
-        let mut numbers: HashMap<(usize, usize), usize> = HashMap::new();
-        let (mut edges, mut rules) = (Vec::new(), Vec::<Vec<u32>>::new());
-        for (place, rule) in policy.rules.iter().enumerate() {
-            for Direction {
-                from: sources,
-                to: destinations,
-            } in &rule.directions
-            {
-                let edge = (from.number(sources), to.number(destinations));
-                let number = *numbers.entry(edge).or_insert_with(|| {
-                    edges.push(edge);
-                    rules.push(Vec::new());
-                    edges.len() - 1
-                });
-                rules[number].push(place as u32);
-            }
-        }
-        let zones = policy.zones.len();
-        Self {
-            rows: from.group(classes, zones, |class| default(policy, class)),
-            columns: to.group(classes, zones, |_| Action::Deny),
-            edges,
-            rules,
-        }
-    }
-
-    /// By `from` list: its edges. By `to` list: the columns that it holds.
-    fn incidence(&self) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
-        let lists =
-            |end: fn(&(usize, usize)) -> usize| self.edges.iter().map(end).max().map_or(0, |max| max + 1);
-        let mut edges_from = vec![Vec::new(); lists(|edge| edge.0)];
-        for (number, (from, _)) in self.edges.iter().enumerate() {
-            edges_from[*from].push(number as u32);
-        }
-        let mut columns_to = vec![Vec::new(); lists(|edge| edge.1)];
-        for (column, held) in self.columns.lists.iter().enumerate() {
-            for list in held {
-                columns_to[*list].push(column as u32);
-            }
-        }
-        (edges_from, columns_to)
-    }
-}
+/// Words that the table of pages may have before its pages get directories.
+const MAX_FLAT: usize = 1 << 20;
 
 /// Where the tables lie.
 pub(super) struct Decided {
@@ -142,17 +21,24 @@ pub(super) struct Decided {
     pub(super) pair_count: usize,
 }
 
-/// Writes the pair table, the pages of decisions, and the table of pages, which ends the set.
+impl Decided {
+    /// True if there are directories between the table of pages and the pages.
+    pub(super) const fn has_directories(&self) -> bool {
+        self.pages_per_pair & PAGE_DIRECTORIES != 0
+    }
+}
+
+/// Writes the pair table, the pages of decisions, and the table of pages.
 pub(super) fn build(
-    policy: &Policy,
+    rules: &[Rule],
     axes: &Axes,
-    services: &Services,
+    services: &Combined,
     lines: &mut Lines,
 ) -> Result<Decided, CompileError> {
     let cells = axes.rows.len() as u64 * axes.columns.len() as u64;
     let pairs = lines.reserve_words(Section::Pairs, cells)?;
     let (edges_from, columns_to) = axes.incidence();
-    let mut table = Table::new(&policy.rules, services);
+    let mut table = Table::new(rules, services);
     // By what lies on a cell: its entry, for each of the two defaults.
     let mut known: HashMap<Vec<u32>, [Option<u32>; 2]> = HashMap::new();
     // By column: the edges between the row at hand and it, ascending.
@@ -160,16 +46,17 @@ pub(super) fn build(
     let mut cell = 0;
     for (row, default) in axes.rows.lists.iter().zip(&axes.rows.defaults) {
         let rejects = usize::from(*default == Action::Reject);
-        let mut edges: Vec<u32> = row.iter().flat_map(|list| &edges_from[*list]).copied().collect();
+        let edges = row.iter().flat_map(|list| &edges_from[*list as usize]);
+        let mut edges: Vec<u32> = edges.copied().collect();
         edges.sort_unstable();
         for edge in edges {
             let (_, to) = axes.edges[edge as usize];
-            columns_to[to]
+            columns_to[to as usize]
                 .iter()
                 .for_each(|column| between[*column as usize].push(edge));
         }
         for edges in &mut between {
-            let seen = known.get(edges).and_then(|entries| entries[rejects]);
+            let seen = known.get(edges.as_slice()).and_then(|entries| entries[rejects]);
             let pair = if let Some(pair) = seen {
                 pair
             } else {
@@ -182,45 +69,86 @@ pub(super) fn build(
             cell += 1;
         }
     }
-    let pages = lines.reserve_words(Section::Decisions, table.pages.len() as u64)?;
-    lines.set_words(pages, 0, &table.pages);
+    let (pages, pages_per_pair) = table.write_pages(lines)?;
     Ok(Decided {
         pairs,
         pages,
-        pages_per_pair: table.row.len().div_ceil(LINE_WORDS) as u32,
-        pair_count: table.numbers.len(),
+        pages_per_pair,
+        pair_count: table.pairs.len(),
     })
+}
+
+/// The pages of a pair class: what most hold, and those that differ.
+struct Pages {
+    /// The decision for all services that are not in `own`.
+    most: u32,
+    /// Place of the first of its pages in [`Table::own`]; they end where the next pair's begin.
+    first: usize,
 }
 
 /// The decision table while it grows.
 struct Table<'p> {
     rules: &'p [Rule],
-    services: &'p Services,
+    services: &'p Combined,
     /// Entries of the pair table by the rules that decide there, and the default where they leave anything to it. The same
     /// rules in the same order give the same decisions, and different rules never do.
     numbers: HashMap<(Vec<u32>, Option<u32>), u32>,
-    /// The rules of the pair at hand.
-    matching: Bits,
-    /// Service classes that no rule has decided yet.
-    open: Bits,
-    row: Vec<u32>,
-    /// By pair class and page: the page's line.
-    pages: Vec<u32>,
-    /// The lines of the pages written so far.
-    written: HashMap<[u32; LINE_WORDS], u32>,
+    row: Row,
+    pairs: Vec<Pages>,
+    /// Pages that are not filled with what most hold: place in the pair, line.
+    own: Vec<(u32, u32)>,
+    pool: Pool,
+}
+
+/// The decisions of the pair at hand: what most service classes get, and the others.
+struct Row {
+    most: u32,
+    /// By service class: the pair that has decided it last.
+    stamps: Vec<u32>,
+    values: Vec<u32>,
+    /// The classes that are decided otherwise than by `most`.
+    others: Vec<u16>,
+    /// Number of the pair, from 1.
+    now: u32,
+}
+
+impl Row {
+    fn new(services: usize) -> Self {
+        Self {
+            most: 0,
+            stamps: vec![0; services],
+            values: vec![0; services],
+            others: Vec::new(),
+            now: 0,
+        }
+    }
+
+    fn clear(&mut self, default: u32) {
+        self.most = default;
+        self.others.clear();
+        self.now += 1;
+    }
+
+    /// Decides a class unless it is decided.
+    fn decide(&mut self, class: usize, decision: u32) {
+        if self.stamps[class] != self.now {
+            self.stamps[class] = self.now;
+            self.values[class] = decision;
+            self.others.push(class as u16);
+        }
+    }
 }
 
 impl<'p> Table<'p> {
-    fn new(rules: &'p [Rule], services: &'p Services) -> Self {
+    fn new(rules: &'p [Rule], services: &'p Combined) -> Self {
         Self {
             rules,
             services,
             numbers: HashMap::new(),
-            matching: Bits::new(rules.len()),
-            open: Bits::new(services.count),
-            row: vec![0; services.count],
-            pages: Vec::new(),
-            written: HashMap::new(),
+            row: Row::new(services.count()),
+            pairs: Vec::new(),
+            own: Vec::new(),
+            pool: Pool::default(),
         }
     }
 
@@ -232,14 +160,12 @@ impl<'p> Table<'p> {
         default: Action,
         lines: &mut Lines,
     ) -> Result<u32, CompileError> {
-        self.matching.clear();
-        for edge in edges {
-            axes.rules[*edge as usize]
-                .iter()
-                .for_each(|rule| self.matching.set(*rule as usize, true));
-        }
-        let default = Decision::new(default, 0).0;
-        let (deciding, left) = self.decide(default);
+        let of_edges = edges.iter().flat_map(|edge| &axes.rules[*edge as usize]);
+        let mut matching: Vec<u32> = of_edges.copied().collect();
+        matching.sort_unstable();
+        matching.dedup();
+        let default = default_decision(default).0;
+        let (deciding, left) = self.decide(&matching, default);
         let deciding = (deciding, (left > 0).then_some(default));
         if let Some(entry) = self.numbers.get(&deciding) {
             return Ok(*entry);
@@ -250,92 +176,131 @@ impl<'p> Table<'p> {
                 what: "pairs of zones",
                 count: number as usize + 1,
                 limit: PairEntry::CLASS_MASK as usize + 1,
+                most: String::new(),
             });
         }
-        for page in self.row.chunks(LINE_WORDS) {
-            let mut w = [default; LINE_WORDS];
-            w[..page.len()].copy_from_slice(page);
-            let line = match self.written.get(&w) {
-                Some(line) => *line,
-                None => lines.push(Section::Decisions, Line { w })?,
-            };
-            self.written.insert(w, line);
-            self.pages.push(line);
-        }
+        self.pages(lines)?;
         let entry = number | self.allowed_protocols();
         self.numbers.insert(deciding, entry);
         Ok(entry)
     }
 
-    /// Bits of the protocols of which `row` lets anything through.
-    fn allowed_protocols(&self) -> u32 {
-        let bits = self.row.iter().zip(&self.services.proto_bits);
-        bits.fold(0, |bits, (word, own)| {
-            let decision = Decision(*word);
-            let rule = (decision.rule() as usize)
-                .checked_sub(1)
-                .and_then(|place| self.rules.get(place));
-            let passes = decision.allows() || rule.is_some_and(|rule| rule.audit);
-            bits | if passes { *own } else { 0 }
-        })
+    /// Writes those pages of the row that are not filled with one decision.
+    fn pages(&mut self, lines: &mut Lines) -> Result<(), CompileError> {
+        self.pairs.push(Pages {
+            most: self.row.most,
+            first: self.own.len(),
+        });
+        self.row.others.sort_unstable();
+        let page_of = |class: &u16| usize::from(*class) / LINE_WORDS;
+        let pages = self.row.others.chunk_by(|a, b| page_of(a) == page_of(b));
+        for classes in pages {
+            let mut w = [self.row.most; LINE_WORDS];
+            for class in classes {
+                w[usize::from(*class) % LINE_WORDS] = self.row.values[usize::from(*class)];
+            }
+            let line = lines.share(Section::Decisions, &mut self.pool, Line { w })?;
+            self.own.push((page_of(&classes[0]) as u32, line));
+        }
+        Ok(())
     }
 
-    /// Fills `row` with the first matching rule's decision for each service class, the default where none matches.
-    /// Returns the rules that decide at least one class, and for how many classes the default does.
-    fn decide(&mut self, default: u32) -> (Vec<u32>, usize) {
-        self.row.fill(default);
-        self.open.fill(self.services.count);
-        let mut left = self.services.count;
-        let mut deciding = Vec::new();
-        for place in self.matching.iter() {
-            if left == 0 {
-                break;
+    /// Bits of the protocols of which the row lets anything through.
+    fn allowed_protocols(&self) -> u32 {
+        let mut bits = 0;
+        let mut left = self.services.classes_of_protocol;
+        for class in self.row.others.iter().map(|class| usize::from(*class)) {
+            let own = self.services.proto_bits[class];
+            for (proto, left) in (0_u32..).zip(&mut left) {
+                *left -= own >> (PairEntry::PROTO_SHIFT + proto) & 1;
             }
-            let decision = decision(&self.rules[place]).0;
-            let before = left;
-            let mut take = |class: usize| {
-                self.row[class] = decision;
-                left -= 1;
-            };
-            match self.services.of(place) {
-                Matched::All => self.open.drain(take),
-                Matched::Many(classes) => self.open.drain_common(classes, take),
-                Matched::Few(classes) => {
-                    for class in classes.iter().map(|class| usize::from(*class)) {
-                        if self.open.has(class) {
-                            self.open.set(class, false);
-                            take(class);
-                        }
-                    }
-                }
-            }
-            if left < before {
-                deciding.push(place as u32);
+            if self.passes(self.row.values[class]) {
+                bits |= own;
             }
         }
-        (deciding, left)
+        if self.passes(self.row.most) {
+            for (proto, left) in (0_u32..).zip(left) {
+                bits |= u32::from(left > 0) << (PairEntry::PROTO_SHIFT + proto);
+            }
+        }
+        bits
     }
-}
 
-/// What happens to flows of such a source that no rule matches.
-fn default(policy: &Policy, class: &Class) -> Action {
-    let outside = policy.built_in(ZoneKind::Outside);
-    let side = if outside.is_some_and(|zone| class.zones.has(zone)) {
-        policy.default.outside
-    } else {
-        policy.default.inside
-    };
-    match side {
-        DefaultAction::Drop => Action::Deny,
-        DefaultAction::Reject => Action::Reject,
+    fn passes(&self, word: u32) -> bool {
+        let decision = Decision(word);
+        let rule = (decision.rule() as usize)
+            .checked_sub(1)
+            .and_then(|place| self.rules.get(place));
+        decision.allows() || rule.is_some_and(|rule| rule.audit)
     }
-}
 
-fn decision(rule: &Rule) -> Decision {
-    let action = match rule.action {
-        RuleAction::Allow => Action::Allow,
-        RuleAction::Deny => Action::Deny,
-        RuleAction::Reject => Action::Reject,
-    };
-    Decision::new(action, rule.number)
+    /// Fills the row with the first matching rule's decision for each service class, the default where none matches.
+    /// Returns the rules that decide at least one class, and for how many classes the default does.
+    fn decide(&mut self, matching: &[u32], default: u32) -> (Vec<u32>, usize) {
+        self.row.clear(default);
+        let count = self.services.count();
+        let mut deciding = Vec::new();
+        for place in matching {
+            let decision = decision(&self.rules[*place as usize]).0;
+            let before = self.row.others.len();
+            if before == count {
+                return (deciding, 0);
+            }
+            if self
+                .services
+                .decide(*place, |class| self.row.decide(class, decision))
+            {
+                deciding.push(*place);
+                self.row.most = decision;
+                return (deciding, 0);
+            }
+            if before < self.row.others.len() {
+                deciding.push(*place);
+            }
+        }
+        (deciding, count - self.row.others.len())
+    }
+
+    /// Writes the table of pages, with directories where it would be large. Returns its line and the header's word.
+    fn write_pages(&mut self, lines: &mut Lines) -> Result<(u32, u32), CompileError> {
+        let pages = self.services.count().div_ceil(LINE_WORDS);
+        let flat = pages.saturating_mul(self.pairs.len()) <= MAX_FLAT;
+        let entries = if flat { pages } else { pages.div_ceil(LINE_WORDS) };
+        let mut table = Vec::with_capacity(entries * self.pairs.len());
+        for number in 0..self.pairs.len() {
+            let end = self
+                .pairs
+                .get(number + 1)
+                .map_or(self.own.len(), |next| next.first);
+            let Pages { most, first } = self.pairs[number];
+            let uniform = Line {
+                w: [most; LINE_WORDS],
+            };
+            let uniform = lines.share(Section::Decisions, &mut self.pool, uniform)?;
+            let at = table.len();
+            if flat {
+                table.resize(at + entries, uniform);
+                for (page, line) in &self.own[first..end] {
+                    table[at + *page as usize] = *line;
+                }
+                continue;
+            }
+            let directory = Line {
+                w: [uniform; LINE_WORDS],
+            };
+            let directory = lines.share(Section::Decisions, &mut self.pool, directory)?;
+            table.resize(at + entries, directory);
+            let directory_of = |page: u32| page as usize / LINE_WORDS;
+            for own in self.own[first..end].chunk_by(|a, b| directory_of(a.0) == directory_of(b.0)) {
+                let mut w = [uniform; LINE_WORDS];
+                own.iter()
+                    .for_each(|(page, line)| w[*page as usize % LINE_WORDS] = *line);
+                table[at + directory_of(own[0].0)] =
+                    lines.share(Section::Decisions, &mut self.pool, Line { w })?;
+            }
+        }
+        let at = lines.push_words(Section::Decisions, &table)?;
+        let word = entries as u32 | if flat { 0 } else { PAGE_DIRECTORIES };
+        Ok((at, word))
+    }
 }

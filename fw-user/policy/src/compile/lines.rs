@@ -1,6 +1,9 @@
 //! The growing set, with a limit and an account of what takes the space.
 
+use std::hash::BuildHasher;
+
 use fw_common::abi::{LINE_BYTES, LINE_WORDS, Line};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::CompileError;
 
@@ -17,10 +20,11 @@ pub(super) enum Section {
     Protect,
     Pairs,
     Decisions,
+    Vectors,
 }
 
 impl Section {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Header,
         Self::Realms,
         Self::Ipv4,
@@ -31,9 +35,10 @@ impl Section {
         Self::Protect,
         Self::Pairs,
         Self::Decisions,
+        Self::Vectors,
     ];
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Header => "header",
             Self::Realms => "realms",
@@ -45,6 +50,7 @@ impl Section {
             Self::Protect => "planes and protection",
             Self::Pairs => "pairs of zones",
             Self::Decisions => "decisions",
+            Self::Vectors => "bit vectors",
         }
     }
 
@@ -60,11 +66,28 @@ impl Section {
                 "Each pair of zones that has rules of its own times each 16 ports that rules tell apart costs 4 bytes: \
                  join ports to ranges, or give rules lists of zones"
             }
+            Self::Vectors => {
+                "Each prefix and each range of ports that rules tell apart costs up to 64 bytes for 512 rules: join some"
+            }
         }
     }
 }
 
+/// Lines of which equal ones are written once.
+#[derive(Default)]
+pub(super) struct Pool {
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+/// An earlier end of the set.
+pub(super) struct Mark {
+    len: usize,
+    used: [u64; Section::ALL.len()],
+}
+
 /// The set while it grows.
+#[derive(Clone)]
 pub(super) struct Lines {
     set: Vec<Line>,
     /// Most lines that may be used.
@@ -114,6 +137,35 @@ impl Lines {
         Ok(at)
     }
 
+    /// Adds a line, unless one of the pool is equal.
+    pub(super) fn share(
+        &mut self,
+        section: Section,
+        pool: &mut Pool,
+        line: Line,
+    ) -> Result<u32, CompileError> {
+        let Pool { numbers, hasher } = pool;
+        let hash = hasher.hash_one(line.w);
+        let found = numbers.find(hash, |number| self.set[*number as usize] == line);
+        if let Some(number) = found {
+            return Ok(*number);
+        }
+        let number = self.push(section, line)?;
+        numbers.insert_unique(hash, number, |number| {
+            hasher.hash_one(self.set[*number as usize].w)
+        });
+        Ok(number)
+    }
+
+    /// Adds a table of these words.
+    pub(super) fn push_words(&mut self, section: Section, words: &[u32]) -> Result<u32, CompileError> {
+        let at = self.reserve_words(section, words.len() as u64)?;
+        for (line, words) in self.set[at as usize..].iter_mut().zip(words.chunks(LINE_WORDS)) {
+            line.w[..words.len()].copy_from_slice(words);
+        }
+        Ok(at)
+    }
+
     /// Sets a word of a line.
     pub(super) fn set(&mut self, line: u32, word: usize, value: u32) {
         self.set[line as usize].w[word] = value;
@@ -137,6 +189,35 @@ impl Lines {
         let at = index as usize / 2;
         let word = &mut self.set[table as usize + at / LINE_WORDS].w[at % LINE_WORDS];
         *word |= u32::from(value) << ((index & 1) * 16);
+    }
+
+    /// Sets a whole line.
+    pub(super) fn set_line(&mut self, number: u32, line: Line) {
+        self.set[number as usize] = line;
+    }
+
+    /// Bytes that a part takes.
+    pub(super) const fn bytes(&self, section: Section) -> u64 {
+        self.used[section as usize] * LINE_BYTES as u64
+    }
+
+    /// Where the set ends now.
+    pub(super) const fn mark(&self) -> Mark {
+        Mark {
+            len: self.set.len(),
+            used: self.used,
+        }
+    }
+
+    /// Takes away what was added since.
+    pub(super) fn rewind(&mut self, mark: Mark) {
+        self.set.truncate(mark.len);
+        self.used = mark.used;
+    }
+
+    /// Lets the set grow to another limit, in bytes.
+    pub(super) const fn set_limit(&mut self, limit: u64) {
+        self.limit = limit / LINE_BYTES as u64;
     }
 
     /// Name and bytes of each part.
@@ -164,6 +245,7 @@ impl Lines {
             part: largest.name(),
             part_mib: mib(self.used[largest as usize]),
             help: largest.help(),
+            most: String::new(),
         }
     }
 }

@@ -5,35 +5,48 @@
 //!
 //! 1. `sweep`, `classes`: cut each realm's address space where a prefix begins or ends; the pieces that the same zones
 //!    hold are one class. `trie4` and `tree6` write the maps from address to class.
-//! 2. `services`: the same for each protocol's selectors.
-//! 3. `decisions`: source classes that all rules treat alike share a row, destination classes a column. For each cell
-//!    the first rule for each service class; equal results share a pair class.
+//! 2. `services`: the same for each protocol's selectors, and for source ports.
+//! 3. `axes`: source classes that all rules treat alike share a row, destination classes a column.
+//! 4. `choice`: `decisions` writes for each cell the first rule for each service class, equal results once. Where that would
+//!    be too large, `vectors` writes which rules each row, column and service class fits.
+//! 5. `address`: the maps and records that depend on addresses end the set; [`Compiled`] writes them alone anew.
 //!
 //! The result depends on the policy and the environment only, never on a hash map's order.
 
+mod address;
+mod axes;
+mod choice;
 mod classes;
+mod combine;
+mod compiled;
 mod decisions;
+mod error;
+mod fixed;
+mod frame;
+mod header;
 mod lines;
 mod protect;
 mod realms;
 mod records;
 mod services;
+mod sets;
+mod stats;
 mod sweep;
 mod tree6;
 mod trie4;
+mod vectors;
 
-use std::collections::BTreeSet;
 use std::fmt;
 
-use fw_common::abi::{ABI_VERSION, LINE_BYTES, Line, LinkFlags, SET_MAGIC, SetHeader, checksum};
+use fw_common::abi::{Action, Decision, Line};
 use serde::Serialize;
-use thiserror::Error;
 
 use crate::Environment;
-use crate::model::{Link, Pickup, Policy, RouterAdvertisement};
+use crate::model::{Pickup, Policy, Rule, RuleAction};
 
-use classes::Classes;
-use lines::{Lines, Section};
+pub use compiled::{Compiled, Readdressed};
+pub use error::CompileError;
+pub use stats::{Choice, Representation, Stats};
 
 /// Memory that a compiled policy may take unless the caller says otherwise, bytes. The kernel holds two of them during a
 /// change.
@@ -72,71 +85,22 @@ impl fmt::Debug for TableSet {
     }
 }
 
-/// Sizes of a compiled policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Stats {
-    /// Lines of 64 bytes.
-    pub lines: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// Bytes of each part.
-    pub parts: Vec<(&'static str, u64)>,
-    /// VLAN tags that the policy names, none (untagged) included.
-    pub realms: usize,
-    /// Sets of zones that hold an address.
-    pub address_classes: usize,
-    /// Source classes that the rules tell apart.
-    pub source_rows: usize,
-    /// Destination classes that the rules tell apart.
-    pub destination_columns: usize,
-    /// Pairs of them that the rules tell apart.
-    pub pair_classes: usize,
-    /// Services that the rules tell apart.
-    pub service_classes: usize,
-    /// Rules.
-    pub rules: usize,
-    /// Limits of rules.
-    pub limits: usize,
-    /// Roles that the policy names and the environment has not.
-    pub unknown_roles: Vec<String>,
+/// How a policy is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Memory that the tables may take, bytes; at most 8 GiB count.
+    pub limit: u64,
+    /// Which representation.
+    pub choice: Choice,
 }
 
-/// Why a valid policy cannot be compiled.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CompileError {
-    /// Too much memory.
-    #[error(
-        "the compiled policy needs more than {limit_mib} MiB; the {part} take most of it ({part_mib} MiB when compiling \
-         stopped). {help}"
-    )]
-    TooLarge {
-        /// The limit.
-        limit_mib: u64,
-        /// The largest part.
-        part: &'static str,
-        /// Its size so far.
-        part_mib: u64,
-        /// How to make it smaller.
-        help: &'static str,
-    },
-    /// A table's numbers are used up.
-    #[error(
-        "the policy tells {count} {what} apart; at most {limit} fit into the tables. Merge zones, ports or rules"
-    )]
-    TooMany {
-        /// What there is too much of.
-        what: &'static str,
-        /// How many there are, at least.
-        count: usize,
-        /// How many there may be.
-        limit: usize,
-    },
-    /// Generation 0 means "no policy".
-    #[error("generation 0 means that there is no policy; the first policy has generation 1")]
-    Generation,
-    /// More roles than a port's number can hold.
-    #[error("the machine has {0} port roles; at most 31 are supported")]
-    Roles(usize),
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limit: DEFAULT_LIMIT,
+            choice: Choice::Auto,
+        }
+    }
 }
 
 /// Compiles a policy for a machine, within [`DEFAULT_LIMIT`].
@@ -144,85 +108,35 @@ pub enum CompileError {
 /// # Errors
 /// [`CompileError`]: the policy is valid, but too large for the tables, or the environment is not valid.
 pub fn compile(policy: &Policy, environment: &Environment) -> Result<TableSet, CompileError> {
-    compile_within(policy, environment, DEFAULT_LIMIT)
+    compile_with(policy, environment, Options::default())
 }
 
 /// As [`compile`], with another limit in bytes (at most 8 GiB).
 ///
 /// # Errors
 /// As [`compile`].
-#[expect(
-    clippy::too_many_lines,
-    reason = "one line for each field of the header and of the sizes"
-)]
 pub fn compile_within(
     policy: &Policy,
     environment: &Environment,
     limit: u64,
 ) -> Result<TableSet, CompileError> {
-    valid(environment)?;
-    let mut lines = Lines::new(limit.min(MAX_LIMIT));
-    let header_at = lines.reserve(Section::Header, 2)?;
-    let mut classes = Classes::new(policy);
-    let realms = realms::write(policy, environment, &mut classes, &mut lines)?;
-    let services = services::build(&policy.rules, &mut lines)?;
-    let axes = decisions::Axes::new(policy, &classes);
-    let class_table = records::classes(policy, &classes, &axes, &mut lines)?;
-    let (rules, limits) = records::rules(policy, environment, &mut lines)?;
-    let protect = protect::record(policy, &mut lines)?;
-    let planes = protect::planes(policy, environment, &mut lines)?;
-    let decided = decisions::build(policy, &axes, &services, &mut lines)?;
-    let (link, ra_roles) = link_words(&policy.link, environment);
-    let header = SetHeader {
-        magic: SET_MAGIC,
-        abi: ABI_VERSION,
-        generation: environment.generation,
-        lines: lines.len(),
-        realms: realms.table,
-        realm_records: realms.records,
-        classes: class_table,
-        pairs: decided.pairs,
-        pair_columns: axes.columns.len() as u32,
-        protos: services.protos,
-        decision_pages: decided.pages,
-        pages_per_pair: decided.pages_per_pair,
-        rules,
-        link,
-        ra_roles,
-        class_count: classes.len() as u32,
-        pair_count: decided.pair_count as u32,
-        rule_count: policy.rules.len() as u32,
-        limits,
-        protect,
-        planes,
-        features: records::features(policy),
-        stacks: realms.stacks,
-        stack_tables: realms.stack_tables,
-        ..SetHeader::default()
+    let options = Options {
+        limit,
+        ..Options::default()
     };
-    let stats = Stats {
-        lines: u64::from(lines.len()),
-        bytes: u64::from(lines.len()) * LINE_BYTES as u64,
-        parts: lines.parts(),
-        realms: realms.count,
-        address_classes: classes.len(),
-        source_rows: axes.rows.len(),
-        destination_columns: axes.columns.len(),
-        pair_classes: decided.pair_count,
-        service_classes: services.count,
-        rules: policy.rules.len(),
-        limits: policy.rules.iter().map(|rule| rule.limits.len()).sum(),
-        unknown_roles: unknown_roles(policy, environment),
-    };
-    let settings = Settings {
-        window_loose: policy.tcp.window_loose,
-        pickup: policy.tcp.pickup,
-    };
-    Ok(TableSet {
-        lines: sealed(lines, header_at, header),
-        settings,
-        stats,
-    })
+    compile_with(policy, environment, options)
+}
+
+/// As [`compile`], with options.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    policy: &Policy,
+    environment: &Environment,
+    options: Options,
+) -> Result<TableSet, CompileError> {
+    Ok(fixed::compile(policy, environment, options, |_| ())?.1)
 }
 
 const fn valid(environment: &Environment) -> Result<(), CompileError> {
@@ -235,51 +149,15 @@ const fn valid(environment: &Environment) -> Result<(), CompileError> {
     Ok(())
 }
 
-/// Writes the header and its checksum.
-fn sealed(lines: Lines, at: u32, mut header: SetHeader) -> Vec<Line> {
-    let mut lines = lines.into_inner();
-    let at = at as usize;
-    lines[at..at + 2].copy_from_slice(&header.to_lines());
-    let sum = checksum(&lines);
-    header.checksum_lo = sum as u32;
-    header.checksum_hi = (sum >> 32) as u32;
-    lines[at..at + 2].copy_from_slice(&header.to_lines());
-    lines
+fn decision(rule: &Rule) -> Decision {
+    let action = match rule.action {
+        RuleAction::Allow => Action::Allow,
+        RuleAction::Deny => Action::Deny,
+        RuleAction::Reject => Action::Reject,
+    };
+    Decision::new(action, rule.number)
 }
 
-/// [`LinkFlags`] and the roles from which router advertisements are accepted.
-fn link_words(link: &Link, environment: &Environment) -> (u32, u32) {
-    let flags = [
-        (link.arp, LinkFlags::ARP),
-        (link.nd, LinkFlags::ND),
-        (link.lldp, LinkFlags::LLDP),
-        (link.lacp, LinkFlags::LACP),
-        (link.dhcp_client, LinkFlags::DHCP_CLIENT),
-        (link.multicast, LinkFlags::MULTICAST),
-    ];
-    let flags = flags
-        .iter()
-        .filter(|(on, _)| *on)
-        .fold(0, |word, (_, flag)| word | flag);
-    let RouterAdvertisement::Roles(accepted) = &link.router_advertisement else {
-        return (flags, 0);
-    };
-    let roles = environment
-        .roles
-        .iter()
-        .enumerate()
-        .filter(|(_, role)| accepted.contains(role));
-    (flags, roles.fold(0, |word, (number, _)| word | 1 << number))
-}
-
-/// Roles that decide something in the policy and that no port has.
-fn unknown_roles(policy: &Policy, environment: &Environment) -> Vec<String> {
-    let accepted = match &policy.link.router_advertisement {
-        RouterAdvertisement::Never => &[][..],
-        RouterAdvertisement::Roles(roles) => roles,
-    };
-    let planes = policy.planes.iter().flat_map(|plane| &plane.roles);
-    let named: BTreeSet<&String> = accepted.iter().chain(planes).collect();
-    let unknown = named.into_iter().filter(|role| !environment.roles.contains(role));
-    unknown.cloned().collect()
+const fn default_decision(action: Action) -> Decision {
+    Decision::new(action, 0)
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::classes::Classes;
+use super::address::Cut;
 use super::lines::{Lines, Section};
 use super::{CompileError, tree6, trie4};
-use crate::Environment;
-use crate::model::{Policy, Tags};
+use crate::model::Tags;
 
 /// Realm records that a table's 16-bit entries can name; 0 means none.
 const MAX_REALMS: usize = u16::MAX as usize;
@@ -25,21 +24,19 @@ pub(super) struct Realms {
     pub(super) stack_tables: u32,
     /// Number of realms.
     pub(super) count: usize,
+    /// Lines that the look-up of an IPv6 address loads at most.
+    pub(super) v6_lines: u32,
 }
 
 /// Writes the address maps of all realms, and the tables that lead to them.
-pub(super) fn write(
-    policy: &Policy,
-    environment: &Environment,
-    classes: &mut Classes,
-    lines: &mut Lines,
-) -> Result<Realms, CompileError> {
-    let realms = policy.realms();
+pub(super) fn write(cut: &Cut, lines: &mut Lines) -> Result<Realms, CompileError> {
+    let realms = &cut.realms;
     if realms.len() > MAX_REALMS {
         return Err(CompileError::TooMany {
             what: "pairs of VLAN tags",
             count: realms.len(),
             limit: MAX_REALMS,
+            most: String::new(),
         });
     }
     let table = lines.reserve_words(Section::Realms, IDS / 2)?;
@@ -47,17 +44,18 @@ pub(super) fn write(
     let records = lines.reserve(Section::Realms, realms.len() as u64 + 1)?;
     let mut stacked: BTreeMap<u16, Vec<(u16, u16)>> = BTreeMap::new();
     let (mut v4, mut v6) = (trie4::Writer::default(), tree6::Writer::default());
-    for (number, tags) in (1_u32..).zip(&realms) {
+    let mut v6_lines = 0;
+    for ((number, tags), intervals) in (1_u32..).zip(realms).zip(&cut.intervals) {
         let Tags { outer, inner } = *tags;
         if inner == 0 {
             lines.set_half(table, u32::from(outer), number as u16);
         } else {
             stacked.entry(outer).or_default().push((inner, number as u16));
         }
-        let intervals = classes.intervals(policy, *tags, &environment.own_addresses)?;
         let root = v4.write(&intervals.v4, lines)?;
         let tree = v6.write(&intervals.v6, lines)?;
         lines.set(records + number, 0, root);
+        v6_lines = v6_lines.max(1 + tree.depth + 1);
         for (index, word) in tree6::words(&tree).into_iter().enumerate() {
             lines.set(records + number, 1 + index, word);
         }
@@ -69,6 +67,7 @@ pub(super) fn write(
         stacks,
         stack_tables,
         count: realms.len(),
+        v6_lines: v6_lines + v6.deepest(),
     })
 }
 

@@ -3,8 +3,8 @@
 use fw_common::abi::{ClassFlags, ClassRecord, Features, LimitRecord, RuleFlags, threshold};
 
 use super::CompileError;
+use super::axes::Places;
 use super::classes::Classes;
-use super::decisions::Axes;
 use super::lines::{Lines, Section};
 use crate::model::{Limit, Measure, Policy, Rule, Throughput, ZoneKind};
 use crate::{Environment, names};
@@ -16,17 +16,18 @@ const LIMIT_WORDS: u32 = (size_of::<LimitRecord>() / 4) as u32;
 pub(super) fn classes(
     policy: &Policy,
     classes: &Classes,
-    axes: &Axes,
+    places: &Places,
     lines: &mut Lines,
 ) -> Result<u32, CompileError> {
     let of_zone = zone_flags(policy);
     let table = lines.reserve_words(Section::Classes, classes.len() as u64 * 4)?;
-    for (number, class) in classes.iter().enumerate() {
+    for (number, (class, place)) in classes.iter().zip(places).enumerate() {
+        let zones = classes.sets.iter(class.zones);
         let record = ClassRecord {
-            src_row: axes.rows.of_class[number],
-            dst_col: axes.columns.of_class[number],
+            src_row: place.0,
+            dst_col: place.1,
             zone: class.best.map_or(0, |zone| policy.zones[zone].id),
-            flags: class.zones.iter().fold(0, |flags, zone| flags | of_zone[zone]),
+            flags: zones.fold(0, |flags, zone| flags | of_zone[zone]),
         };
         let words = [record.src_row, record.dst_col, record.zone, record.flags];
         lines.set_words(table, number as u32 * 4, &words);
@@ -71,6 +72,7 @@ pub(super) fn rules(
             what: "limits",
             count: count as usize,
             limit: 1 << 24,
+            most: String::new(),
         });
     }
     let table = lines.reserve_words(Section::Rules, (policy.rules.len() as u64 + 1) * 4)?;

@@ -1,111 +1,112 @@
-//! Cuts an address space where prefixes begin and end.
-
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+//! Cuts an address space where prefixes begin and end. Prefixes lie in each other or beside each other, never across, so one
+//! stack holds those that are open.
 
 use ipnet::IpNet;
 
-use super::classes::Bits;
 use crate::model::ZoneIndex;
+
+/// An address as a number.
+pub(super) trait Place: Copy + Ord {
+    /// The lowest.
+    const MIN: Self;
+    /// The highest.
+    const MAX: Self;
+
+    /// The next higher one; of the highest anything.
+    fn next(self) -> Self;
+}
+
+impl Place for u32 {
+    const MIN: Self = 0;
+    const MAX: Self = Self::MAX;
+
+    fn next(self) -> Self {
+        self.wrapping_add(1)
+    }
+}
+
+impl Place for u128 {
+    const MIN: Self = 0;
+    const MAX: Self = Self::MAX;
+
+    fn next(self) -> Self {
+        self.wrapping_add(1)
+    }
+}
 
 /// A prefix of a zone, as numbers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
-    first: u128,
-    last: u128,
-    zone: ZoneIndex,
-    /// What wins where ranges overlap: the policy's zones before built-in ones, then the longest prefix, then the zone
-    /// that stands first.
-    rank: Rank,
+pub(super) struct Range<P> {
+    first: P,
+    last: P,
+    pub(super) zone: u32,
+    pub(super) length: u8,
+    pub(super) built_in: bool,
 }
 
-type Rank = (bool, Reverse<u8>, ZoneIndex);
-
-impl Range {
-    pub(super) fn new(prefix: IpNet, zone: ZoneIndex, built_in: bool) -> Self {
-        let (first, last) = match prefix {
-            IpNet::V4(net) => (
-                u128::from(u32::from(net.network())),
-                u128::from(u32::from(net.broadcast())),
-            ),
-            IpNet::V6(net) => (u128::from(net.network()), u128::from(net.broadcast())),
-        };
-        Self {
-            first,
-            last,
+/// A prefix in the list of its family.
+pub(super) fn add(
+    prefix: IpNet,
+    (zone, built_in): (ZoneIndex, bool),
+    v4: &mut Vec<Range<u32>>,
+    v6: &mut Vec<Range<u128>>,
+) {
+    let zone = zone as u32;
+    let length = prefix.prefix_len();
+    match prefix {
+        IpNet::V4(net) => v4.push(Range {
+            first: net.network().into(),
+            last: net.broadcast().into(),
             zone,
-            rank: (built_in, Reverse(prefix.prefix_len()), zone),
-        }
+            length,
+            built_in,
+        }),
+        IpNet::V6(net) => v6.push(Range {
+            first: net.network().into(),
+            last: net.broadcast().into(),
+            zone,
+            length,
+            built_in,
+        }),
     }
 }
 
-/// Calls `piece` for every piece of the space `0..=max` in order: its first address, the zones whose ranges hold it, and
-/// the one that wins. Neighbouring pieces may be equal.
-pub(super) fn sweep<E>(
-    ranges: &[Range],
-    zones: usize,
-    max: u128,
-    mut piece: impl FnMut(u128, &Bits, Option<ZoneIndex>) -> Result<(), E>,
+/// Calls `piece` for every piece of the address space in order, with its first address and the state of the ranges that hold
+/// it: `outermost` where none does, else what `enter` made of the state around the innermost range. Of equal ranges that of
+/// the zone that stands first is the outer one. Neighbouring pieces may be equal. Both are handed `context`.
+pub(super) fn sweep<C, P: Place, S: Copy, E>(
+    ranges: &mut [Range<P>],
+    context: &mut C,
+    outermost: S,
+    enter: impl Fn(&mut C, S, &Range<P>) -> S,
+    piece: impl Fn(&mut C, P, S) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut cuts: Vec<(u128, bool, usize)> = Vec::with_capacity(ranges.len() * 2);
-    for (index, range) in ranges.iter().enumerate() {
-        cuts.push((range.first, true, index));
-        if range.last < max {
-            cuts.push((range.last + 1, false, index));
-        }
-    }
-    cuts.sort_unstable();
-    let mut open = Open {
-        counts: vec![0; zones],
-        bits: Bits::new(zones),
-        ranks: BTreeMap::new(),
-    };
-    let mut next = 0;
-    let mut at = 0;
-    loop {
-        while let Some((_, begins, index)) = cuts.get(next).filter(|(place, _, _)| *place == at) {
-            open.change(&ranges[*index], *begins);
-            next += 1;
-        }
-        piece(
-            at,
-            &open.bits,
-            open.ranks.first_key_value().map(|(rank, _)| rank.2),
-        )?;
-        match cuts.get(next) {
-            Some((place, _, _)) => at = *place,
-            None => return Ok(()),
-        }
-    }
-}
-
-/// The ranges that hold the current place.
-struct Open {
-    /// By zone: how many of its ranges are open.
-    counts: Vec<u32>,
-    bits: Bits,
-    ranks: BTreeMap<Rank, u32>,
-}
-
-impl Open {
-    fn change(&mut self, range: &Range, begins: bool) {
-        let count = &mut self.counts[range.zone];
-        if begins {
-            *count += 1;
-            self.bits.set(range.zone, true);
-            *self.ranks.entry(range.rank).or_default() += 1;
-            return;
-        }
-        *count -= 1;
-        let closed = *count == 0;
-        if closed {
-            self.bits.set(range.zone, false);
-        }
-        if let Some(same) = self.ranks.get_mut(&range.rank) {
-            *same -= 1;
-            if *same == 0 {
-                self.ranks.remove(&range.rank);
+    // Stable, because that sort is quick where long runs are in order: each zone's prefixes are.
+    ranges.sort_by_key(|range| (range.first, range.length, range.zone));
+    let mut open: Vec<(P, S)> = Vec::new();
+    let mut at = P::MIN;
+    for range in ranges.iter() {
+        while let Some((last, state)) = open.pop_if(|(last, _)| *last < range.first) {
+            if at <= last {
+                piece(context, at, state)?;
+                at = last.next();
             }
         }
+        let around = open.last().map_or(outermost, |(_, state)| *state);
+        if at < range.first {
+            piece(context, at, around)?;
+            at = range.first;
+        }
+        open.push((range.last, enter(context, around, range)));
     }
+    while let Some((last, state)) = open.pop() {
+        if at <= last {
+            piece(context, at, state)?;
+            if last == P::MAX {
+                return Ok(());
+            }
+            at = last.next();
+        }
+    }
+    piece(context, at, outermost)
 }

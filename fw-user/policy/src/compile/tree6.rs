@@ -1,9 +1,8 @@
 //! The IPv6 map: an 8-ary search over interval starts, on the high half of the address, then, where a zone is longer
 //! than /64, on the low half. Equal trees over low halves are written once.
 
-use std::collections::HashMap;
-
 use fw_common::abi::{MAX_V6_LEVELS, V6_SUBTREE, V6Tree};
+use hashbrown::HashMap;
 
 use super::CompileError;
 use super::lines::{Lines, Section};
@@ -19,6 +18,8 @@ type Halves = Vec<(u64, u32)>;
 #[derive(Default)]
 pub(super) struct Writer {
     subtrees: HashMap<Halves, u32>,
+    /// Lines that a look-up in a subtree loads at most: description, levels, value.
+    deepest: u32,
 }
 
 /// The tree's description as words.
@@ -68,6 +69,11 @@ impl Writer {
         tree(&highs, lines)
     }
 
+    /// Lines that a look-up in a subtree loads at most; 0: there is none.
+    pub(super) const fn deepest(&self) -> u32 {
+        self.deepest
+    }
+
     fn subtree(&mut self, lows: Halves, lines: &mut Lines) -> Result<u32, CompileError> {
         if let Some(line) = self.subtrees.get(&lows) {
             return Ok(*line);
@@ -75,6 +81,7 @@ impl Writer {
         let tree = tree(&lows, lines)?;
         let line = lines.reserve(Section::Ipv6, 1)?;
         lines.set_words(line, 0, &words(&tree));
+        self.deepest = self.deepest.max(1 + tree.depth + 1);
         self.subtrees.insert(lows, line);
         Ok(line)
     }
@@ -98,6 +105,7 @@ fn tree(intervals: &[(u64, u32)], lines: &mut Lines) -> Result<V6Tree, CompileEr
             what: "IPv6 intervals",
             count,
             limit,
+            most: String::new(),
         });
     }
     // From the last level up: each level has the first key of each line of the level below it.
@@ -124,9 +132,7 @@ fn tree(intervals: &[(u64, u32)], lines: &mut Lines) -> Result<V6Tree, CompileEr
             lines.set_words(base, index as u32 * 2, &[key as u32, (key >> 32) as u32]);
         }
     }
-    tree.values = lines.reserve_words(Section::Ipv6, intervals.len() as u64)?;
-    for (index, (_, value)) in intervals.iter().enumerate() {
-        lines.set_word(tree.values, index as u32, *value);
-    }
+    let values: Vec<u32> = intervals.iter().map(|(_, value)| *value).collect();
+    tree.values = lines.push_words(Section::Ipv6, &values)?;
     Ok(tree)
 }

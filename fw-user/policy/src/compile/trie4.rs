@@ -1,24 +1,27 @@
 //! The IPv4 map: strides 16-4-4-4-4. Equal nodes are written once, in whatever realm they occur.
 
-use std::collections::HashMap;
-
 use fw_common::abi::{LINE_WORDS, Line, V4_LEAF};
+use hashbrown::HashMap;
 
 use super::CompileError;
-use super::lines::{Lines, Section};
+use super::lines::{Lines, Pool, Section};
 
 /// Entries of a root: one for each value of the first 16 bits.
 const ROOT: u32 = 1 << 16;
 
 #[derive(Default)]
-pub(super) struct Writer {
-    nodes: HashMap<[u32; LINE_WORDS], u32>,
-    roots: HashMap<Vec<(u32, u32)>, u32>,
+pub(super) struct Writer<'i> {
+    nodes: Pool,
+    roots: HashMap<&'i [(u32, u32)], u32>,
 }
 
-impl Writer {
+impl<'i> Writer<'i> {
     /// Writes the map of a realm, given as (first address, class) in order, and returns the line of its root.
-    pub(super) fn write(&mut self, intervals: &[(u32, u32)], lines: &mut Lines) -> Result<u32, CompileError> {
+    pub(super) fn write(
+        &mut self,
+        intervals: &'i [(u32, u32)],
+        lines: &mut Lines,
+    ) -> Result<u32, CompileError> {
         if let Some(root) = self.roots.get(intervals) {
             return Ok(*root);
         }
@@ -28,7 +31,7 @@ impl Writer {
             let entry = self.entry(&mut rest, index << 16, 16, lines)?;
             lines.set_word(root, index, entry);
         }
-        self.roots.insert(intervals.to_vec(), root);
+        self.roots.insert(intervals, root);
         Ok(root)
     }
 
@@ -56,11 +59,6 @@ impl Writer {
         for (child, entry) in (0_u32..).zip(&mut node) {
             *entry = self.entry(rest, first | (child << bits), bits, lines)?;
         }
-        if let Some(line) = self.nodes.get(&node) {
-            return Ok(*line);
-        }
-        let line = lines.push(Section::Ipv4, Line { w: node })?;
-        self.nodes.insert(node, line);
-        Ok(line)
+        lines.share(Section::Ipv4, &mut self.nodes, Line { w: node })
     }
 }

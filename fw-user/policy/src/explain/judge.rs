@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use fw_common::abi::{
     Decision, Features, Ip4, Ip6, LinkFlags, ProtectMode, Proto, Reason, RuleFlags, Screen, SetHeader,
 };
-use fw_common::classify::{Classified, classify, features, realm_record};
+use fw_common::classify::{Classified, Service, classify, features, realm_record};
 use fw_common::wire;
 
 use super::Asked;
@@ -54,7 +54,7 @@ pub(super) fn judge(
     if let Some(reason) = link(policy, tables, flow, asked.role) {
         return Found::new(reason, 0);
     }
-    let service = (flow.proto, flow.selector);
+    let service = Service::of(flow.proto, flow.selector, flow.source_port());
     let (decision, flags) = match look_up(tables, realm, (flow.src, flow.dst), service) {
         Ok(found) => found,
         Err(reason) => return Found::new(reason, 0),
@@ -96,7 +96,7 @@ fn look_up(
     tables: &TableSet,
     realm: u32,
     (src, dst): (IpAddr, IpAddr),
-    service: (u8, u16),
+    service: Service,
 ) -> Result<(Decision, u32), Reason> {
     let lines = tables.lines.as_slice();
     let mut out = Classified::default();
@@ -119,7 +119,9 @@ fn answers_untracked(tables: &TableSet, realm: u32, flow: &Flow) -> Option<u32> 
         proto @ (Proto::ICMP | Proto::ICMPV6) => u16::from(names::echo_request(proto)) << 8,
         _ => 0,
     };
-    let (decision, flags) = look_up(tables, realm, (flow.dst, flow.src), (flow.proto, selector)).ok()?;
+    // The port that it goes to is where the other side's packets come from.
+    let service = Service::of(flow.proto, selector, flow.selector);
+    let (decision, flags) = look_up(tables, realm, (flow.dst, flow.src), service).ok()?;
     (decision.allows() && flags & RuleFlags::UNTRACKED != 0).then(|| decision.rule())
 }
 

@@ -1,0 +1,150 @@
+//! What a policy costs before it is in force: reading, compiling, applying; and the memory that `dpufw check` takes for it.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use fw_policy::Environment;
+use fw_user::dataplane::{DataPlane, Options};
+
+use super::SIZES;
+use super::policies::{Known, Rules};
+use super::rows::Row;
+use crate::lab::{Agent, Leftover};
+
+/// Runs of each case; the median counts.
+const RUNS: usize = 5;
+
+/// A policy, and the time that reading, compiling and applying it may take, in seconds.
+struct Case {
+    name: String,
+    text: String,
+    limit: f64,
+}
+
+/// Measures all cases, the smallest first.
+pub(super) fn measure(prefixes: usize) -> Result<Vec<Row>> {
+    let known = Known { ipv6: false };
+    let cases = [
+        Case {
+            name: "10,000 rules".to_owned(),
+            text: Rules { rules: 10_000 }.text(),
+            limit: 0.3,
+        },
+        Case {
+            name: "100,000 rules".to_owned(),
+            text: Rules { rules: 100_000 }.text(),
+            limit: 3.0,
+        },
+        Case {
+            name: "1,000,000 prefixes".to_owned(),
+            text: known.written(&known.many(prefixes)),
+            limit: 3.0,
+        },
+    ];
+    let plane = DataPlane::open(Options {
+        sizes: SIZES,
+        ..Options::default()
+    })?;
+    let mut rows = Vec::new();
+    for case in &cases {
+        eprintln!("   bench  policy: {}", case.name);
+        rows.extend(one(case, &plane)?);
+    }
+    Ok(rows)
+}
+
+fn one(case: &Case, plane: &DataPlane) -> Result<Vec<Row>> {
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        runs.push(timed(case, plane)?);
+    }
+    let median = |part: usize| {
+        let mut times: Vec<f64> = runs.iter().map(|times| times[part]).collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let row = |what: &str, peer: &str, unit, value: f64, limit: f64, at_most| Row {
+        table: "policy",
+        case: format!("{}: {what}", case.name),
+        peer: peer.to_owned(),
+        unit,
+        dpufw: value,
+        peer_value: limit,
+        ratio: value / limit,
+        spread: 0.0,
+        above_bare: None,
+        at_most,
+        rounds: RUNS,
+    };
+    let (check, compile, apply) = (median(0), median(1), median(2));
+    let all = check + compile + apply;
+    Ok(vec![
+        row(
+            "check, compile and apply",
+            "limit",
+            "s",
+            all,
+            case.limit,
+            Some(1.0),
+        ),
+        row("check", "all three", "s", check, all, None),
+        row("compile", "all three", "s", compile, all, None),
+        row("apply", "all three", "s", apply, all, None),
+        row(
+            "peak memory of `dpufw check`",
+            "bytes of the text",
+            "MiB",
+            peak_mib(&case.text)?,
+            mib(case.text.len() as u64),
+            None,
+        ),
+    ])
+}
+
+/// Seconds of reading, of compiling, and of writing, verifying and swapping.
+fn timed(case: &Case, plane: &DataPlane) -> Result<[f64; 3]> {
+    let begun = Instant::now();
+    let (policy, _) = fw_policy::check(&case.text, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
+    let check = begun.elapsed();
+    let environment = Environment {
+        generation: plane.tables().next_generation(),
+        ..Environment::sample()
+    };
+    let begun = Instant::now();
+    let tables = fw_policy::compile(&policy, &environment)?;
+    let compile = begun.elapsed();
+    let begun = Instant::now();
+    plane.tables().apply(&tables.lines)?;
+    Ok([check, compile, begun.elapsed()].map(|time| time.as_secs_f64()))
+}
+
+/// The most memory that `dpufw check` held for a policy at a time.
+fn peak_mib(text: &str) -> Result<f64> {
+    let file = Leftover::claim(&std::env::temp_dir(), "fw-bench-", "policy.yaml");
+    std::fs::write(file.path(), text).with_context(|| format!("cannot write {}", file.path().display()))?;
+    let mut command = Command::new(Agent::binary()?);
+    command
+        .arg("check")
+        .arg(file.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = command.spawn().context("cannot start dpufw")?;
+    let pid = child.id().cast_signed();
+    // SAFETY: all zeros is a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let mut status = 0;
+    // SAFETY: the process is a child that nobody else waits for, and both results are written to live variables.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+    ensure!(
+        waited == pid && status == 0,
+        "`dpufw check` failed: wait status {status}"
+    );
+    // Linux counts it in KiB (getrusage(2)).
+    Ok(mib(usage.ru_maxrss.cast_unsigned() * 1024))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
