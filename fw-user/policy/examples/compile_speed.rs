@@ -180,7 +180,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     println!(
         "{:<24} {:>8} {:>8} {:>9} {:>8} {:>7} {:>7} {:>7} {:>6} {:<8} {:>5} {:>8}",
-        "case", "check ms", "compile", "readdress", "KiB", "classes", "pairs", "service", "source", "tables", "lines", "peak MiB"
+        "case",
+        "check ms",
+        "compile",
+        "readdress",
+        "KiB",
+        "classes",
+        "pairs",
+        "service",
+        "source",
+        "tables",
+        "lines",
+        "peak MiB"
     );
     for zones in [100, 1_000] {
         for rules in [10, 100, 1_000, 10_000, 100_000] {

@@ -367,7 +367,9 @@ pub(crate) fn report(policy: &Policy, findings: &mut Diagnostics) {
     }
     for violation in violations_in(policy, &Scope::everywhere()) {
         if let Fault::Crossing(crossing) = &violation.fault
-            && !found.iter().any(|known| same(known, violation.isolation, crossing))
+            && !found
+                .iter()
+                .any(|known| same(known, violation.isolation, crossing))
         {
             let mut item = finding(policy, &violation);
             item.level = Level::Warning;
@@ -389,13 +391,21 @@ fn finding(policy: &Policy, violation: &Violation) -> Diagnostic {
     let error = |message: String| Diagnostic::error("isolation", isolation.span, message);
     match &violation.fault {
         Fault::Overlap { tags, address } => {
-            let vlan = if *tags == Tags::NONE { String::new() } else { format!(" (VLAN {tags})") };
-            error(format!("{left} and {right} are not apart: the address {address}{vlan} is on both sides"))
-                .label("says that they are")
-                .help("take the address out of the zones of one side")
+            let vlan = if *tags == Tags::NONE {
+                String::new()
+            } else {
+                format!(" (VLAN {tags})")
+            };
+            error(format!(
+                "{left} and {right} are not apart: the address {address}{vlan} is on both sides"
+            ))
+            .label("says that they are")
+            .help("take the address out of the zones of one side")
         }
-        Fault::Unproved { why } => error(format!("it is not proved that {left} and {right} are apart: {why}"))
-            .label("this could not be proved"),
+        Fault::Unproved { why } => error(format!(
+            "it is not proved that {left} and {right} are apart: {why}"
+        ))
+        .label("this could not be proved"),
         Fault::Crossing(crossing) => {
             let rule = &policy.rules[crossing.place];
             let (from, to) = match crossing.way {

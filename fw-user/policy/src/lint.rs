@@ -102,7 +102,10 @@ fn state(space: &Space, group: &[FlowBox], earlier: &[FlowBox], by: &[usize]) ->
     let mut by = by.to_vec();
     for part in group {
         let target = space.slab(part);
-        let meeting: Vec<&FlowBox> = earlier.iter().filter(|other| space.meets(other, &target)).collect();
+        let meeting: Vec<&FlowBox> = earlier
+            .iter()
+            .filter(|other| space.meets(other, &target))
+            .collect();
         let slabs: Vec<Slab<'_>> = meeting.iter().map(|other| space.slab(other)).collect();
         match uncovered(&target, &slabs, Order::Quickest, &mut STEPS.clone()) {
             Covered::No(_) => return State::Reached,

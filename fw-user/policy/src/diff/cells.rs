@@ -79,7 +79,11 @@ pub(super) fn differences(
             for (change, services, rules) in &cutter.results[result] {
                 let key = (change.0 as u8, change.1 as u8);
                 let cell = (src.clone(), dst.clone(), services.clone(), rules.clone());
-                cells.entry(key).or_insert_with(|| (*change, Vec::new())).1.push(cell);
+                cells
+                    .entry(key)
+                    .or_insert_with(|| (*change, Vec::new()))
+                    .1
+                    .push(cell);
             }
         }
     }
@@ -114,7 +118,11 @@ fn defaults(space: &Space, side: usize, policy: &Policy) -> Vec<(Ranges, RuleAct
 fn rule_parts<'a>(space: &'a Space, side: usize, policy: &Policy) -> Vec<Part<'a>> {
     let rules = space.sides[side].boxes.iter().map(|flow_box| {
         let rule = &policy.rules[flow_box.rule as usize];
-        let action = if lets_through(rule) { RuleAction::Allow } else { rule.action };
+        let action = if lets_through(rule) {
+            RuleAction::Allow
+        } else {
+            rule.action
+        };
         Part {
             slab: space.slab(flow_box),
             key: (flow_box.src, flow_box.dst, flow_box.piece),
@@ -215,7 +223,11 @@ impl Cutter<'_> {
         let mut groups = cuts.chunk_by(|a, b| a.0 == b.0).peekable();
         while let Some(group) = groups.next() {
             for (_, begins, index) in group {
-                let changed = if *begins { open.insert(*index) } else { open.remove(index) };
+                let changed = if *begins {
+                    open.insert(*index)
+                } else {
+                    open.remove(index)
+                };
                 if changed && self.parts[*index as usize].own {
                     own = if *begins { own + 1 } else { own - 1 };
                 }
@@ -223,7 +235,10 @@ impl Cutter<'_> {
             let (Some(next), true) = (groups.peek(), own > 0) else {
                 continue;
             };
-            self.steps = self.steps.checked_sub(1).ok_or(SpaceError::Steps { steps: STEPS })?;
+            self.steps = self
+                .steps
+                .checked_sub(1)
+                .ok_or(SpaceError::Steps { steps: STEPS })?;
             piece(&open, (group[0].0 as u32, (next[0].0 - 1) as u32));
         }
         Ok(())
@@ -271,7 +286,8 @@ impl Cutter<'_> {
         self.sweep(4, held, |open, range| {
             // The default holds everything, so both sides have a first part.
             let firsts = [open.first(), open.range(news..).next()];
-            let [Some(old), Some(new)] = firsts.map(|first| first.map(|index| &parts[*index as usize])) else {
+            let [Some(old), Some(new)] = firsts.map(|first| first.map(|index| &parts[*index as usize]))
+            else {
                 return;
             };
             if old.action != new.action {
@@ -313,7 +329,9 @@ fn alike(list: Vec<ByProtocol>) -> ServiceSet {
     for (protos, ports) in list {
         groups.entry(ports).or_default().extend(protos.as_slice());
     }
-    let sets = groups.into_iter().map(|(ports, protos)| (Ranges::union(protos), ports));
+    let sets = groups
+        .into_iter()
+        .map(|(ports, protos)| (Ranges::union(protos), ports));
     let mut sets: ServiceSet = sets.collect();
     sets.sort_unstable();
     sets
@@ -326,8 +344,16 @@ type Cell = (Ranges, Ranges, ServiceSet, [Rules; 2]);
 /// destinations with the same services are one; then the sources with the same destinations and services. Or the other way
 /// round, if that gives fewer.
 fn merge(cells: &[Cell]) -> Vec<Found> {
-    let by_source = merge_from(cells.iter().map(|(src, dst, services, rules)| (src, dst, services, rules)));
-    let by_destination = merge_from(cells.iter().map(|(src, dst, services, rules)| (dst, src, services, rules)));
+    let by_source = merge_from(
+        cells
+            .iter()
+            .map(|(src, dst, services, rules)| (src, dst, services, rules)),
+    );
+    let by_destination = merge_from(
+        cells
+            .iter()
+            .map(|(src, dst, services, rules)| (dst, src, services, rules)),
+    );
     let boxes = |((src, dst, services), rules)| Found {
         src,
         dst,
