@@ -46,7 +46,9 @@ pub(super) fn compile<K>(
         // The address maps find no room behind a table of pairs: they may behind vectors, which can be smaller.
         Ok((_, Representation::Pairs, Err(error))) if options.choice == Choice::Auto && error.is_size() => {
             let again = whole(Choice::Only(Representation::Vectors));
-            again.and_then(|(kept, _, tables)| tables.map(|tables| (kept, tables))).map_err(|_| error)
+            again
+                .and_then(|(kept, _, tables)| tables.map(|tables| (kept, tables)))
+                .map_err(|_| error)
         }
         Ok((kept, _, tables)) => tables.map(|tables| (kept, tables)),
         Err(error) => Err(error),
