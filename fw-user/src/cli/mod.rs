@@ -4,12 +4,14 @@ mod apply;
 mod check;
 mod completions;
 mod detach;
+mod diff;
 mod drops;
 mod explain;
 mod flows;
 mod limits;
 mod man;
 mod output;
+mod prove;
 mod run;
 mod status;
 mod test;
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use fw_policy::Policy;
 
 use crate::agent::DEFAULT_SOCKET;
 use crate::control::{Client, Reply, Request};
@@ -41,6 +44,8 @@ enum Command {
     Check(check::Check),
     Test(test::Test),
     Explain(explain::Explain),
+    Diff(diff::Diff),
+    Prove(prove::Prove),
     Apply(apply::Apply),
     Status(status::StatusArgs),
     Flows(flows::Flows),
@@ -92,6 +97,8 @@ fn client(command: Command) -> anyhow::Result<Exit> {
             Command::Run(_) | Command::Test(_) => Ok(Exit::BadInput),
             Command::Check(check) => check.execute(),
             Command::Explain(explain) => explain.execute().await,
+            Command::Diff(diff) => diff.execute().await,
+            Command::Prove(prove) => prove.execute(),
             Command::Apply(apply) => apply.execute().await,
             Command::Status(status) => status.execute().await,
             Command::Flows(flows) => flows.execute().await,
@@ -113,6 +120,18 @@ async fn ask(agent: &AgentArgs, request: &Request) -> Result<Reply, Failure> {
         .reply()
         .await?
         .ok_or_else(|| Failure::no_agent("the agent gave no answer"))
+}
+
+/// Reads and checks a policy; its warnings are the affair of `dpufw check`.
+fn load(path: &std::path::Path) -> Result<Policy, Failure> {
+    let name = path.display().to_string();
+    let checked = fw_policy::check(&check::read(path)?, &name);
+    checked.map(|(policy, _)| policy).map_err(|findings| {
+        Failure::input(format!(
+            "{name} is no valid policy\n{}",
+            findings.render(output::colored(&std::io::stderr()))
+        ))
+    })
 }
 
 /// The agent answered something that does not belong to the question.
@@ -140,7 +159,7 @@ mod tests {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:"), "{name} has examples");
             if [
-                "check", "test", "explain", "status", "flows", "drops", "limits", "apply",
+                "check", "test", "explain", "diff", "prove", "status", "flows", "drops", "limits", "apply",
             ]
             .contains(&name)
             {
