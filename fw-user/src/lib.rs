@@ -4,6 +4,7 @@
 //! - [`agent`]: configuration and life cycle of the agent.
 //! - [`confirm`]: a proof, confirmed by the kernel's own program.
 //! - [`control`]: the protocol between the two, with server and client of the Unix socket.
+//! - [`files`]: policies on disk.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
 //! - [`netns`]: a policy's expectations as real packets, for `dpufw test --netns`.
 //! - [`replay`]: captured packets, judged without a data plane.
@@ -15,6 +16,7 @@ pub mod confirm;
 pub mod control;
 pub mod dataplane;
 pub mod exit;
+pub mod files;
 pub mod netns;
 pub mod replay;
 pub mod telemetry;

@@ -160,7 +160,10 @@ impl Found {
 
     fn isolation(&mut self, policy: &Policy, space: &Space, number: usize, isolation: &Isolation) {
         let side = &space.sides[0];
-        let (left, right) = (side.union(space, &isolation.left), side.union(space, &isolation.right));
+        let (left, right) = (
+            side.union(space, &isolation.left),
+            side.union(space, &isolation.right),
+        );
         if left.is_empty() || right.is_empty() {
             return;
         }
@@ -274,9 +277,7 @@ pub(crate) fn openers(piece: &Piece, answers: bool) -> Option<Piece> {
     if !(WITH_MESSAGES.0..=WITH_MESSAGES.1).contains(&place) {
         return Some(piece.clone());
     }
-    let selectors = piece
-        .selectors
-        .intersection(&messages(protocol(place), answers));
+    let selectors = piece.selectors.intersection(&messages(protocol(place), answers));
     let piece = Piece {
         selectors,
         ..piece.clone()

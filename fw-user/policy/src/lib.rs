@@ -26,6 +26,8 @@ pub mod isolate;
 pub mod lint;
 pub mod model;
 pub mod prove;
+pub mod schema;
+pub mod services;
 pub mod space;
 
 pub mod compile;

@@ -80,7 +80,9 @@ fn brute_force(random: &mut Random, policy: &Policy) -> Vec<(String, Way)> {
     let addresses = addresses(&policy);
     let quarantine = policy.zone("quarantine").expect("every random policy has it");
     if policy.zones[quarantine].dynamic {
-        let members: Vec<_> = (0..random.below(8)).map(|_| (*random.pick(&addresses)).into()).collect();
+        let members: Vec<_> = (0..random.below(8))
+            .map(|_| (*random.pick(&addresses)).into())
+            .collect();
         policy.set_members(quarantine, members);
     }
     let services = service_points(&policy);
@@ -89,11 +91,10 @@ fn brute_force(random: &mut Random, policy: &Policy) -> Vec<(String, Way)> {
     for _ in 0..PACKETS {
         let flow = packet(random, &policy, &addresses, &services);
         let isolation = &policy.isolations[0];
-        let sides = [(&isolation.left, &isolation.right, Way::LeftToRight), (
-            &isolation.right,
-            &isolation.left,
-            Way::RightToLeft,
-        )];
+        let sides = [
+            (&isolation.left, &isolation.right, Way::LeftToRight),
+            (&isolation.right, &isolation.left, Way::RightToLeft),
+        ];
         for (from, to, way) in sides {
             let crosses = flow.src != flow.dst
                 && oracle.within(from, flow.tags(), flow.src)
@@ -159,7 +160,9 @@ fn planted_leaks_are_found() {
         found.iter().for_each(|crossing| confirm(&policy, crossing));
         for (rule, way) in sampled {
             assert!(
-                found.iter().any(|crossing| crossing.rule.name == rule && crossing.way == way),
+                found
+                    .iter()
+                    .any(|crossing| crossing.rule.name == rule && crossing.way == way),
                 "seed {seed}: {rule} crosses {way:?}, and the prover does not say so\n{}",
                 policy.text
             );
@@ -185,7 +188,12 @@ fn what_is_proved_holds_wherever_one_looks() {
             panic!("seed {seed}: {:?}\n{}", found[0], policy.text);
         }
         proved += 1;
-        assert_eq!(brute_force(&mut random, &policy), [], "seed {seed}\n{}", policy.text);
+        assert_eq!(
+            brute_force(&mut random, &policy),
+            [],
+            "seed {seed}\n{}",
+            policy.text
+        );
         if proved == POLICIES {
             return;
         }
@@ -214,12 +222,18 @@ fn on_any_policy_the_prover_says_what_is() {
         found.iter().for_each(|crossing| confirm(&policy, crossing));
         for (rule, way) in brute_force(&mut random, &policy) {
             assert!(
-                found.iter().any(|crossing| crossing.rule.name == rule && crossing.way == way),
+                found
+                    .iter()
+                    .any(|crossing| crossing.rule.name == rule && crossing.way == way),
                 "seed {seed}: {rule} crosses {way:?}\n{}",
                 policy.text
             );
         }
-        if found.is_empty() { clean += 1 } else { crossed += 1 }
+        if found.is_empty() {
+            clean += 1
+        } else {
+            crossed += 1
+        }
     }
     println!("{clean} hold, {crossed} do not");
     assert!(clean > 50 && crossed > 50, "{clean} {crossed}");
@@ -252,7 +266,14 @@ fn each_rule_and_direction_has_its_smallest_packet() {
     let found = violations(&policy, &Environment::sample());
     let seen: Vec<_> = crossings(&found)
         .into_iter()
-        .map(|crossing| (crossing.rule.line, crossing.way, crossing.packet.as_str(), crossing.untracked))
+        .map(|crossing| {
+            (
+                crossing.rule.line,
+                crossing.way,
+                crossing.packet.as_str(),
+                crossing.untracked,
+            )
+        })
         .collect();
     assert_eq!(
         seen,

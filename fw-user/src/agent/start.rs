@@ -303,7 +303,10 @@ fn choose(
         return Err(failure);
     }
     let fault = format!("the last good policy goes on being enforced: {failure}");
-    let known = previous.and_then(|previous| policy::check(&previous.name, &previous.text, 0).ok());
+    let known = previous.and_then(|previous| {
+        let files = previous.sources();
+        policy::check_with(&files, &previous.name, &previous.text, 0).ok()
+    });
     Ok(match known {
         Some((mut policy, _)) => Chosen {
             // Without its members a policy says something else: then the tables in the kernel stay as they are.

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{AgentArgs, ask, load, output, unexpected};
 use crate::control::{Client, DiffFlow, DiffSummary, Reply, Request};
 use crate::exit::{Exit, Failure};
+use crate::files;
 
 /// Live flows that are listed; `--json` has all.
 const LISTED: usize = 50;
@@ -69,7 +70,10 @@ impl Diff {
     }
 
     async fn live(&self, new: &Path) -> anyhow::Result<Exit> {
-        let (name, text) = (new.display().to_string(), super::check::read(new)?);
+        let text = files::read(new)?;
+        // The agent reads the files that the policy names: by its path, wherever this command was called.
+        let path = std::path::absolute(new).unwrap_or_else(|_| new.to_owned());
+        let name = path.display().to_string();
         let request = Request::Compare {
             name: name.clone(),
             text: text.clone(),

@@ -13,6 +13,7 @@ mod man;
 mod output;
 mod prove;
 mod run;
+mod schema;
 mod status;
 mod test;
 mod zone;
@@ -26,6 +27,7 @@ use fw_policy::Policy;
 use crate::agent::DEFAULT_SOCKET;
 use crate::control::{Client, Reply, Request};
 use crate::exit::{Exit, Failure, exit_of};
+use crate::files;
 
 const EXIT_CODES: &str = "Exit codes: 0 yes; 1 the answer is no (denied, different, degraded); 2 bad input; 3 no agent or \
                           no privilege.";
@@ -43,6 +45,7 @@ enum Command {
     Run(Box<run::Run>),
     Check(check::Check),
     Test(test::Test),
+    Schema(schema::Schema),
     Explain(explain::Explain),
     Diff(diff::Diff),
     Prove(prove::Prove),
@@ -99,6 +102,7 @@ fn client(command: Command) -> anyhow::Result<Exit> {
             Command::Explain(explain) => explain.execute().await,
             Command::Diff(diff) => diff.execute().await,
             Command::Prove(prove) => prove.execute(),
+            Command::Schema(schema) => schema.execute(),
             Command::Apply(apply) => apply.execute().await,
             Command::Status(status) => status.execute().await,
             Command::Flows(flows) => flows.execute().await,
@@ -125,7 +129,7 @@ async fn ask(agent: &AgentArgs, request: &Request) -> Result<Reply, Failure> {
 /// Reads and checks a policy; its warnings are the affair of `dpufw check`.
 fn load(path: &std::path::Path) -> Result<Policy, Failure> {
     let name = path.display().to_string();
-    let checked = fw_policy::check(&check::read(path)?, &name);
+    let checked = files::policy(path)?;
     checked.map(|(policy, _)| policy).map_err(|findings| {
         Failure::input(format!(
             "{name} is no valid policy\n{}",

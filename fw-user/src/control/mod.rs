@@ -24,4 +24,4 @@ pub use status::{
     Cover, Coverage, DropCount, FlowCount, FlowTotals, Heartbeat, PolicyStatus, PortStatus, Status,
     TableStatus, TopSource,
 };
-pub use zones::{ZoneChange, ZoneChanged, ZoneInfo, ZoneMember, ZoneOutcome};
+pub use zones::{ReloadedZone, ZoneChange, ZoneChanged, ZoneInfo, ZoneMember, ZoneOutcome, ZonesReloaded};

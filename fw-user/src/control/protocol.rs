@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Comparison, DiffFlow, DiffSummary, EventFilter, FlowAnswer, FlowFilter, FlowQuestion, FrameAnswer, FrameQuestion,
-    LimitInfo, Status, ZoneChange, ZoneChanged, ZoneInfo,
+    LimitInfo, Status, ZoneChange, ZoneChanged, ZoneInfo, ZonesReloaded,
 };
 use crate::exit::Failure;
 use crate::telemetry::{DropRecord, FlowInfo, FlowRecord};
@@ -101,6 +101,13 @@ pub enum Request {
         /// The caller's session.
         session: Option<Session>,
     },
+    /// Read the files of the policy's zones again.
+    ReloadZones {
+        /// Even if it locks the caller out.
+        force: bool,
+        /// The caller's session.
+        session: Option<Session>,
+    },
     /// The members of dynamic zones.
     Zones {
         /// Of this zone only.
@@ -164,6 +171,8 @@ pub enum Reply {
     Limit(Box<LimitInfo>),
     /// To [`Request::ChangeZones`].
     ZonesChanged(Box<ZoneChanged>),
+    /// To [`Request::ReloadZones`].
+    ZonesReloaded(Box<ZonesReloaded>),
     /// A dynamic zone.
     Zone(Box<ZoneInfo>),
     /// To [`Request::Explain`].

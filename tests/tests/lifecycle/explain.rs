@@ -164,8 +164,14 @@ fn a_running_flow_is_told_with_its_state_and_the_limits_that_strike() -> Result<
 fn everything(tables: &Tables) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     // Neighbours look for each other now and then, whoever asks what: the reasons of the link section are left out.
-    let counters = tables.counters()?.into_iter().filter(|(reason, _)| !(10..30).contains(reason));
-    all.insert("counters".to_owned(), format!("{:?}", counters.collect::<Vec<_>>()));
+    let counters = tables
+        .counters()?
+        .into_iter()
+        .filter(|(reason, _)| !(10..30).contains(reason));
+    all.insert(
+        "counters".to_owned(),
+        format!("{:?}", counters.collect::<Vec<_>>()),
+    );
     all.insert("noted".to_owned(), format!("{:?}", tables.noted()?));
     all.insert("statistics".to_owned(), format!("{:?}", tables.flow_stats()?));
     all.insert("generation".to_owned(), tables.control().generation.to_string());

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use fw_common::abi::{
     Engine, Ip4, Line, LinkKind, Mode, PortConfig, Proto, Reason, SetHeader, Side, Verdict,
 };
-use fw_common::classify::{Classified, classify, realm_record};
+use fw_common::classify::{Classified, Service, classify, realm_record};
 use fw_policy::{Environment, Policy};
 use fw_tests::lab::Namespace;
 use fw_tests::packet::Packet;
@@ -78,7 +78,7 @@ fn answers(lines: &[Line]) -> Answers {
     let answer = |(net, service): Kind| {
         let realm = realm_record(lines, (0, 0)).ok()?;
         let addresses = (Ip4(u32::from_be_bytes([10, NETS[net], 0, 7])), Ip4(OWN.to_bits()));
-        let port = (Proto::UDP, SERVICES[service]);
+        let port = Service::between(Proto::UDP, 0, SERVICES[service]);
         let mut found = Classified::default();
         let decision = classify(lines, realm, addresses, port, &mut found).ok()?;
         let (verdict, reason) = match (decision.allows(), decision.rule()) {

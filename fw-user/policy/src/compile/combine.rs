@@ -95,7 +95,11 @@ fn both(services: &Services, table: u32, lines: &mut Lines) -> Result<(Axis, Vec
     let sources = &services.source_ports;
     let mut cell = 0;
     for (set, bits) in services.destinations.classes.iter().zip(&services.proto_bits) {
-        let items = services.destinations.sets.iter(*set).map(|item| services.items[item]);
+        let items = services
+            .destinations
+            .sets
+            .iter(*set)
+            .map(|item| services.items[item]);
         let (always, ranged): (Vec<_>, Vec<_>) = items.partition(|item| item.range == 0);
         let mut base = both.sets.empty();
         for item in always {

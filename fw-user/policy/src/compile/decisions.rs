@@ -246,7 +246,10 @@ impl<'p> Table<'p> {
             if before == count {
                 return (deciding, 0);
             }
-            if self.services.decide(*place, |class| self.row.decide(class, decision)) {
+            if self
+                .services
+                .decide(*place, |class| self.row.decide(class, decision))
+            {
                 deciding.push(*place);
                 self.row.most = decision;
                 return (deciding, 0);
@@ -270,7 +273,9 @@ impl<'p> Table<'p> {
                 .get(number + 1)
                 .map_or(self.own.len(), |next| next.first);
             let Pages { most, first } = self.pairs[number];
-            let uniform = Line { w: [most; LINE_WORDS] };
+            let uniform = Line {
+                w: [most; LINE_WORDS],
+            };
             let uniform = lines.share(Section::Decisions, &mut self.pool, uniform)?;
             let at = table.len();
             if flat {

@@ -66,13 +66,14 @@ impl CompileError {
             Self::TooMany { what, most, .. } => (*what, most),
             _ => return self,
         };
-        let listed = if part == Section::Ipv4.name() || part == Section::Ipv6.name() || part == "IPv6 intervals" {
-            by_prefixes(policy)
-        } else if part == Section::Classes.name() || part == Section::Pairs.name() {
-            by_classes(policy, cut)
-        } else {
-            by_ports(policy)
-        };
+        let listed =
+            if part == Section::Ipv4.name() || part == Section::Ipv6.name() || part == "IPv6 intervals" {
+                by_prefixes(policy)
+            } else if part == Section::Classes.name() || part == Section::Pairs.name() {
+                by_classes(policy, cut)
+            } else {
+                by_ports(policy)
+            };
         if !listed.is_empty() {
             *most = format!(". The most of it comes from {}", listed.join(", "));
         }
@@ -90,7 +91,9 @@ fn by_prefixes(policy: &Policy) -> Vec<String> {
 
 /// The zones whose addresses fall apart into the most classes, because others overlap them.
 fn by_classes(policy: &Policy, cut: Option<&Cut>) -> Vec<String> {
-    let Some(cut) = cut else { return by_prefixes(policy) };
+    let Some(cut) = cut else {
+        return by_prefixes(policy);
+    };
     let mut counts = vec![0_usize; policy.zones.len()];
     for class in cut.classes.iter() {
         cut.classes

@@ -1,9 +1,7 @@
 //! What of a policy and its environment the fixed part of a set was made from: everything but addresses.
 
 use crate::Environment;
-use crate::model::{
-    Defaults, Fragments, Link, Plane, Policy, Protect, Rule, Tags, Tcp, Zone, ZoneKind,
-};
+use crate::model::{Defaults, Fragments, Link, Plane, Policy, Protect, Rule, Tags, Tcp, Zone, ZoneKind};
 
 /// A zone without its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +103,7 @@ fn same_rule((a, b): (&Rule, &Rule)) -> bool {
         line: _,
         span: _,
     } = a;
-    (number, id, action, log, audit, track, until) == (&b.number, &b.id, &b.action, &b.log, &b.audit, &b.track, &b.until)
+    (number, id, action, log, audit, track, until)
+        == (&b.number, &b.id, &b.action, &b.log, &b.audit, &b.track, &b.until)
         && (directions, services, limits) == (&b.directions, &b.services, &b.limits)
 }

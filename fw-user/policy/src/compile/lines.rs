@@ -138,7 +138,12 @@ impl Lines {
     }
 
     /// Adds a line, unless one of the pool is equal.
-    pub(super) fn share(&mut self, section: Section, pool: &mut Pool, line: Line) -> Result<u32, CompileError> {
+    pub(super) fn share(
+        &mut self,
+        section: Section,
+        pool: &mut Pool,
+        line: Line,
+    ) -> Result<u32, CompileError> {
         let Pool { numbers, hasher } = pool;
         let hash = hasher.hash_one(line.w);
         let found = numbers.find(hash, |number| self.set[*number as usize] == line);
@@ -146,7 +151,9 @@ impl Lines {
             return Ok(*number);
         }
         let number = self.push(section, line)?;
-        numbers.insert_unique(hash, number, |number| hasher.hash_one(self.set[*number as usize].w));
+        numbers.insert_unique(hash, number, |number| {
+            hasher.hash_one(self.set[*number as usize].w)
+        });
         Ok(number)
     }
 

@@ -83,9 +83,7 @@ pub(super) fn build(
     })?;
     if services.sources != 0 {
         let classes = &services.source_ports;
-        let ranges = atoms
-            .iter()
-            .map(|atom| services.items[atom.item as usize].range);
+        let ranges = atoms.iter().map(|atom| services.items[atom.item as usize].range);
         let by_range = writer.masks(classes.size, ranges);
         extra.source_rows = writer.rows(&classes.classes, |set, row| {
             classes.sets.iter(*set).for_each(|range| by_range[range].put(row));

@@ -131,8 +131,19 @@ fn near<'a>(name: &str, among: impl IntoIterator<Item = &'a str>) -> String {
     names::nearest(name, among).map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"))
 }
 
-/// The zones that a text means.
+/// The zones that a text means, in every VLAN where rules see them.
 fn subject(policy: &Policy, text: &str) -> Result<Vec<ZoneIndex>, ProveError> {
+    let mut found = named(policy, text)?;
+    let seen = policy.zones.iter().enumerate();
+    let seen = seen.filter(|(_, zone)| zone.seen_of.is_some_and(|of| found.contains(&of)));
+    let seen: Vec<ZoneIndex> = seen.map(|(index, _)| index).collect();
+    found.extend(seen);
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+fn named(policy: &Policy, text: &str) -> Result<Vec<ZoneIndex>, ProveError> {
     let unknown = |kind, name: &str, help| ProveError::Unknown {
         kind,
         name: name.to_owned(),

@@ -55,7 +55,11 @@ impl Addresses {
     }
 
     fn max(&self) -> u128 {
-        if self.ipv4 { u128::from(u32::MAX) } else { u128::MAX }
+        if self.ipv4 {
+            u128::from(u32::MAX)
+        } else {
+            u128::MAX
+        }
     }
 
     fn cut(&mut self, spans: &[(Span, Member)]) {
@@ -112,7 +116,10 @@ impl Addresses {
             }
         }
         for (good, poor) in found.iter_mut().zip(poor) {
-            let more: Vec<u128> = poor.into_iter().filter(|address| !good.contains(address)).collect();
+            let more: Vec<u128> = poor
+                .into_iter()
+                .filter(|address| !good.contains(address))
+                .collect();
             good.extend(more);
             good.truncate(2);
         }
@@ -286,7 +293,12 @@ mod tests {
         let addresses = Addresses::new(true, &spans, 1).expect("few classes");
         assert_eq!((addresses.bases(), addresses.count()), (4, 8));
         let sets = addresses.of_members(2);
-        for (address, zones) in [(9, [false, false]), (12, [true, false]), (15, [true, true]), (20, [false, true])] {
+        for (address, zones) in [
+            (9, [false, false]),
+            (12, [true, false]),
+            (15, [true, true]),
+            (20, [false, true]),
+        ] {
             for held in [0, 1] {
                 let class = addresses.class(address, held);
                 let has = |set: usize| sets[set].iter().any(|own| own == class);

@@ -37,7 +37,9 @@ pub(crate) fn protocol(place: u32) -> u8 {
     }
     let rest = (0_u8..=255).filter(|proto| *proto != Proto::IGMP && !FIRST.contains(proto));
     // A place behind the last protocol does not occur.
-    rest.clone().nth(place as usize - FIRST.len()).unwrap_or(Proto::IGMP)
+    rest.clone()
+        .nth(place as usize - FIRST.len())
+        .unwrap_or(Proto::IGMP)
 }
 
 /// The place of a protocol; `None`: IGMP, which no rule meets.
@@ -80,7 +82,10 @@ pub(crate) fn pieces(services: &[ServiceMatch], answers: bool) -> Vec<Piece> {
         if sources.0 > 0 {
             continue;
         }
-        for proto in clip(protos, WITH_MESSAGES).into_iter().flat_map(|(from, to)| from..=to) {
+        for proto in clip(protos, WITH_MESSAGES)
+            .into_iter()
+            .flat_map(|(from, to)| from..=to)
+        {
             let wanted = Ranges::union(vec![selectors]).intersection(&messages(protocol(proto), answers));
             let messages = wanted.as_slice().iter();
             parts.extend(messages.map(|selectors| ((proto, proto), (0, 0), *selectors)));
@@ -136,8 +141,14 @@ mod tests {
     fn pieces_hold_what_the_matches_hold() {
         let lists = [
             vec![ServiceMatch::ALL],
-            vec![ServiceMatch::selectors(6, 22, 22), ServiceMatch::selectors(6, 80, 90)],
-            vec![ServiceMatch::protocol(1), ServiceMatch::selectors(58, 0x8000, 0x8000)],
+            vec![
+                ServiceMatch::selectors(6, 22, 22),
+                ServiceMatch::selectors(6, 80, 90),
+            ],
+            vec![
+                ServiceMatch::protocol(1),
+                ServiceMatch::selectors(58, 0x8000, 0x8000),
+            ],
             vec![ServiceMatch {
                 src_lo: 53,
                 src_hi: 53,
@@ -155,7 +166,10 @@ mod tests {
                     58 => (&[0], &[0x8000, 0x80ff]),
                     _ => (&[0], &[0]),
                 };
-                for (port, selector) in ports.iter().flat_map(|port| selectors.iter().map(move |s| (*port, *s))) {
+                for (port, selector) in ports
+                    .iter()
+                    .flat_map(|port| selectors.iter().map(move |s| (*port, *s)))
+                {
                     let expected = list.iter().any(|found| found.holds(proto, selector, port));
                     let found = pieces.iter().any(|piece| {
                         has(piece.protos.as_slice(), place)

@@ -55,7 +55,9 @@ pub struct Parts {
 impl Parts {
     pub fn new(random: &mut Random) -> Self {
         let count = 3 + random.below(5);
-        let zones = (0..count).map(|number| (format!("z{number}"), zone(random))).collect();
+        let zones = (0..count)
+            .map(|number| (format!("z{number}"), zone(random)))
+            .collect();
         let services: Vec<String> = (0..2).map(|_| services(random)).collect();
         let mut parts = Self {
             zones,
@@ -123,7 +125,8 @@ impl Parts {
         for rule in rules {
             let _ = writeln!(text, "  - {rule}");
         }
-        let (mut policy, _) = check(&text, "random.yaml").unwrap_or_else(|findings| panic!("{findings}\n{text}"));
+        let (mut policy, _) =
+            check(&text, "random.yaml").unwrap_or_else(|findings| panic!("{findings}\n{text}"));
         let quarantine = policy.zone("quarantine").expect("it was written");
         policy.set_members(quarantine, []);
         policy.zones[quarantine].dynamic = dynamic;
@@ -194,12 +197,20 @@ fn moved(address: IpAddr, up: bool) -> Option<IpAddr> {
     match address {
         IpAddr::V4(v4) => {
             let bits = u32::from(v4);
-            let next = if up { bits.checked_add(1) } else { bits.checked_sub(1) };
+            let next = if up {
+                bits.checked_add(1)
+            } else {
+                bits.checked_sub(1)
+            };
             next.map(|bits| Ipv4Addr::from(bits).into())
         }
         IpAddr::V6(v6) => {
             let bits = u128::from(v6);
-            let next = if up { bits.checked_add(1) } else { bits.checked_sub(1) };
+            let next = if up {
+                bits.checked_add(1)
+            } else {
+                bits.checked_sub(1)
+            };
             next.map(|bits| Ipv6Addr::from(bits).into())
         }
     }
@@ -207,7 +218,13 @@ fn moved(address: IpAddr, up: bool) -> Option<IpAddr> {
 
 /// Protocol, source port and selector at the edges of a policy's rules.
 pub fn service_points(policy: &Policy) -> Vec<(u8, Option<u16>, u16)> {
-    let mut out = vec![(1, None, 0x800), (58, None, 0x8000), (47, None, 0), (50, None, 0), (103, None, 0)];
+    let mut out = vec![
+        (1, None, 0x800),
+        (58, None, 0x8000),
+        (47, None, 0),
+        (50, None, 0),
+        (103, None, 0),
+    ];
     let mut ports = vec![0, 1, u16::MAX];
     for service in policy.rules.iter().flat_map(|rule| &rule.services) {
         for port in [service.lo, service.hi, service.src_lo, service.src_hi] {

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use fw_policy::{Choice, Environment, Options, Policy, Representation, compile, compile_with, compile_within};
+use fw_policy::{
+    Choice, Environment, Options, Policy, Representation, compile, compile_with, compile_within,
+};
 
 use crate::oracle::{compare_everywhere, compare_set, read};
 
@@ -70,28 +72,28 @@ fn access_list(rules: usize, space: u32, seed: u64) -> Policy {
 
 #[test]
 fn small_lists_decide_as_defined() {
-    for seed in 1..12 {
-        let policy = access_list(30 + 10 * seed as usize, 4 + seed as u32, seed * 0x9e37_79b9);
-        compare_everywhere(&policy, &Environment::sample(), 4_000);
+    for seed in 1..9 {
+        let policy = access_list(20 + 10 * seed as usize, 4 + seed as u32, seed * 0x9e37_79b9);
+        compare_everywhere(&policy, &Environment::sample(), 1_500);
     }
 }
 
 #[test]
 fn a_long_list_becomes_vectors_and_decides_as_defined() {
-    let policy = access_list(2_000, 24, 77);
+    let policy = access_list(1_500, 24, 77);
     let tables = compile(&policy, &Environment::sample()).expect("vectors hold it");
     let stats = &tables.stats;
     assert_eq!(stats.representation, Representation::Vectors, "{stats:?}");
-    assert!(stats.why.contains("pairs would take"), "{}", stats.why);
+    assert!(stats.why.contains("a table of"), "{}", stats.why);
     assert!(stats.bytes < 64 << 20, "{stats:?}");
     assert!(stats.lookup_v4 < 150, "{stats:?}");
-    compare_set(&policy, &Environment::sample(), &tables, 3_000);
+    compare_set(&policy, &Environment::sample(), &tables, 1_000);
 }
 
 #[test]
 fn what_fits_neither_way_says_so_and_names_the_largest() {
     let policy = access_list(400, 24, 5);
-    let error = compile_within(&policy, &Environment::sample(), 1 << 20).expect_err("1 MiB is too little");
+    let error = compile_within(&policy, &Environment::sample(), 768 << 10).expect_err("768 KiB are too few");
     let text = error.to_string();
     assert!(text.contains("The most of it comes from the "), "{text}");
     let options = |choice| Options {
@@ -100,7 +102,8 @@ fn what_fits_neither_way_says_so_and_names_the_largest() {
     };
     let vectors = options(Choice::Only(Representation::Vectors));
     compile_with(&policy, &Environment::sample(), vectors).expect("vectors fit");
-    let tables = compile_with(&policy, &Environment::sample(), options(Choice::Auto)).expect("they are chosen");
+    let tables =
+        compile_with(&policy, &Environment::sample(), options(Choice::Auto)).expect("they are chosen");
     assert_eq!(tables.stats.representation, Representation::Vectors);
 }
 
@@ -112,8 +115,11 @@ fn compiling_twice_gives_the_same_lines() {
             choice: Choice::Only(representation),
             ..Options::default()
         };
-        let sets = [(); 2]
-            .map(|()| compile_with(&policy, &Environment::sample(), options).expect("they fit").lines);
+        let sets = [(); 2].map(|()| {
+            compile_with(&policy, &Environment::sample(), options)
+                .expect("they fit")
+                .lines
+        });
         assert!(sets[0] == sets[1]);
     }
 }

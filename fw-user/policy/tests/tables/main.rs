@@ -186,4 +186,3 @@ fn the_link_section_is_in_the_header() {
         LinkFlags::ARP | LinkFlags::ND | LinkFlags::LLDP | LinkFlags::LACP
     );
 }
-

@@ -171,7 +171,11 @@ fn compare_protocols(
                 .proto
                 .is_none_or(|proto| PairEntry::proto_bit(proto) == bit)
         });
-        of_protocol && rule.directions.iter().any(|direction| fits(direction, &src.zones, &dst.zones))
+        of_protocol
+            && rule
+                .directions
+                .iter()
+                .any(|direction| fits(direction, &src.zones, &dst.zones))
     });
     assert!(some || allowed & bit == 0, "{packet:?}\n{}", policy.text);
 }
@@ -294,7 +298,8 @@ pub fn compare_set(policy: &Policy, environment: &Environment, tables: &TableSet
             let total = places.len() * places.len() * services.len();
             let step = (total / budget).max(1) | 1;
             for at in (0..total).step_by(step) {
-                let (at, (proto, selector, source_port)) = (at / services.len(), services[at % services.len()]);
+                let (at, (proto, selector, source_port)) =
+                    (at / services.len(), services[at % services.len()]);
                 let (src, dst) = (&places[at / places.len()], &places[at % places.len()]);
                 let packet = Packet {
                     tags,
@@ -335,4 +340,3 @@ pub fn environment(own: &[&str]) -> Environment {
         ..Environment::sample()
     }
 }
-

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use fw_common::abi::{Decision, Flow as Entry, FlowFlags, Line, Proto, Reason, RuleFlags};
-use fw_common::classify::{Address, Classified, classify, realm_record};
+use fw_common::classify::{Address, Classified, Service, classify, realm_record};
 use fw_common::wire::echo_request;
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
@@ -127,9 +127,13 @@ fn ends_flow<A: Address>(
         Err(reason) => return denied(reason, 0),
     };
     let icmp = proto == Proto::ICMP || proto == Proto::ICMPV6;
-    let selector = if icmp { echo_request(proto) } else { to.1 };
+    let service = if icmp {
+        Service::of(proto, echo_request(proto), 0)
+    } else {
+        Service::between(proto, from.1, to.1)
+    };
     let mut found = Classified::default();
-    let decision = match classify(lines, realm, (from.0, to.0), (proto, selector), &mut found) {
+    let decision = match classify(lines, realm, (from.0, to.0), service, &mut found) {
         Ok(decision) => decision,
         Err(reason) => return denied(reason, 0),
     };

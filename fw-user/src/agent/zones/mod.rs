@@ -1,22 +1,26 @@
 //! Dynamic zones: requests become a new generation of the tables, many at once if they come together.
 
+mod change;
+mod reload;
+
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fw_policy::Policy;
-use fw_policy::model::ZoneIndex;
-use ipnet::IpNet;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::apply::InForce;
 use super::core::{Agent, lock};
 use super::faults::Part;
-use super::members::{MAX_MEMBERS, Members};
+use super::members::Members;
 use super::overlap;
-use crate::control::{Session, ZoneChange, ZoneChanged, ZoneInfo, ZoneMember, ZoneOutcome};
-use crate::exit::{Exit, Failure};
+use crate::control::{Session, ZoneChange, ZoneChanged, ZoneInfo, ZoneOutcome};
+use crate::exit::Failure;
+
+pub(super) use change::filled;
+use change::{changed, dynamic_names, fill, list, no_zone, restore};
 
 /// The wall clock may be set at any time: deadlines are looked at this often at least.
 const LOOK: Duration = Duration::from_secs(10);
@@ -86,9 +90,7 @@ impl Agent {
     fn enforce(&self, in_force: &mut Option<InForce>, batch: &[Pending]) -> Result<Done, Failure> {
         let now = Timestamp::now();
         let mut members = self.known_members()?;
-        let current = in_force.as_mut().ok_or_else(|| {
-            Failure::no("the agent does not know the text of the policy in force; apply a policy first")
-        })?;
+        let current = in_force.as_mut().ok_or_else(no_text)?;
         for (zone, prefix) in members.expire(now) {
             tracing::info!("{prefix} has reached its deadline in the zone {zone}");
         }
@@ -121,11 +123,7 @@ impl Agent {
         sessions: impl IntoIterator<Item = &'a Session>,
     ) -> Result<(), Failure> {
         overlap::check(&current.policy)?;
-        let machine = (&current.own, current.boot_unix_s);
-        let tables = self.compile_and_apply(&current.policy, machine, sessions)?;
-        current.generation = tables.0;
-        current.tables = tables.1;
-        Ok(())
+        self.readdress(current, sessions)
     }
 
     /// Puts the members that are kept into a policy's dynamic zones. Returns what is to be said of those that have none.
@@ -239,6 +237,11 @@ pub(super) async fn run(agent: Arc<Agent>) {
     }
 }
 
+/// The failure of a change for which the policy's text must be known.
+fn no_text() -> Failure {
+    Failure::no("the agent does not know the text of the policy in force; apply a policy first")
+}
+
 /// A batch in force.
 struct Done {
     generation: u32,
@@ -284,148 +287,4 @@ pub(super) fn read_members(state_dir: &std::path::Path) -> Result<Members, Failu
              without members"
         ))
     })
-}
-
-/// Puts members into a policy's dynamic zones. Returns what is to be said of those that have none.
-///
-/// # Errors
-/// With exit code 2 if an address would be in zones of two planes.
-pub(super) fn filled(policy: &mut Policy, members: &Members) -> Result<Vec<String>, Failure> {
-    fill(policy, members);
-    overlap::check(policy)?;
-    let aside = members.zones().filter(|zone| dynamic(policy, zone).is_none());
-    Ok(aside
-        .map(|zone| {
-            let count = members.of(zone).map_or(0, |members| members.len());
-            format!(
-                "{count} members of the zone `{zone}` are kept aside: the policy has no dynamic zone of that name. \
-                 `dpufw zone remove {zone} --all` forgets them"
-            )
-        })
-        .collect())
-}
-
-/// The same; returns what the zones held that were changed.
-fn fill(policy: &mut Policy, members: &Members) -> Vec<(ZoneIndex, Vec<IpNet>)> {
-    let mut undo = Vec::new();
-    for zone in 0..policy.zones.len() {
-        if !policy.zones[zone].dynamic {
-            continue;
-        }
-        let before = mem::take(&mut policy.zones[zone].prefixes);
-        let now = members.of(&policy.zones[zone].name);
-        policy.set_members(zone, now.into_iter().flat_map(|members| members.keys().copied()));
-        if policy.zones[zone].prefixes != before {
-            undo.push((zone, before));
-        }
-    }
-    undo
-}
-
-fn restore(policy: &mut Policy, undo: Vec<(ZoneIndex, Vec<IpNet>)>) {
-    for (zone, before) in undo {
-        policy.zones[zone].prefixes = before;
-    }
-}
-
-/// The dynamic zone of this name.
-fn dynamic(policy: &Policy, name: &str) -> Option<ZoneIndex> {
-    policy.zone(name).filter(|zone| policy.zones[*zone].dynamic)
-}
-
-fn dynamic_names(policy: &Policy) -> impl Iterator<Item = &str> {
-    policy
-        .zones
-        .iter()
-        .filter(|zone| zone.dynamic)
-        .map(|zone| zone.name.as_str())
-}
-
-/// Makes the changes of one request, all or none.
-fn changed(policy: &Policy, members: &mut Members, changes: &[ZoneChange], now: Timestamp) -> Outcome {
-    let mut after = members.clone();
-    let outcomes = changes.iter().map(|change| {
-        let aside = !matches!(change, ZoneChange::Add { .. }) && after.of(change.zone()).is_some();
-        if dynamic(policy, change.zone()).is_none() && !aside {
-            return Err(no_zone(Some(policy), change.zone()));
-        }
-        change_one(&mut after, change, now)
-    });
-    let outcomes = outcomes.collect::<Result<_, _>>()?;
-    *members = after;
-    Ok(outcomes)
-}
-
-fn change_one(members: &mut Members, change: &ZoneChange, now: Timestamp) -> Result<ZoneOutcome, Failure> {
-    let mut outcome = ZoneOutcome {
-        zone: change.zone().to_owned(),
-        ..ZoneOutcome::default()
-    };
-    match change {
-        ZoneChange::Add {
-            zone,
-            prefixes,
-            for_ms,
-        } => {
-            outcome.until = for_ms.map(|ms| deadline(now, ms)).transpose()?;
-            let addition = members.add(zone, prefixes, outcome.until);
-            (outcome.added, outcome.refreshed, outcome.known) =
-                (addition.added, addition.refreshed, addition.known);
-        }
-        ZoneChange::Remove { zone, prefixes } => {
-            let removal = members.remove(zone, prefixes);
-            (outcome.removed, outcome.absent) = (removal.removed, removal.absent);
-        }
-        ZoneChange::Clear { zone } => outcome.removed = members.clear(zone),
-    }
-    outcome.members = members.of(change.zone()).map_or(0, |members| members.len());
-    if outcome.members > MAX_MEMBERS {
-        return Err(Failure::input(format!(
-            "the zone `{}` would have {} prefixes, and a dynamic zone holds {MAX_MEMBERS}; nothing was changed. Join prefixes, \
-             or read them from a file (`file:` in the policy)",
-            outcome.zone, outcome.members
-        )));
-    }
-    Ok(outcome)
-}
-
-fn deadline(now: Timestamp, ms: u64) -> Result<Timestamp, Failure> {
-    let span = i64::try_from(ms).ok().map(SignedDuration::from_millis);
-    span.and_then(|span| now.checked_add(span).ok()).ok_or_else(|| {
-        Failure::input(format!(
-            "{ms} ms from now is no time that a clock can show; leave --for out"
-        ))
-    })
-}
-
-/// The failure for a zone that members cannot be put into.
-fn no_zone(policy: Option<&Policy>, name: &str) -> Failure {
-    let known: Vec<&str> = policy.into_iter().flat_map(dynamic_names).collect();
-    let file = policy.map_or("the policy", |policy| policy.file.as_str());
-    let what = if policy.is_some_and(|policy| policy.zone(name).is_some()) {
-        format!(
-            "the zone `{name}` of {file} is not dynamic: its addresses are the policy's. Write `{name}: {{ dynamic: true }}` \
-             there to change them at run time"
-        )
-    } else {
-        format!("{file} has no zone `{name}`")
-    };
-    let known = match known.as_slice() {
-        [] => "it has no dynamic zones; one is written `quarantine: { dynamic: true }`".to_owned(),
-        known => format!("its dynamic zones: {}", known.join(", ")),
-    };
-    Failure {
-        exit: Exit::BadInput,
-        message: format!("{what}; {known}"),
-    }
-}
-
-fn list(members: &Members, zone: &str) -> Vec<ZoneMember> {
-    let members = members.of(zone).into_iter().flatten();
-    members
-        .map(|(prefix, until)| ZoneMember {
-            prefix: *prefix,
-            until: *until,
-        })
-        .collect()
 }
