@@ -1,5 +1,6 @@
 //! Questions about flows, answered from the tables in force and by the kernel's own program, without a trace.
 
+mod changes;
 mod diff;
 mod frames;
 mod kernel;
