@@ -154,6 +154,7 @@ enum Kind {
 const fn names_rule(reason: Reason) -> bool {
     match reason {
         Reason::Rule
+        | Reason::PickedUp
         | Reason::Untracked
         | Reason::Audit
         | Reason::DenyRule
