@@ -362,7 +362,7 @@ fn captures_are_judged_by_the_policy_and_by_the_kernel() -> Result<()> {
     expect(
         &agent.ask(&["explain", "--hex", &hex])?,
         0,
-        &["pass", "rule", "web"],
+        &["forward", "rule", "web"],
     )?;
     expect(
         &agent.ask(&["explain", "--hex", &hex, "--policy", &policy])?,
