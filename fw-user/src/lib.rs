@@ -3,9 +3,9 @@
 //! - [`cli`]: one file per subcommand; nothing but arguments, calls and output.
 //! - [`agent`]: configuration and life cycle of the agent.
 //! - [`control`]: the protocol between the two, with server and client of the Unix socket.
+//! - [`files`]: policies on disk.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
 //! - [`netns`]: a policy's expectations as real packets, for `dpufw test --netns`.
-//! - [`files`]: policies on disk.
 //! - [`replay`]: captured packets, judged without a data plane.
 //! - [`telemetry`]: what the agent says: dropped packets, flow records, metrics.
 

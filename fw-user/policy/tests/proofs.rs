@@ -1,14 +1,13 @@
 //! The prover against the definition: planted leaks are found, what it calls isolated is isolated wherever one looks, and
 //! every packet that it shows crosses.
 
-#[expect(dead_code, reason = "shared between tests, each of which uses a part")]
 mod random;
 
 use fw_policy::isolate::{Crossing, Fault, Violation, Way, violations, violations_in};
 use fw_policy::model::{Isolation, Policy, Rule, RuleAction, ZoneIndex};
 use fw_policy::space::Scope;
 use fw_policy::{Environment, Span, check};
-use random::{OWN, Parts, Random, addresses, decide, in_zones, packet, service_points};
+use random::{OWN, Oracle, Parts, Random, addresses, packet, service_points};
 
 const POLICIES: u64 = 500;
 /// Packets at the edges of each policy that brute force looks at.
@@ -61,8 +60,8 @@ fn confirm(policy: &Policy, crossing: &Crossing) {
             policy.set_members(zone, members);
         }
     }
-    let rule = decide(&policy, &OWN, flow)
-        .unwrap_or_else(|| panic!("no rule decides {crossing:?}\n{}", policy.text));
+    let oracle = Oracle::new(&policy, &OWN);
+    let rule = oracle.decide(flow).unwrap_or_else(|| panic!("no rule decides {crossing:?}\n{}", policy.text));
     assert_eq!(rule.name, crossing.rule.name, "{crossing:?}\n{}", policy.text);
     assert!(lets(rule), "{crossing:?}");
     let isolation = &policy.isolations[0];
@@ -71,11 +70,8 @@ fn confirm(policy: &Policy, crossing: &Crossing) {
         Way::LeftToRight => (&isolation.left, &isolation.right),
         Way::RightToLeft => (&isolation.right, &isolation.left),
     };
-    assert!(
-        in_zones(&policy, &OWN, from, flow.tags(), flow.src),
-        "{crossing:?}"
-    );
-    assert!(in_zones(&policy, &OWN, to, flow.tags(), flow.dst), "{crossing:?}");
+    assert!(oracle.within(from, flow.tags(), flow.src), "{crossing:?}");
+    assert!(oracle.within(to, flow.tags(), flow.dst), "{crossing:?}");
 }
 
 /// Rules and directions that random packets at the edges cross by. The dynamic zone holds random addresses.
@@ -90,6 +86,7 @@ fn brute_force(random: &mut Random, policy: &Policy) -> Vec<(String, Way)> {
         policy.set_members(quarantine, members);
     }
     let services = service_points(&policy);
+    let oracle = Oracle::new(&policy, &OWN);
     let mut found = Vec::new();
     for _ in 0..PACKETS {
         let flow = packet(random, &policy, &addresses, &services);
@@ -100,14 +97,12 @@ fn brute_force(random: &mut Random, policy: &Policy) -> Vec<(String, Way)> {
         ];
         for (from, to, way) in sides {
             let crosses = flow.src != flow.dst
-                && in_zones(&policy, &OWN, from, flow.tags(), flow.src)
-                && in_zones(&policy, &OWN, to, flow.tags(), flow.dst);
+                && oracle.within(from, flow.tags(), flow.src)
+                && oracle.within(to, flow.tags(), flow.dst);
             if !crosses {
                 continue;
             }
-            let Some(rule) = decide(&policy, &OWN, &flow) else {
-                continue;
-            };
+            let Some(rule) = oracle.decide(&flow) else { continue };
             if lets(rule) && !isolation.except.contains(&(rule.number as usize - 1)) {
                 found.push((rule.name.clone(), way));
             }

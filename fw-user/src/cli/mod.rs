@@ -11,6 +11,7 @@ mod limits;
 mod man;
 mod output;
 mod run;
+mod schema;
 mod status;
 mod test;
 mod zone;
@@ -40,6 +41,7 @@ enum Command {
     Run(Box<run::Run>),
     Check(check::Check),
     Test(test::Test),
+    Schema(schema::Schema),
     Explain(explain::Explain),
     Apply(apply::Apply),
     Status(status::StatusArgs),
@@ -92,6 +94,7 @@ fn client(command: Command) -> anyhow::Result<Exit> {
             Command::Run(_) | Command::Test(_) => Ok(Exit::BadInput),
             Command::Check(check) => check.execute(),
             Command::Explain(explain) => explain.execute().await,
+            Command::Schema(schema) => schema.execute(),
             Command::Apply(apply) => apply.execute().await,
             Command::Status(status) => status.execute().await,
             Command::Flows(flows) => flows.execute().await,

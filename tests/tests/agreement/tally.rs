@@ -21,13 +21,16 @@ pub const UNREACHABLE: [(Reason, &str); 5] = [
     (Reason::Unset, "would be a bug of the data plane"),
     (
         Reason::TableError,
-        "the kernel refuses an insertion for no other reason than those below",
+        "the kernel refuses an insertion for no other reason than those below; fw-common/tests/pipeline.rs has it",
     ),
     (
         Reason::TableBusy,
-        "another CPU must hold the table's lock; a test run has one packet at a time",
+        "another CPU must hold the table's lock; a test run has one packet at a time; fw-common/tests/pipeline.rs has it",
     ),
-    (Reason::TableMemory, "the tables are preallocated"),
+    (
+        Reason::TableMemory,
+        "another CPU must hold the last free entry; fw-common/tests/pipeline.rs has it",
+    ),
     (
         Reason::Scan,
         "counted only (the column of noted packets): what is dropped for it is `banned`",

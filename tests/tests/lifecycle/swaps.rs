@@ -78,7 +78,7 @@ fn answers(lines: &[Line]) -> Answers {
     let answer = |(net, service): Kind| {
         let realm = realm_record(lines, (0, 0)).ok()?;
         let addresses = (Ip4(u32::from_be_bytes([10, NETS[net], 0, 7])), Ip4(OWN.to_bits()));
-        let port = Service::of(Proto::UDP, SERVICES[service], 49152);
+        let port = Service::between(Proto::UDP, 0, SERVICES[service]);
         let mut found = Classified::default();
         let decision = classify(lines, realm, addresses, port, &mut found).ok()?;
         let (verdict, reason) = match (decision.allows(), decision.rule()) {

@@ -22,6 +22,7 @@ mod reasons;
 mod rig;
 mod running;
 mod screens;
+mod sources;
 mod stand;
 mod swap;
 mod tcp;
@@ -31,6 +32,7 @@ mod windows;
 
 use anyhow::{Result, bail};
 use fw_common::abi::LinkKind;
+use fw_policy::{Choice, Representation};
 
 use case::{Case, Net};
 use rig::Rig;
@@ -98,7 +100,8 @@ fn floods_caps_and_scans() -> Result<()> {
 
 #[test]
 fn ports_without_link_headers() -> Result<()> {
-    run_on(&[Stand::HostTc, Stand::InlineTc], LinkKind::Raw, raw::cases)
+    let stands = [Stand::HostTc, Stand::InlineTc];
+    run_on(&stands, LinkKind::Raw, fw_policy::Options::default(), raw::cases)
 }
 
 #[test]
@@ -126,16 +129,48 @@ fn link_protocols_and_own_addresses() -> Result<()> {
     run(link::cases)
 }
 
-/// Runs the cases on every stand and in both families; all disagreements are told, not only the first.
-fn run(cases: impl Fn(&Net) -> Vec<Case>) -> Result<()> {
-    run_on(&Stand::ALL, LinkKind::Ethernet, cases)
+#[test]
+fn source_ports() -> Result<()> {
+    run(sources::cases)
 }
 
-fn run_on(stands: &[Stand], link: LinkKind, cases: impl Fn(&Net) -> Vec<Case>) -> Result<()> {
+/// What depends on how decisions are held, with policies held as bit vectors.
+#[test]
+fn bit_vectors() -> Result<()> {
+    let all = |net: &Net| {
+        [
+            sources::cases(net),
+            fragments::cases(net),
+            attributes::actions(net),
+            others::cases(net),
+            tcp::policies(net),
+            limits::cases(net),
+        ]
+        .concat()
+    };
+    let options = fw_policy::Options {
+        choice: Choice::Only(Representation::Vectors),
+        ..fw_policy::Options::default()
+    };
+    run_on(&Stand::ALL, LinkKind::Ethernet, options, all)
+}
+
+/// Runs the cases on every stand and in both families; all disagreements are told, not only the first.
+fn run(cases: impl Fn(&Net) -> Vec<Case>) -> Result<()> {
+    run_on(&Stand::ALL, LinkKind::Ethernet, fw_policy::Options::default(), cases)
+}
+
+fn run_on(
+    stands: &[Stand],
+    link: LinkKind,
+    options: fw_policy::Options,
+    cases: impl Fn(&Net) -> Vec<Case>,
+) -> Result<()> {
     let (mut packets, mut wrong) = (0, Vec::new());
     for &stand in stands {
         let mut rig = Rig::new(stand)?;
         rig.link = link;
+        rig.options = options;
         for ipv6 in [false, true] {
             for case in cases(&Net::new(ipv6, stand.inline())) {
                 let family = if ipv6 { "IPv6" } else { "IPv4" };

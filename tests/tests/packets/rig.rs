@@ -40,6 +40,8 @@ pub struct Rig {
     noted: BTreeMap<u8, u64>,
     agent_at_work: bool,
     pub link: LinkKind,
+    /// How policies are compiled.
+    pub options: fw_policy::Options,
 }
 
 /// Tables that are small enough to be walked before each case.
@@ -91,6 +93,7 @@ impl Rig {
             noted: BTreeMap::new(),
             agent_at_work: true,
             link: LinkKind::Ethernet,
+            options: fw_policy::Options::default(),
         })
     }
 
@@ -351,7 +354,11 @@ impl Rig {
             // Policies with a deadline count from the moment when they are applied.
             boot_unix_s: -((self.clock / SECOND).cast_signed()),
         };
-        Ok(fw_policy::compile(&self.compiled[text], &environment)?)
+        Ok(fw_policy::compile_with(
+            &self.compiled[text],
+            &environment,
+            self.options,
+        )?)
     }
 
     /// Flows, counts of sources and buckets of limits are gone.

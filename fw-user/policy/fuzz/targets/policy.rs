@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use fw_common::abi::{Ip4, Ip6};
-use fw_common::classify::{Classified, classify, realm_record};
+use fw_common::classify::{Classified, Service, classify, realm_record};
 use fw_policy::{Environment, Policy, TableSet, check, compile_within, run_expectations};
 use libfuzzer_sys::fuzz_target;
 
@@ -26,7 +26,14 @@ const ADDRESSES: [&str; 8] = [
     "2001:db8::1",
     "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
 ];
-const SERVICES: [(u8, u16); 6] = [(6, 22), (17, 65_535), (1, 8 << 8), (58, 128 << 8), (47, 0), (255, 1)];
+const SERVICES: [Service; 6] = [
+    Service::of(6, 22, 49_152),
+    Service::of(17, 65_535, 1),
+    Service::of(1, 8 << 8, 0),
+    Service::of(58, 128 << 8, 0),
+    Service::of(47, 0, 0),
+    Service::of(255, 1, 0),
+];
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else {
@@ -73,7 +80,8 @@ fn look_up(policy: &Policy, tables: &TableSet) {
                 src.parse().expect("an address"),
                 dst.parse().expect("an address"),
             );
-            for service in SERVICES {
+            for (proto, selector, source_port) in SERVICES {
+                let service = Service::of(proto, selector, source_port);
                 let mut out = Classified::default();
                 let decision = match ends {
                     (IpAddr::V4(src), IpAddr::V4(dst)) => {

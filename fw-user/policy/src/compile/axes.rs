@@ -6,9 +6,10 @@ use hashbrown::HashMap;
 use super::classes::Classes;
 use crate::model::{DefaultAction, Direction, Policy, ZoneIndex};
 
-/// Cells that a table of pairs may have with the rows and columns that dynamic zones may need one day; and classes that
-/// are looked at for them.
-const MAX_FORESEEN: usize = 1 << 20;
+/// Cells that a table of pairs may have with the rows and columns that dynamic zones may need one day.
+const MAX_CELLS: u64 = 1 << 20;
+/// Rows and columns that vectors may have with them; and classes that are looked at for them.
+const MAX_ROWS: usize = 1 << 16;
 
 /// Distinct lists of zones, as numbers.
 #[derive(Default)]
@@ -187,18 +188,25 @@ impl Axes {
         ))
     }
 
+    /// Cells of the table of pairs.
+    pub(super) const fn cells(&self) -> u64 {
+        self.rows.len() as u64 * self.columns.len() as u64
+    }
+
     /// Adds rows and columns that addresses would need that come to a dynamic zone, or leave one: each set of zones that
-    /// occurs, with the zone and without it. They are left out where the table of pairs would have more than
-    /// [`MAX_FORESEEN`] cells; then a change of such a zone may need all tables anew.
-    pub(super) fn foresee(&mut self, policy: &Policy, classes: &mut Classes) {
+    /// occurs, with the zone and without it. They are left out where they would be too many: more than [`MAX_CELLS`] cells,
+    /// or, if there are more than `share` cells already and so vectors, more than [`MAX_ROWS`] rows and columns. Then a
+    /// change of such a zone may need all tables anew.
+    pub(super) fn foresee(&mut self, policy: &Policy, classes: &mut Classes, share: u64) {
         let dynamic = policy.zones.iter().enumerate().filter(|(_, zone)| zone.dynamic);
         let dynamic: Vec<ZoneIndex> = dynamic.map(|(index, _)| index).collect();
-        if dynamic.is_empty() || dynamic.len().saturating_mul(classes.len()) > MAX_FORESEEN {
+        if dynamic.is_empty() || dynamic.len().saturating_mul(classes.len()) > MAX_ROWS {
             return;
         }
         let mut sets: Vec<u32> = classes.iter().map(|class| class.zones).collect();
         sets.sort_unstable();
         sets.dedup();
+        let vectors = self.cells() > share;
         let mut more = self.clone();
         for zone in dynamic {
             for set in &sets {
@@ -211,7 +219,12 @@ impl Axes {
                 let other = classes.complete(other);
                 more.number(classes, other);
             }
-            if more.rows.len().saturating_mul(more.columns.len()) > MAX_FORESEEN {
+            let too_many = if vectors {
+                more.rows.len() + more.columns.len() > MAX_ROWS
+            } else {
+                more.cells() > MAX_CELLS
+            };
+            if too_many {
                 return;
             }
         }

@@ -14,6 +14,11 @@ use crate::model::Policy;
 /// decisions come on top, to at most half of the memory.
 const SHARE: u64 = 16;
 
+/// Cells of the table of pairs that fit into its share.
+pub(super) const fn cells_within(limit: u64) -> u64 {
+    limit / SHARE / 4
+}
+
 /// What is written.
 pub(super) struct Chosen {
     pub(super) representation: Representation,
@@ -51,8 +56,7 @@ pub(super) struct Parts<'p> {
 impl Parts<'_> {
     /// Bytes of the table of pairs, and of the table of service and source classes.
     fn pair_bytes(&self) -> u64 {
-        let cells = self.axes.rows.len() as u64 * self.axes.columns.len() as u64;
-        cells * 4 + Combined::entries(self.services) * 2
+        self.axes.cells() * 4 + Combined::entries(self.services) * 2
     }
 
     /// Chooses a representation and writes it behind what is there.
@@ -77,11 +81,11 @@ impl Parts<'_> {
             }
             Choice::Auto if needed > share => {
                 let why = format!(
-                    "a table of {} x {} pairs would take {} MiB, more than its share of {} MiB",
+                    "a table of {} x {} pairs would take {}, more than its share of {}",
                     self.axes.rows.len(),
                     self.axes.columns.len(),
-                    needed.div_ceil(1 << 20),
-                    share >> 20
+                    size(needed),
+                    size(share)
                 );
                 self.vectors(why, lines, header)
             }
@@ -89,10 +93,10 @@ impl Parts<'_> {
                 let mark = lines.mark();
                 lines.set_limit(limit / 2);
                 let why = format!(
-                    "a table of {} x {} pairs takes {} KiB",
+                    "a table of {} x {} pairs takes {}",
                     self.axes.rows.len(),
                     self.axes.columns.len(),
-                    needed.div_ceil(1 << 10)
+                    size(needed)
                 );
                 let tried = self.pairs(why, lines, header);
                 lines.set_limit(limit);
@@ -169,5 +173,14 @@ impl Parts<'_> {
             // The extra record, the source port, an aggregate for each dimension, for each block its number and itself, the atom.
             lines: 1 + u32::from(record.sources != 0) + dimensions * (1 + 2 * blocks) + 1,
         })
+    }
+}
+
+/// Bytes as a person reads them.
+fn size(bytes: u64) -> String {
+    if bytes < 1 << 20 {
+        format!("{} KiB", bytes.div_ceil(1 << 10))
+    } else {
+        format!("{} MiB", bytes.div_ceil(1 << 20))
     }
 }

@@ -106,7 +106,8 @@ impl Compiled {
                 "addresses lie in a combination of zones that rules tell apart and that did not occur before",
             ));
         };
-        match self.fixed.clone().finish(policy, environment, &cut, &places) {
+        let lines = self.fixed.lines.clone();
+        match self.fixed.finish(lines, (policy, environment), &cut, &places) {
             Ok(tables) => Ok(Ok(tables)),
             Err(error) if error.is_size() => Ok(Err("the address maps have grown beyond their room")),
             Err(error) => Err(error),

@@ -8,7 +8,7 @@ use super::choice::Parts;
 use super::lines::{Lines, Section};
 use super::stats::{Choice, Representation, Stats};
 use super::{
-    CompileError, MAX_LIMIT, Options, Settings, TableSet, header, protect, records, services, valid,
+    CompileError, MAX_LIMIT, Options, Settings, TableSet, choice, header, protect, records, services, valid,
 };
 use crate::Environment;
 use crate::model::Policy;
@@ -35,10 +35,11 @@ pub(super) fn compile<K>(
     let mut cut = Cut::new(policy, environment).map_err(|error| error.with_contributors(policy, None))?;
     let mut whole = |choice| {
         let options = Options { choice, ..options };
-        let (fixed, places) = Fixed::new(policy, environment, &mut cut, options)?;
+        let (mut fixed, places) = Fixed::new(policy, environment, &mut cut, options)?;
         let chosen = fixed.stats.representation;
         let kept = keep(&fixed);
-        let tables = fixed.finish(policy, environment, &cut, &places);
+        let lines = std::mem::replace(&mut fixed.lines, Lines::new(0));
+        let tables = fixed.finish(lines, (policy, environment), &cut, &places);
         Ok((kept, chosen, tables))
     };
     let result = match whole(options.choice) {
@@ -70,7 +71,7 @@ impl Fixed {
         let (rules, limits) = records::rules(policy, environment, &mut lines)?;
         let mut axes = Axes::new(policy);
         let places = axes.place(&cut.classes);
-        axes.foresee(policy, &mut cut.classes);
+        axes.foresee(policy, &mut cut.classes, choice::cells_within(limit));
         let (link, ra_roles) = header::link_words(&policy.link, environment);
         let mut header = SetHeader {
             magic: SET_MAGIC,
@@ -115,16 +116,15 @@ impl Fixed {
         Ok((fixed, places))
     }
 
-    /// Writes what depends on addresses behind it, and seals the set.
+    /// Writes what depends on addresses behind `lines`, which are this part's, and seals the set.
     pub(super) fn finish(
-        mut self,
-        policy: &Policy,
-        environment: &Environment,
+        &self,
+        mut lines: Lines,
+        (policy, environment): (&Policy, &Environment),
         cut: &Cut,
         places: &Places,
     ) -> Result<TableSet, CompileError> {
-        let lines = &mut self.lines;
-        let written = address::write(policy, cut, places, lines)?;
+        let written = address::write(policy, cut, places, &mut lines)?;
         let header = SetHeader {
             generation: environment.generation,
             lines: lines.len(),
@@ -136,15 +136,15 @@ impl Fixed {
             class_count: cut.classes.len() as u32,
             ..self.header
         };
-        let mut stats = self.stats;
+        let mut stats = self.stats.clone();
         stats.lines = u64::from(lines.len());
         stats.bytes = u64::from(lines.len()) * LINE_BYTES as u64;
-        stats.address_bytes = address::bytes(lines);
+        stats.address_bytes = address::bytes(&lines);
         stats.parts = lines.parts();
         stats.realms = written.realms.count;
         stats.address_classes = cut.classes.len();
         stats.lookup_v6 += 2 * written.realms.v6_lines;
-        let mut lines = self.lines.into_inner();
+        let mut lines = lines.into_inner();
         header::seal(&mut lines, header);
         Ok(TableSet {
             lines,

@@ -74,6 +74,7 @@ impl Addresses {
         cuts.sort_unstable();
         let mut open: Vec<(Member, u32)> = Vec::new();
         let mut numbers: HashMap<Vec<Member>, u32> = HashMap::new();
+        let mut held: Vec<Member> = Vec::new();
         let mut at = 0;
         let mut next = 0;
         loop {
@@ -81,11 +82,16 @@ impl Addresses {
                 change(&mut open, *member, *begins);
                 next += 1;
             }
-            let held: Vec<Member> = open.iter().map(|(member, _)| *member).collect();
-            let base = *numbers.entry(held).or_insert_with_key(|held| {
-                self.members.push(held.clone());
-                self.members.len() as u32 - 1
-            });
+            held.clear();
+            held.extend(open.iter().map(|(member, _)| *member));
+            let base = match numbers.get(&held) {
+                Some(base) => *base,
+                None => {
+                    self.members.push(held.clone());
+                    numbers.insert(held.clone(), self.members.len() as u32 - 1);
+                    self.members.len() as u32 - 1
+                }
+            };
             if self.intervals.last().is_none_or(|(_, last)| *last != base) {
                 self.intervals.push((at, base));
             }
@@ -159,7 +165,7 @@ impl Addresses {
         }
         bases
             .into_iter()
-            .map(|bases| self.in_any_set(bases.into_iter().map(|base| (base, base)).collect()))
+            .map(|bases| self.in_any_set(&Ranges::union(bases.into_iter().map(|base| (base, base)).collect())))
             .collect()
     }
 
@@ -171,8 +177,7 @@ impl Addresses {
     }
 
     /// These bases with every set of unknown zones.
-    fn in_any_set(&self, bases: Vec<(u32, u32)>) -> Ranges {
-        let bases = Ranges::union(bases);
+    pub(crate) fn in_any_set(&self, bases: &Ranges) -> Ranges {
         let sets = 0..1_u32 << self.unknown;
         let parts = sets.flat_map(|set| {
             let shift = set * self.bases();

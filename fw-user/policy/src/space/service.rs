@@ -18,7 +18,6 @@ pub(crate) const WITH_PORTS: Range = (0, 2);
 pub(crate) const WITH_MESSAGES: Range = (3, 4);
 /// Places of all others; IGMP, the last, has none.
 const PLAIN: Range = (5, 254);
-const ANY_PORT: Range = (0, u16::MAX as u32);
 
 /// A part of a service that is a box.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,11 +109,6 @@ pub(crate) fn pieces(services: &[ServiceMatch], answers: bool) -> Vec<Piece> {
 /// Everything that can be a packet.
 pub(crate) fn universe(answers: bool) -> Vec<Piece> {
     pieces(&[ServiceMatch::ALL], answers)
-}
-
-/// All ports.
-pub(crate) fn any_port() -> Ranges {
-    Ranges::union(vec![ANY_PORT])
 }
 
 fn clip(a: Range, b: Range) -> Option<Range> {

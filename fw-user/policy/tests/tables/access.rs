@@ -72,28 +72,28 @@ fn access_list(rules: usize, space: u32, seed: u64) -> Policy {
 
 #[test]
 fn small_lists_decide_as_defined() {
-    for seed in 1..12 {
-        let policy = access_list(30 + 10 * seed as usize, 4 + seed as u32, seed * 0x9e37_79b9);
-        compare_everywhere(&policy, &Environment::sample(), 4_000);
+    for seed in 1..9 {
+        let policy = access_list(20 + 10 * seed as usize, 4 + seed as u32, seed * 0x9e37_79b9);
+        compare_everywhere(&policy, &Environment::sample(), 1_500);
     }
 }
 
 #[test]
 fn a_long_list_becomes_vectors_and_decides_as_defined() {
-    let policy = access_list(2_000, 24, 77);
+    let policy = access_list(1_500, 24, 77);
     let tables = compile(&policy, &Environment::sample()).expect("vectors hold it");
     let stats = &tables.stats;
     assert_eq!(stats.representation, Representation::Vectors, "{stats:?}");
-    assert!(stats.why.contains("pairs would take"), "{}", stats.why);
+    assert!(stats.why.contains("a table of"), "{}", stats.why);
     assert!(stats.bytes < 64 << 20, "{stats:?}");
     assert!(stats.lookup_v4 < 150, "{stats:?}");
-    compare_set(&policy, &Environment::sample(), &tables, 3_000);
+    compare_set(&policy, &Environment::sample(), &tables, 1_000);
 }
 
 #[test]
 fn what_fits_neither_way_says_so_and_names_the_largest() {
     let policy = access_list(400, 24, 5);
-    let error = compile_within(&policy, &Environment::sample(), 1 << 20).expect_err("1 MiB is too little");
+    let error = compile_within(&policy, &Environment::sample(), 768 << 10).expect_err("768 KiB are too few");
     let text = error.to_string();
     assert!(text.contains("The most of it comes from the "), "{text}");
     let options = |choice| Options {

@@ -143,7 +143,7 @@ pub fn with_source_ports(mut policy: Policy, ports: &Ports) -> Policy {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
     #[test]
     fn tables_decide_as_defined(text in policy_text(), own in prop::collection::vec(any::<u8>(), 0..3), ports in ports()) {
@@ -152,6 +152,6 @@ proptest! {
             [IpAddr::from([10, 0, 0, byte]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(byte)])]
         });
         let environment = Environment { own_addresses: own_addresses.collect(), ..Environment::sample() };
-        compare_everywhere(&with_source_ports(read(&text), &ports), &environment, 1_500);
+        compare_everywhere(&with_source_ports(read(&text), &ports), &environment, 800);
     }
 }
