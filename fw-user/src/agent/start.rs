@@ -122,11 +122,11 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
     for warning in plane.warnings() {
         tracing::warn!("{warning}");
     }
-    let took_over = plane.took_over();
     tell_memory(plane.tables());
     let events = plane.events().map_err(|error| refused(&error))?;
     let kernel_log = plane.kernel_log();
     let agent = Agent {
+        took_over: plane.took_over(),
         tables: Arc::clone(plane.tables()),
         plane: Mutex::new(Some(plane)),
         policy: tokio::sync::Mutex::new(None),
@@ -144,7 +144,6 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         totals: Totals::default(),
         faults,
         started: Timestamp::now(),
-        took_over,
         stop: CancellationToken::new(),
         config,
     };
