@@ -140,6 +140,15 @@ impl Guarded {
             .map_or(0, |(_, count)| count.packets))
     }
 
+    /// Bytes of the packets that ended with this reason so far.
+    pub fn bytes(&self, reason: Reason) -> Result<u64> {
+        let counters = self.plane.tables().counters()?;
+        Ok(counters
+            .iter()
+            .find(|(number, _)| *number == reason as u8)
+            .map_or(0, |(_, count)| count.bytes))
+    }
+
     /// The flows between any port and this one, each with its table.
     pub fn flows(&self, proto: u8, port: u16) -> Result<Vec<(FlowTable, Flow)>> {
         let mut found = Vec::new();
