@@ -99,6 +99,7 @@ impl Guarded {
     }
 
     /// Puts another policy into force.
+    #[allow(dead_code, reason = "for layers that share this file")]
     pub fn apply(&self, policy: &str) -> Result<()> {
         apply(&self.plane, own_addresses(&self.scene, self.stand), policy)
     }
@@ -141,6 +142,7 @@ impl Guarded {
     }
 
     /// Bytes of the packets that ended with this reason so far.
+    #[allow(dead_code, reason = "for layers that share this file")]
     pub fn bytes(&self, reason: Reason) -> Result<u64> {
         let counters = self.plane.tables().counters()?;
         Ok(counters
