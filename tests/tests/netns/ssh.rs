@@ -46,7 +46,6 @@ impl Server {
                 file("user.pub"),
             ),
         )?;
-        nix::unistd::mkfifo(&folder.path().join("fifo"), Mode::S_IRWXU)?;
         // sshd wants this folder (Debian's unit file makes it), and to be called by its whole path.
         fs::create_dir_all("/run/sshd")?;
         let daemon = host
@@ -74,9 +73,11 @@ struct Session {
 }
 
 impl Session {
-    fn open(host: &Host, server: &Server) -> Result<Self> {
+    /// `name`: of a pipe that no other session has, whose reader might still be there.
+    fn open(host: &Host, server: &Server, name: &str) -> Result<Self> {
         let key = server.path("user");
-        let fifo = server.path("fifo");
+        let fifo = server.path(name);
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU)?;
         let remote = format!("cat {} & exec cat", fifo.display());
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "none", "-T", "-p", &PORT.to_string(), "-l", "root"])
@@ -183,8 +184,8 @@ fn an_ssh_session_is_idle_for_hours() -> Result<()> {
 
 fn idle(guarded: &Guarded, ipv6: bool, clock: &mut u64) -> Result<()> {
     let server = Server::start(&guarded.scene.server, guarded.server(ipv6))?;
-    for server_first in [false, true] {
-        let mut session = Session::open(&guarded.scene.client, &server)?;
+    for (name, server_first) in [("client-first", false), ("server-first", true)] {
+        let mut session = Session::open(&guarded.scene.client, &server, name)?;
         for hours in [5, 96] {
             *clock += hours * HOUR;
             guarded.tables().set_clock(*clock);
