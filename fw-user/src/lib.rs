@@ -2,6 +2,7 @@
 //!
 //! - [`cli`]: one file per subcommand; nothing but arguments, calls and output.
 //! - [`agent`]: configuration and life cycle of the agent.
+//! - [`confirm`]: a proof, confirmed by the kernel's own program.
 //! - [`control`]: the protocol between the two, with server and client of the Unix socket.
 //! - [`files`]: policies on disk.
 //! - [`dataplane`]: the only place that names aya: load, attach, pin, swap, list, test-run.
@@ -11,6 +12,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod confirm;
 pub mod control;
 pub mod dataplane;
 pub mod exit;

@@ -216,7 +216,8 @@ fn crosses(policy: &Policy, isolation: &Isolation, place: usize) -> bool {
 }
 
 /// True if flows that the rule decides may open.
-pub(crate) fn lets_through(rule: &Rule) -> bool {
+#[must_use]
+pub fn lets_through(rule: &Rule) -> bool {
     rule.action == RuleAction::Allow || rule.audit
 }
 

@@ -25,6 +25,7 @@ pub mod flow;
 pub mod isolate;
 pub mod lint;
 pub mod model;
+pub mod prove;
 pub mod schema;
 pub mod services;
 pub mod space;

@@ -11,7 +11,7 @@ mod status;
 mod zones;
 
 pub use answers::{
-    Agreement, DiffFlow, DiffSummary, FloodAnswer, FlowAnswer, FlowQuestion, FrameAnswer, FrameQuestion,
+    Agreement, Comparison, DiffFlow, DiffSummary, FloodAnswer, FlowAnswer, FlowQuestion, FrameAnswer, FrameQuestion,
     HostAnswer, KernelAnswer, KnownFlow, LimitAnswer, PortAnswer, SourceAnswer,
 };
 pub use client::Client;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DiffFlow, DiffSummary, EventFilter, FlowAnswer, FlowFilter, FlowQuestion, FrameAnswer, FrameQuestion,
+    Comparison, DiffFlow, DiffSummary, EventFilter, FlowAnswer, FlowFilter, FlowQuestion, FrameAnswer, FrameQuestion,
     LimitInfo, Status, ZoneChange, ZoneChanged, ZoneInfo, ZonesReloaded,
 };
 use crate::exit::Failure;
@@ -131,6 +131,13 @@ pub enum Request {
         /// The policy's text.
         text: String,
     },
+    /// What would this policy allow and deny that the one in force does not?
+    Compare {
+        /// Name of the file, for messages.
+        name: String,
+        /// The policy's text.
+        text: String,
+    },
     /// Take everything down and stop.
     Detach,
 }
@@ -176,6 +183,8 @@ pub enum Reply {
     Ends(Box<DiffFlow>),
     /// To [`Request::Diff`], behind the flows.
     Differs(DiffSummary),
+    /// To [`Request::Compare`].
+    Compared(Box<Comparison>),
     /// The reader was too slow; so many items were left out.
     Missed {
         /// Items.

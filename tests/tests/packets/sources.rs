@@ -115,7 +115,8 @@ fn without_entry(net: &Net) -> Vec<Case> {
 }
 
 fn fragments(net: &Net) -> Vec<Case> {
-    let part = |port: u16, from: usize, to: usize| udp(net, port, 53).payload(&[7; 2992]).fragment(from, to, 9);
+    let part =
+        |port: u16, from: usize, to: usize| udp(net, port, 53).payload(&[7; 2992]).fragment(from, to, 9);
     vec![
         case("the first fragment's ports serve the later ones")
             .outer(part(5353, 0, 1000), Rule)
