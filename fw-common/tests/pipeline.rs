@@ -3,7 +3,7 @@
 mod model;
 
 use fw_common::abi::{Flow, Proto, Reason, StateWord, Verdict};
-use fw_common::pipeline::FlowStat;
+use fw_common::pipeline::{FlowStat, INSERT_TRIES, code};
 use fw_common::tcp::State;
 use fw_common::wire::tcp_flag::{ACK, FIN, RST, SYN};
 use model::{Frame, SECOND, World};
@@ -89,6 +89,121 @@ fn a_connection_is_promoted_by_the_openers_ack_and_closes() {
         );
     }
     assert_eq!(world.stat(FlowStat::Promoted), 1);
+}
+
+/// Refusals of the kernel, the first one first; what becomes of the packet; how often the insertion was tried again; the errno
+/// that the event tells (`errno-base.h`; 22 is EINVAL, which no map returns to these programs).
+const FAULTS: [(&[i32], Reason, u64, u16); 8] = [
+    (&[code::BUSY, code::BUSY], Reason::Rule, 2, 0),
+    (&[code::MEMORY, code::MEMORY], Reason::Rule, 2, 0),
+    (&[code::BUSY, code::MEMORY], Reason::Rule, 2, 0),
+    (&[code::BUSY; 3], Reason::TableBusy, 2, 16),
+    (&[code::MEMORY; 3], Reason::TableMemory, 2, 12),
+    (&[code::BUSY, code::MEMORY, code::BUSY], Reason::TableBusy, 2, 16),
+    (&[code::FULL], Reason::TableFull, 0, 7),
+    (&[code::MEMORY, -22], Reason::TableError, 1, 22),
+];
+
+fn refuse(world: &World, faults: &[i32]) {
+    world.events.borrow_mut().clear();
+    world.faults.borrow_mut().extend(faults.iter().rev());
+}
+
+/// A refusal is told with its errno, and its packet's only; what passed in the end is no event.
+fn told(world: &World, reason: Reason, errno: u16) {
+    let events: Vec<_> = world
+        .events
+        .borrow()
+        .iter()
+        .map(|e| (e.reason, e.errno))
+        .collect();
+    let expected = if reason.allows() {
+        vec![]
+    } else {
+        vec![(reason as u8, errno)]
+    };
+    assert_eq!(events, expected, "{}", reason.name());
+    assert!(
+        world.faults.borrow().is_empty(),
+        "{}: a fault is left",
+        reason.name()
+    );
+}
+
+#[test]
+fn a_flow_that_the_kernel_refuses_is_tried_again_and_reported_with_the_errno() {
+    assert_eq!(INSERT_TRIES, 3);
+    for (faults, reason, again, errno) in FAULTS {
+        let world = World::new(&[Proto::UDP]);
+        refuse(&world, faults);
+        assert_eq!(world.send(Frame::new(&udp(A, B, (5000, 53)), 2)).1, reason);
+        told(&world, reason, errno);
+        assert_eq!(world.stat(FlowStat::InsertRetries), again);
+        assert_eq!(world.half4.borrow().len(), usize::from(reason.allows()));
+        // The next packet has an errno of its own: none.
+        world.events.borrow_mut().clear();
+        let other = tcp(A, B, (4000, 80), SYN, 1, 0);
+        assert_eq!(world.send(Frame::new(&other, 2)).1, Reason::DenyDefault);
+        told(&world, Reason::DenyDefault, 0);
+    }
+}
+
+#[test]
+fn a_promotion_that_the_kernel_refuses_is_tried_again_and_reported_with_the_errno() {
+    for (faults, reason, again, errno) in FAULTS {
+        let reason = if reason.allows() {
+            Reason::Established
+        } else {
+            reason
+        };
+        let world = World::new(&[Proto::UDP]);
+        let ask = udp(A, B, (5000, 53));
+        assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Rule);
+        assert_eq!(
+            world.send(Frame::new(&udp(B, A, (53, 5000)), 3)).1,
+            Reason::Established
+        );
+        refuse(&world, faults);
+        assert_eq!(world.send(Frame::new(&ask, 2)).1, reason);
+        told(&world, reason, errno);
+        assert_eq!(world.stat(FlowStat::InsertRetries), again);
+        assert_eq!(world.main4.borrow().len(), usize::from(reason.allows()));
+        assert_eq!(world.half4.borrow().len(), usize::from(!reason.allows()));
+        // The flow is still there; its next packet moves it.
+        assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Established);
+        assert_eq!(world.main4.borrow().len(), 1);
+    }
+}
+
+/// An expired entry is replaced; the kernel may refuse that too.
+#[test]
+fn a_successor_that_the_kernel_refuses_is_tried_again() {
+    let world = World::new(&[Proto::UDP]);
+    let ask = udp(A, B, (5000, 53));
+    assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Rule);
+    world.now.set(world.now.get() + 31 * SECOND);
+    refuse(&world, &[code::EXISTS, code::BUSY, code::BUSY, code::BUSY]);
+    assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::TableBusy);
+    told(&world, Reason::TableBusy, 16);
+    refuse(&world, &[code::EXISTS, code::MEMORY, code::MEMORY]);
+    assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Rule);
+    assert_eq!(world.half4.borrow().len(), 1);
+}
+
+/// A table that is full by the agent's count refuses without asking the kernel: there is no errno.
+#[test]
+fn a_table_without_room_has_no_errno() {
+    let world = World::new(&[Proto::UDP]);
+    let ask = udp(A, B, (5000, 53));
+    assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Rule);
+    assert_eq!(
+        world.send(Frame::new(&udp(B, A, (53, 5000)), 3)).1,
+        Reason::Established
+    );
+    world.levels.room[0].store(0);
+    world.events.borrow_mut().clear();
+    assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::TableFull);
+    told(&world, Reason::TableFull, 0);
 }
 
 #[test]

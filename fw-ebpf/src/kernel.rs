@@ -15,22 +15,13 @@ use fw_common::abi::{
 };
 use fw_common::classify::{Lines, Search, Walk};
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
-use fw_common::pipeline::{FlowMaps, FlowStat, Insert, Scratch, Stage, Tables, run};
+use fw_common::pipeline::{FlowMaps, FlowStat, Scratch, Stage, Tables, run};
 
 use crate::maps::{self, lookup, pointer};
 
 /// `BPF_ANY` and `BPF_NOEXIST` of `include/uapi/linux/bpf.h`.
 const ANY: u64 = 0;
 const NOEXIST: u64 = 1;
-/// Errors of `include/uapi/asm-generic/errno-base.h`: E2BIG says that a hash map is full,
-/// EEXIST that the key is there, EBUSY that its bucket is locked.
-const E2BIG: i32 = -7;
-const ENOMEM: i32 = -12;
-const EBUSY: i32 = -16;
-const EEXIST: i32 = -17;
-/// Tries of an insertion into a locked map: on kernels before 6.15 an update returns EBUSY while another CPU, or ageing, holds
-/// the bucket.
-const INSERT_TRIES: u32 = 3;
 
 /// The kernel around a program. It has no state of its own.
 #[derive(Clone, Copy)]
@@ -104,23 +95,6 @@ fn update<K, V>(map: *mut c_void, key: &K, value: &V, flags: u64) -> i32 {
 }
 
 #[inline(always)]
-fn insert<K>(map: *mut c_void, key: &K, flow: &Flow, flags: u64) -> Insert {
-    let mut tries = 0;
-    while tries < INSERT_TRIES {
-        match update(map, key, flow, flags) {
-            0 => return Insert::Done,
-            EEXIST => return Insert::Exists,
-            E2BIG => return Insert::Full,
-            ENOMEM => return Insert::Memory,
-            EBUSY => Kernel.stat(FlowStat::InsertRetries),
-            _ => return Insert::Failed,
-        }
-        tries += 1;
-    }
-    Insert::Busy
-}
-
-#[inline(always)]
 fn flow<'a, K>(map: *mut c_void, key: &K) -> Option<&'a LiveFlow> {
     // SAFETY: LiveFlow has the layout of Flow, the map's value. Other CPUs write to it through `Shared` only. An entry
     // deleted meanwhile stays readable until the program ends (RCU); its slot may serve another flow by then, which
@@ -159,13 +133,13 @@ macro_rules! flow_maps {
             }
 
             #[inline(always)]
-            fn insert_main(self, key: &$key, flow: &Flow) -> Insert {
-                insert(pointer(&maps::$main), key, flow, NOEXIST)
+            fn insert_main(self, key: &$key, flow: &Flow) -> i32 {
+                update(pointer(&maps::$main), key, flow, NOEXIST)
             }
 
             #[inline(always)]
-            fn insert_half_open(self, key: &$key, flow: &Flow, replace: bool) -> Insert {
-                insert(
+            fn insert_half_open(self, key: &$key, flow: &Flow, replace: bool) -> i32 {
+                update(
                     pointer(&maps::$half),
                     key,
                     flow,

@@ -22,7 +22,7 @@ pub use maps::{
     SourceKey, SourceOf, map_names,
 };
 pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
-pub use reason::{Action, Reason, Verdict};
+pub use reason::{Action, DefaultAction, Reason, Verdict};
 pub use set::{
     BLOCK_ATOMS, ClassFlags, ClassRecord, Decision, ExtraRecord, Features, LINE_BYTES, LINE_WORDS, LimitKind,
     LimitPer, LimitRecord, Line, LinkFlags, MAX_BLOCKS, MAX_LIMITS, MAX_V6_LEVELS, PAGE_DIRECTORIES,

@@ -1,6 +1,8 @@
-//! The one table of reasons: number, machine name, what it means for the packet, sentence.
+//! The one table of reasons: number, machine name, what happens to the packet by default, sentence.
 //!
 //! Numbers are never reused: counters, events, metrics, the CLI and `docs/reasons.md` all derive from this table.
+
+use super::ProtectMode;
 
 /// What happens to a packet that would open a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +31,47 @@ pub enum Verdict {
     Reply = 3,
 }
 
+/// What happens to a packet with a reason, if the policy says nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultAction {
+    /// It passes; no policy changes that.
+    Pass,
+    /// It is dropped.
+    Drop,
+    /// It is dropped, and an answer goes back.
+    Answer,
+    /// It passes, and is counted and reported as what would have been dropped.
+    Count,
+    /// Nobody looks.
+    Skip,
+}
+
+impl DefaultAction {
+    /// The words of the documentation.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Answer => "drop, answer",
+            Self::Count => "count",
+            Self::Skip => "skip",
+        }
+    }
+
+    /// The mode of a screen or threshold that does this.
+    #[must_use]
+    pub const fn mode(self) -> ProtectMode {
+        match self {
+            Self::Pass | Self::Drop | Self::Answer => ProtectMode::Drop,
+            Self::Count => ProtectMode::Count,
+            Self::Skip => ProtectMode::Skip,
+        }
+    }
+}
+
 macro_rules! reasons {
-    ($($number:literal $variant:ident $name:literal $allow:ident $sentence:literal,)*) => {
+    ($($number:literal $variant:ident $name:literal $action:ident $sentence:literal,)*) => {
         /// Why a packet passed or was dropped: exactly one for each packet.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -55,10 +96,16 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $sentence,)* }
             }
 
+            /// What happens to a packet with this reason, if the policy says nothing of it.
+            #[must_use]
+            pub const fn default_action(self) -> DefaultAction {
+                match self { $(Self::$variant => reasons!(@$action),)* }
+            }
+
             /// True if a packet with this reason passes.
             #[must_use]
             pub const fn allows(self) -> bool {
-                match self { $(Self::$variant => reasons!(@$allow),)* }
+                matches!(self.default_action(), DefaultAction::Pass)
             }
 
             /// The reason with this number.
@@ -68,8 +115,11 @@ macro_rules! reasons {
             }
         }
     };
-    (@pass) => { true };
-    (@drop) => { false };
+    (@pass) => { DefaultAction::Pass };
+    (@drop) => { DefaultAction::Drop };
+    (@answer) => { DefaultAction::Answer };
+    (@count) => { DefaultAction::Count };
+    (@skip) => { DefaultAction::Skip };
 }
 
 reasons! {
@@ -77,7 +127,7 @@ reasons! {
     // What the policy says.
     1 Rule "rule" pass "A rule of the policy allows this flow; the packet opened it.",
     2 Established "established" pass "The packet belongs to a flow that was allowed.",
-    3 Related "related" pass "An ICMP error about a packet of an allowed flow.",
+    3 Related "related" pass "An ICMP error about a packet of an allowed flow, or of traffic that a rule with `track: false` allows.",
     4 DenyRule "deny_rule" drop "A rule of the policy denies this flow.",
     5 DenyDefault "deny_default" drop "No rule of the policy allows this flow, and the default is to deny.",
     6 PolicyRevoked "policy_revoked" drop "The flow was allowed once; the policy in force denies it, so it was ended.",
@@ -119,7 +169,7 @@ reasons! {
     60 TcpNoFlow "tcp_no_flow" drop "A TCP segment that belongs to no known flow and does not open one.",
     61 TcpInvalid "tcp_invalid" drop "A TCP segment that cannot occur in its flow's state.",
     62 TcpBadAck "tcp_bad_ack" drop "An answer to a SYN that acknowledges something else.",
-    63 IcmpUnrelated "icmp_unrelated" drop "An ICMP error that quotes no packet of a known flow.",
+    63 IcmpUnrelated "icmp_unrelated" drop "An ICMP error that quotes no packet of a known flow, nor one that a rule with `track: false` allows.",
     64 IcmpNoFlow "icmp_no_flow" drop "An ICMP echo reply that nobody asked for.",
     65 IcmpType "icmp_type" drop "An ICMP message type that is neither echo nor an error.",
     66 WrongSide "wrong_side" drop "A packet of a known flow that came in by the wrong port.",
@@ -134,8 +184,8 @@ reasons! {
     85 TableBusy "table_busy" drop "The kernel refused to insert a flow three times because the table was locked (EBUSY).",
     86 TableMemory "table_memory" drop "The kernel had no memory for a flow (ENOMEM).",
     // More of what the policy says.
-    100 RejectRule "reject_rule" drop "A rule of the policy rejects this flow; the sender was told, within the limit of answers.",
-    101 RejectDefault "reject_default" drop "No rule of the policy allows this flow, and the default is to reject; the sender was told, within the limit of answers.",
+    100 RejectRule "reject_rule" answer "A rule of the policy rejects this flow; the sender was told, within the limit of answers.",
+    101 RejectDefault "reject_default" answer "No rule of the policy allows this flow, and the default is to reject; the sender was told, within the limit of answers.",
     102 Audit "audit" pass "A rule with `audit: true` would deny this flow; it is let through and reported.",
     103 RuleExpired "rule_expired" drop "The rule that allowed this flow has passed its `until`.",
     // Limits of rules.
@@ -147,11 +197,11 @@ reasons! {
     120 CapHalfOpen "cap_half_open" drop "The source has more unconfirmed flows than a source may have.",
     121 CapFlows "cap_flows" drop "The source has more flows than a source may have.",
     // Floods and scans.
-    130 SynProof "syn_proof" drop "A SYN during a flood, answered with a demand for proof that its source exists; a real client sends it again within a second.",
+    130 SynProof "syn_proof" answer "A SYN during a flood, answered with a demand for proof that its source exists; a real client sends it again within a second.",
     131 SynProved "syn_proved" drop "The reset that proves a source; it has done its work here.",
-    132 UdpFlood "udp_flood" drop "More new UDP flows to this destination than the policy's protect section allows.",
-    133 IcmpFlood "icmp_flood" drop "More new ICMP flows to this destination than the policy's protect section allows.",
-    134 Scan "scan" drop "The source was denied more often than the policy's protect section allows.",
+    132 UdpFlood "udp_flood" count "More new UDP flows to this destination than the policy's protect section allows.",
+    133 IcmpFlood "icmp_flood" count "More new ICMP flows to this destination than the policy's protect section allows.",
+    134 Scan "scan" count "The source was denied more often than the policy's protect section allows.",
     135 Banned "banned" drop "The source is banned for a time because it scanned.",
     136 SynProofOver "syn_proof_over" drop "A SYN during a flood for which no proof was demanded, because the limit of answers was reached.",
     // Screens: 140 and the number of the screen (`Screen`).

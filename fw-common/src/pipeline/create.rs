@@ -1,6 +1,7 @@
 //! A new flow goes into the half-open map.
 
-use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, segment};
+use super::tables::insist;
+use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, code, segment};
 use crate::abi::{
     ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, Proto, Reason, RuleFlags, Side, StateWord,
 };
@@ -45,9 +46,10 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
         Reason::Rule
     };
     if !t.dry_run() {
-        match insert::<F, T>(t, s) {
+        let last = insert::<F, T>(t, s);
+        match Insert::of(last) {
             Insert::Done | Insert::Exists => t.stat(FlowStat::Opened),
-            refused => return Outcome::drop(refused.reason()),
+            refused => return refused_by_kernel(s, refused, last),
         }
         one_table_only::<F, T>(t, s);
     }
@@ -127,20 +129,27 @@ fn one_table_only<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: 
     }
 }
 
-/// Inserts the fresh flow. An entry that is there already is either over (then it is replaced: an expired entry is never
-/// written again) or was made this instant by another CPU for the same packet's twin (then it stands).
+/// The packet is dropped because its flow could not be inserted; the event tells the kernel's error.
 #[inline(always)]
-fn insert<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch) -> Insert {
-    match t.insert_half_open(F::key(s), &s.fresh, false) {
-        Insert::Exists => {}
-        other => return other,
+pub(super) fn refused_by_kernel(s: &mut Scratch, refused: Insert, last: i32) -> Outcome {
+    s.errno = last.unsigned_abs() as u16;
+    Outcome::drop(refused.reason())
+}
+
+/// Inserts the fresh flow; the kernel's last word. An entry that is there already is either over (then it is replaced: an
+/// expired entry is never written again) or was made this instant by another CPU for the same packet's twin (then it stands).
+#[inline(always)]
+fn insert<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch) -> i32 {
+    let last = insist(t, || t.insert_half_open(F::key(s), &s.fresh, false));
+    if last != code::EXISTS {
+        return last;
     }
     if let Some(flow) = t.half_open(F::key(s))
         && flow.alive(s.fresh.created)
     {
-        return Insert::Exists;
+        return last;
     }
-    t.insert_half_open(F::key(s), &s.fresh, true)
+    insist(t, || t.insert_half_open(F::key(s), &s.fresh, true))
 }
 
 /// Copies a live entry into the scratch memory.

@@ -28,7 +28,7 @@ pub use admit::pressure_slots;
 pub use family::{Family, V4, V6};
 pub use finish::{Outcome, finish};
 pub use segment::Case;
-pub use tables::{FlowMaps, FlowStat, Insert, Tables};
+pub use tables::{FlowMaps, FlowStat, INSERT_TRIES, Insert, Tables, code};
 
 pub use crate::wire::Packet;
 

@@ -254,7 +254,7 @@ fn refused_both_ways(s: &mut Scratch, (own, rule, flags): (Decision, u32, u32)) 
 
 /// Protocols whose answers show by their source port, or by their type, what they answer.
 #[inline(always)]
-const fn has_selector(proto: u8) -> bool {
+pub(super) const fn has_selector(proto: u8) -> bool {
     matches!(
         proto,
         Proto::TCP | Proto::UDP | Proto::SCTP | Proto::ICMP | Proto::ICMPV6
@@ -286,7 +286,7 @@ fn cannot_open(s: &Scratch) -> Option<Reason> {
 
 /// The side that will answer.
 #[inline(always)]
-fn peer_side(s: &Scratch) -> Side {
+pub(super) fn peer_side(s: &Scratch) -> Side {
     let inline = s.port.mode == Mode::Inline as u8;
     let port_side = Side::from_bits(u32::from(s.port.side));
     if s.meta.side == Side::Own as u8 {

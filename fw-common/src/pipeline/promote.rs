@@ -1,7 +1,8 @@
 //! From the half-open map to the main map: insert there, hand over what was counted meanwhile, then delete here.
 
-use super::create::fresh_copy;
-use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, source};
+use super::create::{fresh_copy, refused_by_kernel};
+use super::tables::insist;
+use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, code, source};
 use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Shared, Side, StateWord};
 use crate::tcp;
 
@@ -28,10 +29,12 @@ fn to_main<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
 ) -> Outcome {
     let lifeline = flow.flags.load() & FlowFlags::LIFELINE != 0;
     fresh_copy(s, flow);
-    let inserted = if lifeline || admit::free(t, s.meta.family == 6) {
-        t.insert_main(F::key(s), &s.fresh)
+    // A table that the agent calls full is so by our own count: the kernel was not asked, so there is no error of its.
+    let (inserted, last) = if lifeline || admit::free(t, s.meta.family == 6) {
+        let last = insist(t, || t.insert_main(F::key(s), &s.fresh));
+        (Insert::of(last), last)
     } else {
-        Insert::Full
+        (Insert::Full, code::DONE)
     };
     match inserted {
         Insert::Done => {
@@ -46,7 +49,7 @@ fn to_main<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
             t.stat(FlowStat::StaysHalfOpen);
             Outcome::deliver(s, to, Reason::Established)
         }
-        refused => Outcome::drop(refused.reason()),
+        refused => refused_by_kernel(s, refused, last),
     }
 }
 

@@ -26,7 +26,7 @@ pub enum FlowStat {
     OneWayWaits = 5,
     /// Flows that stay half-open because the main table is full and nobody ages it, or because they are a lifeline's.
     StaysHalfOpen = 6,
-    /// Insertions that were tried again because the table was locked.
+    /// Insertions that were tried again because the table was locked or had no free entry at hand.
     InsertRetries = 7,
     /// Answers not sent because the limit of the window was reached.
     RepliesSuppressed = 8,
@@ -44,15 +44,64 @@ pub enum Insert {
     Exists,
     /// The map is full.
     Full,
-    /// The map was locked, three times (EBUSY).
+    /// The map was locked at every try (EBUSY).
     Busy,
-    /// The kernel has no memory (ENOMEM).
+    /// No entry was free at every try (ENOMEM).
     Memory,
     /// Any other refusal of the kernel.
     Failed,
 }
 
+/// What `bpf_map_update_elem` returns (`include/uapi/asm-generic/errno-base.h`).
+pub mod code {
+    /// The entry is in the map.
+    pub const DONE: i32 = 0;
+    /// E2BIG: a hash map is full.
+    pub const FULL: i32 = -7;
+    /// ENOMEM: of an LRU map, that neither this CPU's list nor the common one has an entry to give (`prealloc_lru_pop` in
+    /// `kernel/bpf/hashtab.c`); another CPU may give one back the next instant.
+    pub const MEMORY: i32 = -12;
+    /// EBUSY: on kernels before 6.15 the bucket is locked by another CPU, or by ageing (`htab_lock_bucket`).
+    pub const BUSY: i32 = -16;
+    /// EEXIST: the key has an entry already.
+    pub const EXISTS: i32 = -17;
+}
+
+/// Tries of an insertion that the kernel refuses for the moment only.
+pub const INSERT_TRIES: u32 = 3;
+
+/// Makes `attempt` until it is done or refused for good, at most [`INSERT_TRIES`] times. Returns the last code.
+#[inline(always)]
+pub(super) fn insist<'a, T: Tables<'a>>(t: T, attempt: impl Fn() -> i32) -> i32 {
+    let mut last = code::BUSY;
+    let mut tries = 0;
+    while tries < INSERT_TRIES {
+        last = attempt();
+        if last != code::BUSY && last != code::MEMORY {
+            return last;
+        }
+        tries += 1;
+        if tries < INSERT_TRIES {
+            t.stat(FlowStat::InsertRetries);
+        }
+    }
+    last
+}
+
 impl Insert {
+    /// What a code of the kernel means.
+    #[inline(always)]
+    pub const fn of(last: i32) -> Self {
+        match last {
+            code::DONE => Self::Done,
+            code::EXISTS => Self::Exists,
+            code::FULL => Self::Full,
+            code::BUSY => Self::Busy,
+            code::MEMORY => Self::Memory,
+            _ => Self::Failed,
+        }
+    }
+
     /// The reason of a packet whose flow could not be inserted.
     #[inline(always)]
     #[must_use]
@@ -75,10 +124,10 @@ pub trait FlowMaps<'a, K> {
     fn main(self, key: &K) -> Option<&'a LiveFlow>;
     /// The entry in the half-open map.
     fn half_open(self, key: &K) -> Option<&'a LiveFlow>;
-    /// Inserts into the main map, never over an entry.
-    fn insert_main(self, key: &K, flow: &Flow) -> Insert;
-    /// Inserts into the half-open map; over an entry only if `replace`.
-    fn insert_half_open(self, key: &K, flow: &Flow, replace: bool) -> Insert;
+    /// Inserts into the main map, never over an entry; one try. The kernel's [`code`].
+    fn insert_main(self, key: &K, flow: &Flow) -> i32;
+    /// Inserts into the half-open map; over an entry only if `replace`; one try. The kernel's [`code`].
+    fn insert_half_open(self, key: &K, flow: &Flow, replace: bool) -> i32;
     /// Deletes from the half-open map.
     fn delete_half_open(self, key: &K);
 }

@@ -10,7 +10,7 @@ mod table;
 pub mod window;
 
 pub use table::{Class, State, Step, TABLE, next};
-pub use window::{Numbers, REACH, before};
+pub use window::{LEAST_REACH, Numbers, REACH, before};
 
 use crate::abi::{Reason, StateWord};
 use crate::wire::tcp_flag;

@@ -33,12 +33,15 @@ fn exact(state: State, reply: bool, segment: Segment, known: &Known) -> bool {
     }
 }
 
-/// True if the reset passes without effect.
+/// True if the reset passes without effect: it lies between the receiver's last acknowledgement, which is behind what the
+/// receiver expects next by no more than an acknowledgement on its way, and the edge of its window.
 #[inline(always)]
 fn harmless(state: State, reply: bool, segment: Segment, known: &Known) -> bool {
     let (own, peer) = (known.own, known.peer);
     let acks = segment.has(tcp_flag::ACK);
-    let lax = known.loose && !before(segment.seq, peer.ack);
+    // Rule II of the windows reaches far behind what the receiver has acknowledged; a reset may not (RFC 5961 section 3.2:
+    // outside the current receive window it is dropped in silence; `nf_conntrack` likewise).
+    let old = before(segment.seq, peer.ack);
     match (state, reply) {
         // Stacks that refuse a SYN without acknowledging it; the opener decides what that means to it.
         (State::SynSent, true) => (acks && segment.ack == 0) || (!acks && segment.seq == 0),
@@ -47,10 +50,12 @@ fn harmless(state: State, reply: bool, segment: Segment, known: &Known) -> bool 
         // A SYN that was sent again may be refused although the first was answered.
         (State::SynRecv, true) => {
             (acks && segment.seq == 0 && answers(segment, peer))
-                || window::in_window(segment, own, syn_window(known))
+                || (!before(segment.seq, known.answer) && window::in_window(segment, own, syn_window(known)))
         }
         // The refusal of a SYN that passed without effect.
         (_, true) if acks && known.answer != 0 && segment.ack == known.answer => true,
-        _ => lax || window::in_window(segment, own, peer),
+        // Each segment that is still on its way to a side which has gone is refused by the number that it acknowledges.
+        (State::TimeWait | State::Close, _) => (known.loose && !old) || window::in_window(segment, own, peer),
+        _ => !old && (known.loose || window::in_window(segment, own, peer)),
     }
 }

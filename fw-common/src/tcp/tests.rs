@@ -226,6 +226,37 @@ fn only_an_exact_reset_closes() {
     assert_eq!(walk.send(false, segment(SYN, 3, 0)), Outcome::Reopen);
 }
 
+/// RFC 5961 section 3.2: behind what the receiver has acknowledged no reset passes, however far old data may be late.
+#[test]
+fn a_reset_behind_the_window_is_dropped() {
+    let mut walk = Walk::established();
+    walk.passes(true, data(501, 0, 100), State::Established);
+    walk.passes(false, data(0, 601, 10), State::Established);
+    walk.passes(true, data(601, 10, 100), State::Established);
+    for behind in [1, 2, 100, 65_000, 1 << 19] {
+        let number = 601_u32.wrapping_sub(behind);
+        assert_eq!(walk.send(true, segment(RST, number, 0)), BAD_RST, "{behind}");
+        walk.ignored(true, data(number, 10, 1));
+        let number = 10_u32.wrapping_sub(behind);
+        assert_eq!(walk.send(false, segment(RST, number, 0)), BAD_RST, "{behind}");
+    }
+    // The window: from the acknowledgement to the edge that it offers.
+    walk.ignored(true, segment(RST, 602, 0));
+    walk.ignored(true, segment(RST, 1601, 0));
+    assert_eq!(walk.send(true, segment(RST, 1602, 0)), BAD_RST);
+    walk.passes(true, segment(RST, 601, 0), State::Close);
+    // What was on its way to the side that has gone is refused by the numbers that it acknowledged.
+    walk.ignored(true, segment(RST, 501, 0));
+    assert_eq!(walk.send(true, segment(RST, 0x7000_0000, 0)), BAD_RST);
+
+    let mut walk = Walk::established();
+    walk.passes(false, segment(FIN | ACK, 0, 501), State::FinWait);
+    walk.passes(true, segment(FIN | ACK, 501, 1), State::LastAck);
+    assert_eq!(walk.send(true, segment(RST, 500, 0)), BAD_RST);
+    walk.passes(false, segment(ACK, 1, 502), State::TimeWait);
+    walk.ignored(true, segment(RST, 501, 0));
+}
+
 /// RFC 9293 section 3.10.7.3: a refusal acknowledges the SYN. Stacks that do not are heard by the opener alone.
 #[test]
 fn a_refusal_acknowledges_the_syn() {

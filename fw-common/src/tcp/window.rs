@@ -18,12 +18,16 @@ pub const REACH: u32 = !0x3f;
 /// The largest legal shift (RFC 7323 section 2.3).
 pub const MAX_SHIFT: u32 = 14;
 
-/// The least [`REACH`]: 1 MiB. `nf_conntrack` lets old segments and acknowledgements pass however late they are, without effect
-/// (`NFCT_TCP_IGNORE` below the lower bounds of `tcp_in_window`), because a receiver discards them anyway; here they pass so
-/// long as a network can have kept them, and a blind guess is nearly always further off.
+/// Twice the window is counted as at least 1 MiB. `nf_conntrack` lets old segments and acknowledgements pass however late they
+/// are, without effect (`NFCT_TCP_IGNORE` below the lower bounds of `tcp_in_window`), because a receiver discards them anyway;
+/// here they pass so long as a network can have kept them, and a blind guess is nearly always further off.
 const LEAST: u32 = 1 << 20;
+/// The least [`REACH`]: of windows up to half a mebibyte.
+pub const LEAST_REACH: u32 = LEAST + BEYOND;
+/// Always more than the window, for the probe and for a FIN at the very edge: [`REACH`] has no smaller step.
+const BEYOND: u32 = 64;
 /// The largest, a quarter of the sequence space, so that comparisons stay unique.
-const MOST: u32 = (1 << 30) - 64;
+const MOST: u32 = (1 << 30) - BEYOND;
 
 /// What one side of a connection has sent so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,8 +127,7 @@ const fn grown(packed: u32, window: u32) -> u32 {
     let twice = 2 * window;
     let reach = if twice < LEAST { LEAST } else { twice };
     let reach = if reach > MOST { MOST } else { reach };
-    // Always at least one more than the window, for the probe and for a FIN at the very edge.
-    widest(packed, reach + 64)
+    widest(packed, reach + BEYOND)
 }
 
 /// The packed window word `packed`, with the larger one of its and the other word's reach.

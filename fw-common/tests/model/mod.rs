@@ -11,7 +11,7 @@ use fw_common::abi::{
     PortConfig, Reason, SET_MAGIC, Screen, SetHeader, Shared, Side, Source, SourceKey, V4_LEAF, Verdict,
 };
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
-use fw_common::pipeline::{self, FlowMaps, FlowStat, Insert, Scratch, Stage, Tables};
+use fw_common::pipeline::{self, FlowMaps, FlowStat, Scratch, Stage, Tables, code};
 use fw_common::wire::{NO_TAG, Packet, WINDOW_BYTES, Window};
 
 /// A frame, and the port it meets.
@@ -107,6 +107,8 @@ pub struct World {
     pub pressure: RefCell<HashMap<u32, &'static Shared<u64>>>,
     pub datagrams: RefCell<HashMap<FragmentKey, &'static LiveDatagram>>,
     pub capacity: Cell<usize>,
+    /// Codes with which the kernel refuses the next insertions of flows, the next one last.
+    pub faults: RefCell<Vec<i32>>,
     pub scratch: RefCell<Scratch>,
 }
 
@@ -137,22 +139,16 @@ pub fn live(flow: &Flow) -> &'static LiveFlow {
     }))
 }
 
-fn insert<K: Copy + Eq + Hash>(
-    map: &FlowTable<K>,
-    key: &K,
-    flow: &Flow,
-    replace: bool,
-    room: usize,
-) -> Insert {
+fn insert<K: Copy + Eq + Hash>(map: &FlowTable<K>, key: &K, flow: &Flow, replace: bool, room: usize) -> i32 {
     let mut map = map.borrow_mut();
     if map.contains_key(key) && !replace {
-        return Insert::Exists;
+        return code::EXISTS;
     }
     if map.len() >= room {
-        return Insert::Full;
+        return code::FULL;
     }
     map.insert(*key, live(flow));
-    Insert::Done
+    code::DONE
 }
 
 macro_rules! flow_maps {
@@ -166,11 +162,13 @@ macro_rules! flow_maps {
             fn half_open(self, key: &$key) -> Option<&'a LiveFlow> {
                 self.$half.borrow().get(key).copied()
             }
-            fn insert_main(self, key: &$key, flow: &Flow) -> Insert {
-                insert(&self.$main, key, flow, false, self.capacity.get())
+            fn insert_main(self, key: &$key, flow: &Flow) -> i32 {
+                self.fault()
+                    .unwrap_or_else(|| insert(&self.$main, key, flow, false, self.capacity.get()))
             }
-            fn insert_half_open(self, key: &$key, flow: &Flow, replace: bool) -> Insert {
-                insert(&self.$half, key, flow, replace, usize::MAX)
+            fn insert_half_open(self, key: &$key, flow: &Flow, replace: bool) -> i32 {
+                self.fault()
+                    .unwrap_or_else(|| insert(&self.$half, key, flow, replace, usize::MAX))
             }
             fn delete_half_open(self, key: &$key) {
                 self.$half.borrow_mut().remove(key);
@@ -369,6 +367,7 @@ impl World {
             half4: RefCell::default(),
             half6: RefCell::default(),
             capacity: Cell::new(usize::MAX),
+            faults: RefCell::default(),
             scratch: RefCell::new(Scratch::EMPTY),
         };
         world.control.events_per_window.store(4);
@@ -386,6 +385,11 @@ impl World {
         let generation = self.generation.get() + 1;
         self.set.set(set(generation, allowed));
         self.generation.set(generation);
+    }
+
+    /// The next insertion's fault, if there is one.
+    fn fault(&self) -> Option<i32> {
+        self.faults.borrow_mut().pop()
     }
 
     /// Sends a frame through; verdict and reason.

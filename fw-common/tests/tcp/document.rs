@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use fw_common::tcp::{Class, State, Step, next};
+use fw_common::tcp::{Class, LEAST_REACH, State, Step, next};
 
 const HEAD: &str = "\
 # TCP
@@ -46,7 +46,7 @@ A FIN of a side that has sent one counts as an ACK. The machine refines some cel
 ## Windows
 Each side's half of the flow keeps what that side has sent, and only its own packets write it: `end`, the highest sequence number
 plus one; `ack`, the highest acknowledgement; `edge`, the highest right edge of a window that it has offered (one more if that was
-zero); `reach`, twice the largest window that it has offered, at least 1,048,640 bytes and at most 2^30. A segment with sequence number
+zero); `reach`, twice the largest window that it has offered, at least {LEAST_REACH} bytes and at most 2^30. A segment with sequence number
 `seq` and end `end`, from *own* to *peer*, fits if
 
 1. `seq <= peer.edge`,
@@ -60,8 +60,10 @@ picked up, whose scales nobody knows, what does not fit passes and leaves the nu
 
 ## Resets
 A reset ends the flow if its sequence number is exactly the peer's last acknowledgement or the sender's `end`; in SYN_SENT, if it
-acknowledges the SYN. One that fits rules 1 and 2 passes and ends nothing: its receiver challenges it (RFC 5961 section 3.2). So does
-one without acknowledgement of the SYN in SYN_SENT (`ack` 0, or no ACK and `seq` 0), and the refusal of a SYN that passed. Any other
+acknowledges the SYN. One between the peer's last acknowledgement and rule 1 passes and ends nothing: its receiver challenges it (RFC
+5961 section 3.2). Behind that acknowledgement it is dropped, however far old data may be late. In TIME_WAIT and CLOSE those that fit rules 1
+and 2 pass: each segment on its way to a side that has gone is refused by the number that it acknowledges. One that
+does not acknowledge the SYN passes in SYN_SENT (`ack` 0, or no ACK and `seq` 0), and so does the refusal of a SYN that passed. Any other
 is dropped as `rst_invalid`. In loose flows everything that is not older than the peer's last acknowledgement passes; what ends
 a flow is the same.
 
@@ -81,7 +83,7 @@ a flow is the same.
 | A SYN-ACK shortly below the SYN's number passes without effect | it answers the SYN | it is a question (SYN proof) or old |
 | A refusal without acknowledgement in SYN_SENT passes but does not end the flow | it ends it | it could be blind |
 | `edge` counts from the acknowledgement | from the highest selective one | that is what the receiver offered |
-| Rules 2 and 4 reach back twice the largest window, rule 2 at least 64 KiB | once | segments that the network reorders within a round trip are not invalid |
+| Rules 2 and 4 reach back twice the largest window, at least {LEAST_REACH} bytes | once | segments that the network reorders within a round trip are not invalid |
 | A SYN-ACK that answers a SYN which passed ends the flow; the client's next SYN opens one | the flow goes over to the new connection | the policy is asked, and windows and scales are known |
 | A lower SYN in TIME_WAIT passes, and opens a flow only if it is answered | it opens a flow | a late copy must not |
 | A SYN sent again keeps a half-open flow alive | it does not | half-open flows are the first to be evicted |
@@ -139,7 +141,20 @@ fn document() -> String {
             writeln!(text, "| {name} | {} |", cells.join(" | ")).expect("a string");
         }
     }
-    text + TAIL
+    text + &TAIL.replace("{LEAST_REACH}", &grouped(LEAST_REACH))
+}
+
+/// A number with a comma before each three digits.
+fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index != 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 #[test]

@@ -151,6 +151,21 @@ pub struct Report {
     pub label: String,
     /// How to mend it.
     pub help: Option<String>,
+    /// Other places that matter.
+    pub related: Vec<Related>,
+}
+
+/// Another place of a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Related {
+    /// Name of the file.
+    pub file: String,
+    /// Line of the first character.
+    pub line: usize,
+    /// Column of the first character.
+    pub column: usize,
+    /// What it has to do with the finding.
+    pub message: String,
 }
 
 impl Diagnostics {
@@ -197,14 +212,11 @@ impl Diagnostics {
     /// The findings for `--json`.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
-        let mut indexes: HashMap<u32, LineIndex<'_>> = HashMap::new();
-        let mut report = |item: &Diagnostic| {
-            let index = indexes
-                .entry(item.span.file)
-                .or_insert_with(|| LineIndex::new(self.sources.text(item.span)));
-            self.report(index, item)
+        let mut indexes = Indexes {
+            sources: &self.sources,
+            by_file: HashMap::new(),
         };
-        self.items.iter().map(&mut report).collect()
+        self.items.iter().map(|item| report(&mut indexes, item)).collect()
     }
 
     fn render_one(&self, renderer: &Renderer, item: &Diagnostic) -> String {
@@ -260,23 +272,6 @@ impl Diagnostics {
         snippet
     }
 
-    fn report(&self, index: &LineIndex<'_>, item: &Diagnostic) -> Report {
-        let (line, column) = index.place(item.span.start);
-        let (end_line, end_column) = index.place(item.span.end);
-        Report {
-            file: self.sources.name(item.span).to_owned(),
-            line,
-            column,
-            end_line,
-            end_column,
-            level: item.level,
-            code: item.code,
-            message: item.message.clone(),
-            label: item.label.clone(),
-            help: item.help.clone(),
-        }
-    }
-
     pub(crate) fn push(&mut self, item: Diagnostic) {
         self.items.push(item);
     }
@@ -294,6 +289,51 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+fn report(indexes: &mut Indexes<'_>, item: &Diagnostic) -> Report {
+    let (line, column) = indexes.place(item.span, item.span.start);
+    let (end_line, end_column) = indexes.place(item.span, item.span.end);
+    let related = item.also.iter().map(|(span, note)| {
+        let (line, column) = indexes.place(*span, span.start);
+        Related {
+            file: indexes.sources.name(*span).to_owned(),
+            line,
+            column,
+            message: note.clone(),
+        }
+    });
+    Report {
+        related: related.collect(),
+        file: indexes.sources.name(item.span).to_owned(),
+        line,
+        column,
+        end_line,
+        end_column,
+        level: item.level,
+        code: item.code,
+        message: item.message.clone(),
+        label: item.label.clone(),
+        help: item.help.clone(),
+    }
+}
+
+/// Where the lines of all files begin.
+struct Indexes<'s> {
+    sources: &'s Sources,
+    by_file: HashMap<u32, LineIndex<'s>>,
+}
+
+impl Indexes<'_> {
+    /// Line and column of a byte in the file of a span.
+    fn place(&mut self, span: Span, byte: usize) -> (usize, usize) {
+        let text = self.sources.text(span);
+        let index = self
+            .by_file
+            .entry(span.file)
+            .or_insert_with(|| LineIndex::new(text));
+        index.place(byte)
+    }
+}
 
 /// Where the lines of a text begin.
 struct LineIndex<'t> {

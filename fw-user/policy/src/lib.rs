@@ -19,10 +19,15 @@
 #![forbid(unsafe_code)]
 
 pub mod diagnostic;
+pub mod diff;
 pub mod explain;
 pub mod flow;
 pub mod isolate;
+pub mod lint;
 pub mod model;
+pub mod prove;
+pub mod schema;
+pub mod services;
 pub mod space;
 
 pub mod compile;

@@ -49,7 +49,8 @@ pub struct Policy {
     pub sources: Sources,
     /// SHA-256 of the text; of a policy in several files, of the SHA-256 of each.
     pub hash: [u8; 32],
-    /// The policy's zones in the order of the file, then the built-in ones ([`ZoneKind::BUILT_IN`]).
+    /// The policy's zones in the order of the file, then those that they are seen as in VLANs ([`Zone::seen_of`]), then the
+    /// built-in ones ([`ZoneKind::BUILT_IN`]).
     pub zones: Vec<Zone>,
     /// The policy's own services in the order of the file; built-in ones are not listed.
     pub services: Vec<Service>,
@@ -342,11 +343,14 @@ impl Policy {
         self.zones.iter().map(Zone::tags).chain([Tags::NONE]).collect()
     }
 
-    /// Replaces the addresses of a dynamic zone. They are kept sorted, without duplicates, host bits 0.
+    /// Replaces the addresses of a dynamic zone, wherever it is seen. They are kept sorted, without duplicates, host bits 0.
     pub fn set_members(&mut self, zone: ZoneIndex, members: impl IntoIterator<Item = IpNet>) {
         let mut prefixes: Vec<IpNet> = members.into_iter().map(|net| net.trunc()).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
+        for seen in self.zones.iter_mut().filter(|seen| seen.seen_of == Some(zone)) {
+            seen.prefixes.clone_from(&prefixes);
+        }
         self.zones[zone].prefixes = prefixes;
     }
 

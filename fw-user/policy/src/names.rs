@@ -85,46 +85,6 @@ pub(crate) const fn echo_request(proto: u8) -> u8 {
 /// The service that matches everything.
 pub(crate) const ALL: &str = "all";
 
-/// Services that need no definition. A policy may define a name of its own here: its definition wins.
-///
-/// Ports are IANA's ("Service Name and Transport Protocol Port Number Registry") unless a project's documentation is
-/// named.
-pub(crate) const SERVICES: &[(&str, &[&str])] = &[
-    ("bgp", &["tcp/179"]),
-    ("dcgm_exporter", &["tcp/9400"]), // NVIDIA dcgm-exporter, README
-    ("dns", &["tcp/53", "udp/53"]),
-    ("etcd", &["tcp/2379-2380"]),
-    ("grafana", &["tcp/3000"]), // Grafana, "Configure Grafana", http_port
-    ("http", &["tcp/80"]),
-    ("https", &["tcp/443"]),
-    ("iperf3", &["tcp/5201", "udp/5201"]), // iperf3(1)
-    ("kube_apiserver", &["tcp/6443"]),     // Kubernetes, "Ports and Protocols"
-    ("kubelet", &["tcp/10250"]),           // Kubernetes, "Ports and Protocols"
-    ("ldap", &["tcp/389"]),
-    ("ldaps", &["tcp/636"]),
-    ("lustre", &["tcp/988"]),         // Lustre Operations Manual, LNet acceptor
-    ("nfs", &["tcp/2049"]),           // RFC 7530 section 3.1: NFSv4 needs nothing else
-    ("node_exporter", &["tcp/9100"]), // Prometheus node_exporter, README
-    ("ntp", &["udp/123"]),
-    ("nvme_tcp", &["tcp/4420", "tcp/8009"]), // NVM Express TCP Transport Specification: I/O and discovery
-    ("ping", &["icmp/echo-request", "icmpv6/echo-request"]),
-    ("prometheus", &["tcp/9090"]), // Prometheus, "Getting started"
-    ("roce", &["udp/4791"]),       // InfiniBand Architecture Specification, annex A17 (RoCEv2)
-    ("ssh", &["tcp/22"]),
-    ("syslog", &["udp/514"]),
-    ("syslog_tls", &["tcp/6514"]),
-    ("vxlan", &["udp/4789"]),
-    ("wireguard", &["udp/51820"]), // wireguard.com, "Quick Start"
-];
-
-/// Definition of a built-in service.
-pub(crate) fn service(name: &str) -> Option<&'static [&'static str]> {
-    SERVICES
-        .iter()
-        .find(|(own, _)| *own == name)
-        .map(|(_, matches)| *matches)
-}
-
 /// Keys of the language that this version does not enforce, wherever they stand.
 pub(crate) const NOT_ENFORCED: &[&str] = &["alert_at", "budget", "budgets", "vni"];
 

@@ -108,6 +108,13 @@ impl End {
         }
     }
 
+    /// True if a rule sees this zone in that realm.
+    fn is_seen_in(&self, policy: &Policy, tags: Tags) -> bool {
+        let Self::Zone(zone) = self else { return false };
+        let mut seen = policy.zones.iter().filter(|seen| seen.seen_of == Some(*zone));
+        seen.any(|seen| seen.tags() == tags)
+    }
+
     fn address(&self, policy: &Policy, environment: &Environment, ipv4: bool) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address).filter(|address| address.is_ipv4() == ipv4),
@@ -118,6 +125,8 @@ impl End {
 
 fn common_tags(policy: &Policy, src: &End, dst: &End) -> Result<Tags, ResolveError> {
     match (src.tags(policy), dst.tags(policy)) {
+        (Some(Tags::NONE), Some(tags)) if src.is_seen_in(policy, tags) => Ok(tags),
+        (Some(tags), Some(Tags::NONE)) if dst.is_seen_in(policy, tags) => Ok(tags),
         (Some(a), Some(b)) if a != b => Err(ResolveError::Vlans(src.name(policy), dst.name(policy))),
         (Some(tags), _) | (None, Some(tags)) => Ok(tags),
         (None, None) => Ok(Tags::NONE),

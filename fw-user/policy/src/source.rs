@@ -55,6 +55,8 @@ pub struct Source {
     pub name: String,
     /// Its text as it was read.
     pub text: Arc<str>,
+    /// It is a zone's list of addresses, no policy.
+    pub list: bool,
 }
 
 /// The files of a policy: the policy itself, what it includes, and the files of its zones. Cheap to clone.
@@ -73,15 +75,26 @@ impl Sources {
             list: vec![Source {
                 name: name.to_owned(),
                 text: text.into(),
+                list: false,
             }],
         }
     }
 
     /// Adds a file; gives its number for [`Span::file`].
     pub fn add(&mut self, name: &str, text: &str) -> u32 {
+        self.push(name, text, false)
+    }
+
+    /// Adds a zone's list of addresses, as [`Self::add`].
+    pub fn add_list(&mut self, name: &str, text: &str) -> u32 {
+        self.push(name, text, true)
+    }
+
+    fn push(&mut self, name: &str, text: &str, list: bool) -> u32 {
         self.list.push(Source {
             name: name.to_owned(),
             text: text.into(),
+            list,
         });
         self.list.len() as u32 - 1
     }

@@ -146,8 +146,27 @@ struct Open {
     value: Value,
     /// What a mapping has read last.
     key: Pending,
-    /// Where each key of a mapping stands.
+    /// Where each key of a mapping stands, once there are so many that looking through them would be slow.
     seen: HashMap<String, Span>,
+}
+
+/// Keys of a mapping that are looked through one by one.
+const FEW: usize = 16;
+
+/// Where a key stands already.
+fn earlier(pairs: &[(Key, Node)], seen: &mut HashMap<String, Span>, key: &Key) -> Option<Span> {
+    if pairs.len() < FEW {
+        let mut keys = pairs.iter().map(|(own, _)| own);
+        return keys.find(|own| own.text == key.text).map(|own| own.span);
+    }
+    if seen.is_empty() {
+        seen.extend(pairs.iter().map(|(own, _)| (own.text.clone(), own.span)));
+    }
+    if let Some(first) = seen.get(&key.text) {
+        return Some(*first);
+    }
+    seen.insert(key.text.clone(), key.span);
+    None
 }
 
 /// The key of a mapping that waits for its value.
@@ -264,13 +283,13 @@ impl Tree<'_> {
                 Pending::Refused => {}
                 Pending::None => {
                     let key = key(node)?;
-                    if let Some(first) = open.seen.get(&key.text) {
-                        self.findings.push(duplicate(&key, *first));
-                        open.key = Pending::Refused;
-                    } else {
-                        open.seen.insert(key.text.clone(), key.span);
-                        open.key = Pending::Key(key);
-                    }
+                    open.key = match earlier(pairs, &mut open.seen, &key) {
+                        Some(first) => {
+                            self.findings.push(duplicate(&key, first));
+                            Pending::Refused
+                        }
+                        None => Pending::Key(key),
+                    };
                 }
             },
             Value::Empty | Value::Text { .. } => {}

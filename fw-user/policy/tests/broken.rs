@@ -1,7 +1,10 @@
 //! Broken policies, and what is said about each. The texts are kept in `snapshots/`; after a wanted change:
 //! `INSTA_UPDATE=always cargo test -p fw-policy --test broken`.
 
-use fw_policy::{Diagnostics, Level, check};
+mod common;
+
+use common::Texts;
+use fw_policy::{Diagnostics, Level, add_tests, check, check_files};
 use proptest::prelude::*;
 
 /// A policy that is sound but for what a case puts into it.
@@ -227,6 +230,214 @@ fn rules_that_have_ended_are_warned_of() {
     insta::assert_snapshot!("ended", fw_policy::ended_rules(&policy, end).render(false));
 }
 
+/// As [`refused`], for a policy in several files, the policy itself first.
+fn refused_files(name: &str, files: &[(&str, &str)]) {
+    let findings = check_files(&Texts(files), files[0].1, files[0].0).expect_err(name);
+    insta::assert_snapshot!(name, findings.render(false));
+}
+
+#[test]
+fn what_zones_hold() {
+    refused(
+        "ranges",
+        "version: 1\nzones:\n  a: [10.0.0.9-10.0.0.5, 10.0.0.1-fd00::1, 10.0.0.1-, \"fd00::9-fd00::\", 10.0.0.0/24-10.0.1.0/24]\nrules: []\n",
+    );
+    refused(
+        "exclusions",
+        "version: 1\nzones:\n  a: { addresses: [10.0.0.0/24], exclude: [10.0.0.0/16] }\n  b: { addresses: [10.1.0.0/24], exclude: [10.1.0.0/33, No Zone, nowhere] }\n  c: { exclude: [10.0.0.1] }\nrules: []\n",
+    );
+    refused(
+        "zone_cycle",
+        "version: 1\nzones:\n  a: { zones: [b] }\n  b: { zones: [c], exclude: [10.0.0.1] }\n  c: { addresses: [10.0.0.0/8], exclude: [a] }\n  d: { zones: [d] }\nrules: []\n",
+    );
+    refused(
+        "zone_parts",
+        "version: 1\nzones:\n  gpu: [10.0.0.0/8]\n  q: { dynamic: true }\n  a: { zones: [gup, self, q] }\n  b: { zones: [] }\nrules: []\n",
+    );
+    refused(
+        "zone_realms",
+        "version: 1\nzones:\n  a: { addresses: [10.1.0.0/16], vlan: 5 }\n  b: { addresses: [10.2.0.0/16], vlan: 6 }\n  both: { zones: [a, b] }\n  untagged: { addresses: [10.3.0.0/16], exclude: [a] }\n  other: { zones: [a], vlan: [6, 7] }\nrules: []\n",
+    );
+    refused(
+        "zone_planes",
+        "version: 1\nzones:\n  a: { addresses: [10.1.0.0/16], plane: training }\n  b: { addresses: [10.2.0.0/16], plane: storage }\n  both: { zones: [a, b], plane: training }\nrules: []\n",
+    );
+    refused(
+        "dynamic",
+        "version: 1\nzones:\n  a: { dynamic: true, addresses: [10.0.0.1], plane: p, exclude: [] }\n  b: { dynamic: yes }\n  c: { dynamic: false }\nrules: []\n",
+    );
+}
+
+#[test]
+fn files_of_zones() {
+    refused_files(
+        "feed_lines",
+        &[
+            (
+                "site/policy.yaml",
+                "version: 1\nzones: { bad: { file: [feeds/a.txt, feeds/none.txt] }, dir: { directory: feeds.d } }\nrules: []\n",
+            ),
+            (
+                "site/feeds/a.txt",
+                "# a comment\n10.0.0.0/8\n  10.0.0.300 # not this\r\n\n10.1.0.1/16\nfd00::1-fd00::\n",
+            ),
+            ("site/feeds.d/10-first", "10.1.0.0/16 10.2.0.0/16\n"),
+            ("site/feeds.d/20-second", "größe\n10.3.0.0/16\n"),
+        ],
+    );
+    let lines = "no address\n".repeat(1000);
+    let files = [
+        (
+            "policy.yaml",
+            "version: 1\nzones: { bad: { file: feed } }\nrules: []\n",
+        ),
+        ("feed", lines.as_str()),
+    ];
+    let findings = check_files(&Texts(&files), files[0].1, files[0].0).expect_err("no addresses");
+    let errors = findings.items.iter().filter(|item| item.level == Level::Error);
+    assert_eq!(errors.count(), 21, "twenty and how many more");
+    refused_files(
+        "feed_paths",
+        &[(
+            "policy.yaml",
+            "version: 1\nzones: { a: { file: \"\" }, b: { directory: nowhere }, c: { file: [] , directory: [x] } }\nrules: []\n",
+        )],
+    );
+}
+
+#[test]
+fn includes_of_files_that_differ() {
+    let base = "version: 1\nzones: { gpu: [10.11.0.0/16], bad: [10.0.0.1/8] }\nservices: { api: [tcp/2] }\ndefault: { inside: drop }\nrules:\n  - { name: r, deny: all, from: gpu, to: any }\nbudgets: []\n";
+    let rest = "zones: { gpu: [10.10.0.0/16] }\nservices: { api: [tcp/1] }\nrules:\n  - { name: r, allow: [api], from: gpu, to: gp }\n";
+    let policy = format!("version: 1\ninclude: [site/base.yaml, missing.yaml]\n{rest}");
+    refused_files(
+        "include_errors",
+        &[("policy.yaml", policy.as_str()), ("site/base.yaml", base)],
+    );
+    let policy = format!("version: 1\ninclude: base.yaml\n{rest}");
+    refused_files(
+        "include_duplicates",
+        &[("policy.yaml", policy.as_str()), ("base.yaml", base)],
+    );
+}
+
+#[test]
+fn includes() {
+    refused_files(
+        "include_cycle",
+        &[
+            ("policy.yaml", "version: 1\ninclude: [a.yaml]\nrules: []\n"),
+            ("a.yaml", "version: 1\ninclude: [b.yaml, policy.yaml]\n"),
+            ("b.yaml", "version: 1\ninclude: [a.yaml, c.yaml]\n"),
+            ("c.yaml", "version: 1\ninclude: [c.yaml, x/../c.yaml]\n"),
+            ("x/../c.yaml", "version: 2\n"),
+        ],
+    );
+    refused_files(
+        "include_twice",
+        &[
+            (
+                "policy.yaml",
+                "version: 1\ninclude: [a.yaml, b.yaml]\nrules: []\n",
+            ),
+            ("a.yaml", "version: 1\ninclude: [c.yaml]\n"),
+            ("b.yaml", "version: 1\ninclude: [c.yaml]\nzones: []\n"),
+            ("c.yaml", "zones: { c: [10.0.0.0/8] }\n"),
+        ],
+    );
+    refused_files(
+        "include_syntax",
+        &[
+            ("policy.yaml", "version: 1\ninclude: [a.yaml]\nrules: []\n"),
+            ("a.yaml", "version: 1\nzones: { a: [\n"),
+        ],
+    );
+    refused_files(
+        "include_types",
+        &[("policy.yaml", "version: 1\ninclude: { a: b }\nrules: []\n")],
+    );
+    refused(
+        "include_without_files",
+        "version: 1\ninclude: [a.yaml]\nrules: []\n",
+    );
+}
+
+#[test]
+fn isolations() {
+    let zones = "version: 1\nzones:\n  gpu: { addresses: [10.10.0.0/16], plane: training, labels: { tenant: a } }\n  bmc: { addresses: [10.30.0.0/16], plane: management, labels: { role: b } }\nrules:\n  - { name: admin, allow: [ssh], from: bmc, to: gpu }\n";
+    refused(
+        "isolate",
+        &format!(
+            "{zones}isolate:\n  - {{ planes: [training, managment], except: [admni] }}\n  - {{ zones: [gpu, bmc], planes: [training, management] }}\n  - {{ zones: [gpu] }}\n  - {{ each: {{ label: tenant }} }}\n  - {{ each: {{ label: tenent }} }}\n  - {{ except: [] }}\n  - {{ plane: [training] }}\n  - x\n"
+        ),
+    );
+    refused(
+        "isolate_types",
+        &format!("{zones}isolate: {{ planes: [training, management] }}\n"),
+    );
+    refused(
+        "isolate_words",
+        &format!(
+            "{zones}isolate: [{{ planes: training }}, {{ each: tenant }}, {{ zones: [gpu, bcm] }}, {{ planes: [[x], y] }}]\n"
+        ),
+    );
+}
+
+#[test]
+fn source_ports() {
+    let rules = "rules: [{ name: a, allow: [web], from: gpu, to: storage }]\n";
+    refused_behind_zones(
+        "source_ports",
+        &format!(
+            "services: {{ web: [tcp/2049 from 0-1023, tcp/2049 from 1023-1, tcp/22 from, tcp/22 to 5, icmp from 1-5, nfs from 1-1023, esp from 1, tcp/22 from 1 2] }}\n{rules}"
+        ),
+    );
+}
+
+#[test]
+fn files_of_tests() {
+    let text = format!("{ZONES}rules: [{{ name: admin, allow: [ssh], from: gpu, to: storage }}]\n");
+    let (mut policy, _) = check(&text, "policy.yaml").expect("a sound policy");
+    for (name, tests) in [
+        (
+            "tests_errors",
+            "expect:\n  - { flow: tcp gpu storag:22, is: allow }\n  - { flow: tcp gpu storage:22, is: allow, rule: admn }\nrules: []\n",
+        ),
+        ("tests_missing", "version: 1\n"),
+        ("tests_version", "version: 2\nexpect: []\n"),
+    ] {
+        let findings = add_tests(&mut policy, tests, "tests.yaml").expect_err(name);
+        insta::assert_snapshot!(name, findings.render(false));
+    }
+    assert!(policy.expectations.is_empty(), "nothing is added");
+}
+
+#[test]
+fn what_is_probably_not_meant() {
+    let warned = |name: &str, text: &str| {
+        let findings = check(text, "policy.yaml").expect("warnings refuse nothing").1;
+        insta::assert_snapshot!(name, findings.render(false));
+    };
+    warned(
+        "wide",
+        &format!(
+            "{ZONES}rules:\n  - {{ name: open, allow: all, from: any, to: [any, gpu] }}\n  - {{ name: web_a, allow: [https], from: gpu, to: storage }}\n  - {{ name: web_b, allow: [https], from: any, to: storage }}\n  - {{ name: web_c, allow: [https], from: storage, to: gpu }}\n  - {{ name: closed, deny: all, from: any, to: any }}\n"
+        ),
+    );
+    warned(
+        "overlaps",
+        "version: 1\nzones:\n  a:    { addresses: [10.1.0.0/16, 10.2.0.0/16], labels: { tenant: a } }\n  b:    { addresses: [10.2.128.0/17], labels: { tenant: b } }\n  gpu:  { addresses: [10.10.0.0/16, 10.11.0.0/16], plane: training }\n  lab:  [10.11.0.0/24, 10.12.0.0/24]\n  lab2: [10.12.0.0/24, 10.11.0.0/25, 10.11.0.128/25]\n  all:  [10.0.0.0/8]\n  both: { zones: [a, gpu] }\nrules:\n  - { name: r, deny: all, from: [a, b, gpu, lab, lab2, all, both], to: self }\n",
+    );
+    warned(
+        "seen_overlap",
+        "version: 1\nzones:\n  gateway: [10.50.0.0/28]\n  tenant: { addresses: [10.0.0.0/8], vlan: 101 }\nrules:\n  - { name: r, allow: [https], from: gateway, to: tenant }\n",
+    );
+    warned(
+        "useless_exclusion",
+        "version: 1\nzones:\n  a: { addresses: [10.0.0.0/24], exclude: [10.0.1.0/24, 10.0.0.7] }\n  unused: [10.9.0.0/16]\nrules:\n  - { name: r, allow: [https], from: a, to: self }\n",
+    );
+}
+
 #[test]
 fn services() {
     let rules = "rules: [{ name: a, allow: [web], from: gpu, to: storage }]\n";
@@ -322,6 +533,10 @@ fn warnings() {
         "storage: [10.20.0.0/16]",
         "storage: { addresses: [10.20.0.0/16], vlan: 7 }",
     );
+    let text = text.replace(
+        "gpu: [10.10.0.0/16]",
+        "gpu: { addresses: [10.10.0.0/16], vlan: 6 }",
+    );
     let findings = check(&text, "policy.yaml").expect("warnings refuse nothing").1;
     assert!(findings.items.iter().all(|item| item.level == Level::Warning));
     insta::assert_snapshot!("warnings", findings.render(false));
@@ -352,7 +567,7 @@ fn a_large_file_is_refused_in_no_time() {
 }
 
 /// Pieces of the language and of YAML, with U+001F between them.
-const PIECES: &str = "version: 1\n\u{1f}zones:\u{1f}rules:\u{1f}expect:\u{1f}link:\u{1f}services:\u{1f}default:\u{1f}\n\u{1f}\n  \
+const PIECES: &str = "include: [a]\u{1f}isolate:\u{1f}exclude: \u{1f}zones: [a]\u{1f}dynamic: true\u{1f}file: x\u{1f}10.0.0.9-\u{1f} from 1-5\u{1f}each: \u{1f}version: 1\n\u{1f}zones:\u{1f}rules:\u{1f}expect:\u{1f}link:\u{1f}services:\u{1f}default:\u{1f}\n\u{1f}\n  \
     \u{1f}  - \u{1f}{ \u{1f} }\u{1f}[\u{1f}]\u{1f}, \u{1f}: \u{1f}name: a\u{1f}allow\u{1f}deny\u{1f}from\u{1f}to: self\
     \u{1f}between\u{1f}10.0.0.0/8\u{1f}\"fd00::/8\"\u{1f}tcp/22\u{1f}tcp/1-\u{1f}icmp/\u{1f}vlan: 5\u{1f}flow: tcp a b:1\
     \u{1f}is: allow\u{1f}limit: \u{1f}bytes: 5 Gbit/s\u{1f}per: source/\u{1f}plane: p\u{1f}ports: [rail]\u{1f}until: 2026-\u{1f}label: \u{1f}protect:\u{1f}- \u{1f}'\u{1f}\"\u{1f}#\u{1f}&x\u{1f}*x\u{1f}!t\u{1f}|\u{1f}>\u{1f}\t\u{1f}\r\n\u{1f}ä\u{1f}\u{feff}\

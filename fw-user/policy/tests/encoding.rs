@@ -154,7 +154,7 @@ fn the_protect_record_holds_modes_caps_and_defaults() {
     let tables = compiled("rules: []\n");
     let words = classify::protect(tables.lines.as_slice()).expect("a whole set").w;
     let (drop, count) = (ProtectMode::Drop as u32, ProtectMode::Count as u32);
-    assert_eq!(words[..5], [all, 0, 0, 8192, 65_536]);
+    assert_eq!(words[..5], [all, 0, 0, 16_384, 65_536]);
     assert_eq!(words[5..10], [drop, count, count, count, 600]);
     let second = 1_000_000_000;
     let defaults = [

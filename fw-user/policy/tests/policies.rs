@@ -1,22 +1,17 @@
 //! The example policies, `explain` and expectations.
 
+mod common;
+#[path = "../examples/large_policy.rs"]
+#[allow(dead_code, reason = "its `main` prints what the test compares")]
+mod large_policy;
+
 use std::path::{Path, PathBuf};
+
+use common::Files;
 
 use fw_policy::explain::{Explanation, Mismatch};
 use fw_policy::model::RuleAction;
-use fw_policy::{Environment, LoadError, Loader, Policy, check, compile, explain, load, run_expectations};
-
-/// Reads files, as the agent does.
-struct Files;
-
-impl Loader for Files {
-    fn load(&self, path: &str) -> Result<String, LoadError> {
-        std::fs::read_to_string(path).map_err(|error| LoadError {
-            path: path.to_owned(),
-            cause: error.to_string(),
-        })
-    }
-}
+use fw_policy::{Environment, Policy, check, compile, explain, load, run_expectations};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies")
@@ -39,14 +34,62 @@ fn examples_hold_what_they_promise() {
         let denied = results
             .results
             .iter()
-            .filter(|result| result.expected == RuleAction::Deny)
+            .filter(|result| result.expected != RuleAction::Allow)
             .count();
         assert!(
             denied > 0 && denied < results.results.len(),
             "{name} expects denies and allows"
         );
     }
-    assert!(seen >= 3, "{seen} examples");
+    assert!(seen >= 6, "{seen} examples");
+}
+
+#[test]
+fn the_large_example_is_what_its_generator_writes() {
+    let path = examples().join("large-generated.yaml");
+    let text = std::fs::read_to_string(path).expect("the large example");
+    assert!(
+        text == large_policy::text(),
+        "cargo run -p fw-policy --example large_policy > policies/large-generated.yaml"
+    );
+    let rules = text
+        .lines()
+        .filter(|line| line.starts_with("  - { name: "))
+        .count();
+    assert!((900..1100).contains(&rules), "{rules} rules");
+}
+
+/// The schema takes every policy of this repository, and no file with an unknown key.
+#[test]
+fn the_schema_takes_what_the_checker_takes() {
+    let schema = serde_json::to_value(fw_policy::schema::schema()).expect("plain data");
+    let schema = jsonschema::validator_for(&schema).expect("a schema");
+    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wanted");
+    let mut seen = 0;
+    for directory in [examples(), wanted] {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|extension| extension != "yaml") {
+                continue;
+            }
+            seen += 1;
+            let text = std::fs::read_to_string(&path).expect("a policy");
+            let mut value: serde_json::Value = serde_saphyr::from_str(&text).expect("YAML");
+            // Budgets are of no version yet.
+            for rule in value["rules"].as_array_mut().expect("rules") {
+                rule.as_object_mut().expect("a rule").remove("budget");
+            }
+            value.as_object_mut().expect("a mapping").remove("budgets");
+            let errors: Vec<String> = schema
+                .iter_errors(&value)
+                .map(|error| format!("{error} at {}", error.instance_path()))
+                .collect();
+            assert!(errors.is_empty(), "{}: {errors:#?}", path.display());
+            value["rules"][0]["alow"] = "ssh".into();
+            assert!(!schema.is_valid(&value), "{}: an unknown key", path.display());
+        }
+    }
+    assert!(seen >= 11, "{seen} policies");
 }
 
 #[test]

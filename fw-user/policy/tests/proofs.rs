@@ -1,14 +1,13 @@
 //! The prover against the definition: planted leaks are found, what it calls isolated is isolated wherever one looks, and
 //! every packet that it shows crosses.
 
-#[expect(dead_code, reason = "shared between tests, each of which uses a part")]
 mod random;
 
 use fw_policy::isolate::{Crossing, Fault, Violation, Way, violations, violations_in};
 use fw_policy::model::{Isolation, Policy, Rule, RuleAction, ZoneIndex};
 use fw_policy::space::Scope;
 use fw_policy::{Environment, Span, check};
-use random::{OWN, Parts, Random, addresses, decide, in_zones, packet, service_points};
+use random::{OWN, Oracle, Parts, Random, addresses, packet, service_points};
 
 const POLICIES: u64 = 500;
 /// Packets at the edges of each policy that brute force looks at.
@@ -61,7 +60,8 @@ fn confirm(policy: &Policy, crossing: &Crossing) {
             policy.set_members(zone, members);
         }
     }
-    let rule = decide(&policy, &OWN, flow).unwrap_or_else(|| panic!("no rule decides {crossing:?}\n{}", policy.text));
+    let oracle = Oracle::new(&policy, &OWN);
+    let rule = oracle.decide(flow).unwrap_or_else(|| panic!("no rule decides {crossing:?}\n{}", policy.text));
     assert_eq!(rule.name, crossing.rule.name, "{crossing:?}\n{}", policy.text);
     assert!(lets(rule), "{crossing:?}");
     let isolation = &policy.isolations[0];
@@ -70,8 +70,8 @@ fn confirm(policy: &Policy, crossing: &Crossing) {
         Way::LeftToRight => (&isolation.left, &isolation.right),
         Way::RightToLeft => (&isolation.right, &isolation.left),
     };
-    assert!(in_zones(&policy, &OWN, from, flow.tags(), flow.src), "{crossing:?}");
-    assert!(in_zones(&policy, &OWN, to, flow.tags(), flow.dst), "{crossing:?}");
+    assert!(oracle.within(from, flow.tags(), flow.src), "{crossing:?}");
+    assert!(oracle.within(to, flow.tags(), flow.dst), "{crossing:?}");
 }
 
 /// Rules and directions that random packets at the edges cross by. The dynamic zone holds random addresses.
@@ -80,27 +80,29 @@ fn brute_force(random: &mut Random, policy: &Policy) -> Vec<(String, Way)> {
     let addresses = addresses(&policy);
     let quarantine = policy.zone("quarantine").expect("every random policy has it");
     if policy.zones[quarantine].dynamic {
-        let members: Vec<_> = (0..random.below(8)).map(|_| (*random.pick(&addresses)).into()).collect();
+        let members: Vec<_> = (0..random.below(8))
+            .map(|_| (*random.pick(&addresses)).into())
+            .collect();
         policy.set_members(quarantine, members);
     }
     let services = service_points(&policy);
+    let oracle = Oracle::new(&policy, &OWN);
     let mut found = Vec::new();
     for _ in 0..PACKETS {
         let flow = packet(random, &policy, &addresses, &services);
         let isolation = &policy.isolations[0];
-        let sides = [(&isolation.left, &isolation.right, Way::LeftToRight), (
-            &isolation.right,
-            &isolation.left,
-            Way::RightToLeft,
-        )];
+        let sides = [
+            (&isolation.left, &isolation.right, Way::LeftToRight),
+            (&isolation.right, &isolation.left, Way::RightToLeft),
+        ];
         for (from, to, way) in sides {
             let crosses = flow.src != flow.dst
-                && in_zones(&policy, &OWN, from, flow.tags(), flow.src)
-                && in_zones(&policy, &OWN, to, flow.tags(), flow.dst);
+                && oracle.within(from, flow.tags(), flow.src)
+                && oracle.within(to, flow.tags(), flow.dst);
             if !crosses {
                 continue;
             }
-            let Some(rule) = decide(&policy, &OWN, &flow) else { continue };
+            let Some(rule) = oracle.decide(&flow) else { continue };
             if lets(rule) && !isolation.except.contains(&(rule.number as usize - 1)) {
                 found.push((rule.name.clone(), way));
             }
@@ -158,7 +160,9 @@ fn planted_leaks_are_found() {
         found.iter().for_each(|crossing| confirm(&policy, crossing));
         for (rule, way) in sampled {
             assert!(
-                found.iter().any(|crossing| crossing.rule.name == rule && crossing.way == way),
+                found
+                    .iter()
+                    .any(|crossing| crossing.rule.name == rule && crossing.way == way),
                 "seed {seed}: {rule} crosses {way:?}, and the prover does not say so\n{}",
                 policy.text
             );
@@ -184,7 +188,12 @@ fn what_is_proved_holds_wherever_one_looks() {
             panic!("seed {seed}: {:?}\n{}", found[0], policy.text);
         }
         proved += 1;
-        assert_eq!(brute_force(&mut random, &policy), [], "seed {seed}\n{}", policy.text);
+        assert_eq!(
+            brute_force(&mut random, &policy),
+            [],
+            "seed {seed}\n{}",
+            policy.text
+        );
         if proved == POLICIES {
             return;
         }
@@ -213,12 +222,18 @@ fn on_any_policy_the_prover_says_what_is() {
         found.iter().for_each(|crossing| confirm(&policy, crossing));
         for (rule, way) in brute_force(&mut random, &policy) {
             assert!(
-                found.iter().any(|crossing| crossing.rule.name == rule && crossing.way == way),
+                found
+                    .iter()
+                    .any(|crossing| crossing.rule.name == rule && crossing.way == way),
                 "seed {seed}: {rule} crosses {way:?}\n{}",
                 policy.text
             );
         }
-        if found.is_empty() { clean += 1 } else { crossed += 1 }
+        if found.is_empty() {
+            clean += 1
+        } else {
+            crossed += 1
+        }
     }
     println!("{clean} hold, {crossed} do not");
     assert!(clean > 50 && crossed > 50, "{clean} {crossed}");
@@ -251,7 +266,14 @@ fn each_rule_and_direction_has_its_smallest_packet() {
     let found = violations(&policy, &Environment::sample());
     let seen: Vec<_> = crossings(&found)
         .into_iter()
-        .map(|crossing| (crossing.rule.line, crossing.way, crossing.packet.as_str(), crossing.untracked))
+        .map(|crossing| {
+            (
+                crossing.rule.line,
+                crossing.way,
+                crossing.packet.as_str(),
+                crossing.untracked,
+            )
+        })
         .collect();
     assert_eq!(
         seen,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use fw_common::abi::{ProtectMode, Reason, Screen};
+use fw_common::abi::{DefaultAction, ProtectMode, Reason, Screen};
 use fw_policy::model::Protect;
 
 const HEAD: &str = "# Reasons
@@ -37,30 +37,11 @@ const fn mode(mode: ProtectMode) -> &'static str {
     }
 }
 
-fn screen_of(reason: Reason) -> Option<Screen> {
-    Screen::ALL
-        .into_iter()
-        .find(|screen| screen.reason() == reason as u32)
-}
-
-/// What happens to a packet with this reason if the policy says nothing else.
-fn action(reason: Reason, protect: &Protect) -> &'static str {
-    match reason {
-        _ if reason.allows() => "pass",
-        Reason::RejectRule | Reason::RejectDefault => "drop, answer",
-        Reason::SynProof => "drop, ask for a proof",
-        Reason::UdpFlood => mode(protect.udp_flood.mode),
-        Reason::IcmpFlood => mode(protect.icmp_flood.mode),
-        Reason::Scan => mode(protect.scan.mode),
-        _ => screen_of(reason).map_or("drop", |screen| mode(protect.screens[screen as usize])),
-    }
-}
-
-fn reasons(protect: &Protect) -> String {
+fn reasons() -> String {
     let mut text = String::from("| number | name | default action | why |\n| --- | --- | --- | --- |\n");
     for reason in Reason::ALL {
         let (number, name) = (*reason as u8, reason.name());
-        let (action, why) = (action(*reason, protect), reason.sentence());
+        let (action, why) = (reason.default_action().text(), reason.sentence());
         writeln!(text, "| {number} | `{name}` | {action} | {why} |").unwrap();
     }
     text
@@ -113,7 +94,7 @@ fn thresholds(protect: &Protect) -> String {
 #[test]
 fn the_document_lists_the_table() {
     let protect = defaults();
-    let tables = [reasons(&protect), screens(&protect), thresholds(&protect)];
+    let tables = [reasons(), screens(&protect), thresholds(&protect)];
     let text = format!("{HEAD}{}{NOTED}", tables.concat());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reasons.md");
     if std::env::var_os("DPUFW_BLESS").is_some() {
@@ -124,4 +105,33 @@ fn the_document_lists_the_table() {
         recorded == text,
         "docs/reasons.md is stale: DPUFW_BLESS=1 cargo test -p fw-policy --test reasons"
     );
+}
+
+/// The defaults of a policy are those of the table.
+#[test]
+fn a_policy_without_a_protect_section_does_what_the_table_says() {
+    let protect = defaults();
+    let by_table = |reason: Reason| reason.default_action().mode();
+    assert_eq!(protect.syn_flood.mode, by_table(Reason::SynProof));
+    assert_eq!(protect.udp_flood.mode, by_table(Reason::UdpFlood));
+    assert_eq!(protect.icmp_flood.mode, by_table(Reason::IcmpFlood));
+    assert_eq!(protect.scan.mode, by_table(Reason::Scan));
+    for reason in Reason::ALL {
+        if let Some(screen) = Screen::ALL
+            .iter()
+            .find(|screen| screen.reason() == *reason as u32)
+        {
+            assert_eq!(
+                protect.screens[*screen as usize],
+                by_table(*reason),
+                "{}",
+                reason.name()
+            );
+        }
+    }
+    // As the issue of the stateful core has it: screens drop, scans and floods that prove nothing are counted.
+    assert_eq!(Reason::Land.default_action(), DefaultAction::Drop);
+    assert_eq!(Reason::Scan.default_action(), DefaultAction::Count);
+    assert_eq!(Reason::SynProof.default_action(), DefaultAction::Answer);
+    assert_eq!(Reason::Established.default_action(), DefaultAction::Pass);
 }

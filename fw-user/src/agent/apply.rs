@@ -1,6 +1,7 @@
 //! Putting policies in force.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use fw_common::abi::ControlFlags;
 use fw_policy::model::Pickup;
-use fw_policy::{Diagnostics, Policy, TableSet};
+use fw_policy::{Compiled, Diagnostics, Environment, Policy, Readdressed, TableSet};
 use jiff::Timestamp;
 
 use super::core::{Agent, lock};
@@ -21,10 +22,12 @@ use crate::exit::{Failure, chain};
 use crate::telemetry::{Kind, boot_unix_s};
 
 /// The policy in force.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct InForce {
     /// The checked policy, with its name and text, its dynamic zones filled.
     pub policy: Policy,
+    /// What compiling it has found out, for other addresses.
+    pub compiled: Compiled,
     /// Its tables, as they lie in the kernel: questions are answered from them.
     pub tables: Arc<TableSet>,
     /// The addresses that it was compiled for.
@@ -57,9 +60,13 @@ impl Agent {
         let generation = tokio::task::block_in_place(|| {
             let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
             let boot_unix_s = boot_unix_s();
-            let (generation, tables) = self.compile_and_apply(&checked, (&own, boot_unix_s), session)?;
+            let environment = self.next_environment(&own, boot_unix_s);
+            let (compiled, tables) = policy::compile_to_keep(&checked, &environment)?;
+            let tables = self.enforce_tables(&checked, tables, session)?;
+            let generation = environment.generation;
             *in_force = Some(InForce {
                 policy: checked,
+                compiled,
                 tables,
                 own,
                 boot_unix_s,
@@ -96,12 +103,15 @@ impl Agent {
                 () if current.clock_was_set(boot_unix_s) => "this machine's clock was set",
                 () => return Ok(()),
             };
-            let applied = self.compile_and_apply(&current.policy, (&own, boot_unix_s), None);
-            let (generation, tables) = applied
-                .map_err(|failure| format!("{what}, and the policy cannot be compiled again: {failure}"))?;
-            tracing::info!("{what}: the policy is now generation {generation}");
-            (current.generation, current.tables) = (generation, tables);
-            (current.own, current.boot_unix_s) = (own, boot_unix_s);
+            let before = (mem::replace(&mut current.own, own), current.boot_unix_s);
+            current.boot_unix_s = boot_unix_s;
+            if let Err(failure) = self.readdress(current, None) {
+                (current.own, current.boot_unix_s) = before;
+                return Err(format!(
+                    "{what}, and the policy cannot be compiled again: {failure}"
+                ));
+            }
+            tracing::info!("{what}: the policy is now generation {}", current.generation);
             self.save(Some(current));
             Ok(())
         });
@@ -123,26 +133,29 @@ impl Agent {
             self.tables.current_set().map_err(refused)?
         };
         let boot_unix_s = boot_unix_s();
+        let compile = |generation| {
+            let environment = policy::environment(&own, &self.config.roles(), generation, boot_unix_s);
+            policy::compile_to_keep(&checked, &environment)
+        };
         let unchanged = match &set {
-            Some(set) => {
-                let tables = policy::compile(&checked, &own, &self.config.roles(), current, boot_unix_s)?;
-                (tables.lines == *set).then(|| Arc::new(tables))
-            }
+            Some(set) => Some(compile(current)?).filter(|(_, tables)| tables.lines == *set),
             None => None,
         };
-        // Its generation may be older: members of dynamic zones have come and gone since.
-        let before = previous.filter(|previous| previous.text == checked.text && unchanged.is_some());
+        // Its generation may be older, and its tables laid out otherwise: addresses have come and gone since.
+        let before = previous.filter(|previous| previous.text == checked.text && current != 0);
         let applied = before.map_or_else(Timestamp::now, |previous| previous.applied);
-        let (generation, tables) = match unchanged {
-            Some(tables) => {
-                self.set_control(&checked);
-                (current, tables)
-            }
-            None => self.compile_and_apply(&checked, (&own, boot_unix_s), None)?,
+        let (generation, compiled, tables) = if let Some((compiled, tables)) = unchanged {
+            self.set_control(&checked);
+            (current, compiled, Arc::new(tables))
+        } else {
+            let generation = self.tables.next_generation();
+            let (compiled, tables) = compile(generation)?;
+            (generation, compiled, self.enforce_tables(&checked, tables, None)?)
         };
         self.remember_names(&checked);
         Ok(InForce {
             policy: checked,
+            compiled,
             tables,
             own,
             boot_unix_s,
@@ -151,18 +164,44 @@ impl Agent {
         })
     }
 
-    /// Compiles a policy for this machine and puts it in force, unless it cuts one of the sessions. Returns the new
-    /// generation and its tables.
-    pub(super) fn compile_and_apply<'a>(
+    /// Compiles the policy in force with the addresses that its model and this machine have now, and switches to it: quickly
+    /// where nothing but addresses has changed.
+    ///
+    /// # Errors
+    /// If it does not fit, or cuts one of the sessions; then the tables in force stay.
+    pub(super) fn readdress<'a>(
+        &self,
+        current: &mut InForce,
+        sessions: impl IntoIterator<Item = &'a Session>,
+    ) -> Result<(), Failure> {
+        let environment = self.next_environment(&current.own, current.boot_unix_s);
+        let (tables, how) = current
+            .compiled
+            .readdress(&current.policy, &environment)
+            .map_err(|error| policy::too_large(&current.policy, &error))?;
+        if let Readdressed::Everything { why } = how {
+            tracing::debug!("the policy was compiled as a whole: {why}");
+        }
+        current.tables = self.enforce_tables(&current.policy, tables, sessions)?;
+        current.generation = environment.generation;
+        Ok(())
+    }
+
+    /// This machine under the next generation.
+    fn next_environment(&self, own: &BTreeSet<IpAddr>, boot_unix_s: i64) -> Environment {
+        let generation = self.tables.next_generation();
+        policy::environment(own, &self.config.roles(), generation, boot_unix_s)
+    }
+
+    /// Puts tables of the next generation in force, unless they cut one of the sessions.
+    fn enforce_tables<'a>(
         &self,
         checked: &Policy,
-        (own, boot_unix_s): (&BTreeSet<IpAddr>, i64),
+        tables: TableSet,
         sessions: impl IntoIterator<Item = &'a Session>,
-    ) -> Result<(u32, Arc<TableSet>), Failure> {
+    ) -> Result<Arc<TableSet>, Failure> {
         let refused = |error: crate::dataplane::DataPlaneError| Failure::no(chain(&error));
-        let generation = self.tables.next_generation();
         let roles = self.config.roles();
-        let tables = policy::compile(checked, own, &roles, generation, boot_unix_s)?;
         for session in sessions {
             policy::guard(&tables.lines, roles.len(), Some(session))?;
         }
@@ -171,7 +210,7 @@ impl Agent {
         let generation = self.tables.apply(&tables.lines).map_err(refused)?;
         self.set_control(checked);
         *lock(&self.limits) = (generation, Arc::new(RuleLimits::read(&tables.lines)));
-        Ok((generation, Arc::new(tables)))
+        Ok(Arc::new(tables))
     }
 
     /// Sets what the policy says beside its tables.
@@ -209,12 +248,7 @@ impl Agent {
     /// Keeps the policy in force for the next start. A full disk is a fault, not a failure.
     pub(super) fn save(&self, in_force: Option<&InForce>) {
         let Some(current) = in_force else { return };
-        let good = LastGood {
-            name: current.policy.file.clone(),
-            text: current.policy.text.clone(),
-            generation: current.generation,
-            applied: current.applied,
-        };
+        let good = LastGood::new(&current.policy, current.generation, current.applied);
         let outcome = good
             .write(&self.config.state_dir)
             .map_err(|error| format!("the policy in force cannot be kept for the next start: {error:#}"));

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use fw_policy::{Policy, Source, Sources};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,18 @@ pub struct LastGood {
     pub generation: u32,
     /// When it was applied.
     pub applied: Timestamp,
+    /// The files that it names: what it includes, and the lists of its zones.
+    #[serde(default)]
+    pub files: Vec<KeptFile>,
+}
+
+/// A file that a policy names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFile {
+    /// The path by which it was loaded.
+    pub name: String,
+    /// Its text.
+    pub text: String,
 }
 
 fn file(state_dir: &Path) -> PathBuf {
@@ -25,6 +38,32 @@ fn file(state_dir: &Path) -> PathBuf {
 }
 
 impl LastGood {
+    /// A policy that is in force.
+    #[must_use]
+    pub fn new(policy: &Policy, generation: u32, applied: Timestamp) -> Self {
+        let kept = |source: &Source| KeptFile {
+            name: source.name.clone(),
+            text: source.text.as_ref().to_owned(),
+        };
+        Self {
+            name: policy.file.clone(),
+            text: policy.text.clone(),
+            generation,
+            applied,
+            files: policy.sources.iter().skip(1).map(kept).collect(),
+        }
+    }
+
+    /// Its files as they were: none is read from disk.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        let mut sources = Sources::new(&self.name, &self.text);
+        for file in &self.files {
+            sources.add(&file.name, &file.text);
+        }
+        sources
+    }
+
     /// Reads the last good policy; `None` if there is none.
     ///
     /// # Errors
@@ -79,6 +118,7 @@ mod tests {
             text: "version: 1\n".into(),
             generation: 7,
             applied: jiff::Timestamp::UNIX_EPOCH,
+            files: Vec::new(),
         };
         good.write(dir.path()).unwrap();
         assert_eq!(LastGood::read(dir.path()).unwrap(), Some(good.clone()));

@@ -5,17 +5,33 @@ use std::net::IpAddr;
 
 use fw_common::abi::{ClassFlags, Ip4, Ip6, Line, Proto, RuleFlags, Screen};
 use fw_common::classify::{self, Classified, Service, classify, realm_record};
-use fw_policy::{Diagnostics, Environment, Policy, TableSet};
+use fw_policy::compile::DEFAULT_LIMIT;
+use fw_policy::{Compiled, Diagnostics, Environment, Loader, Policy, TableSet};
 
 use crate::control::Session;
 use crate::exit::Failure;
+use crate::files::Files;
 
-/// Reads and checks a policy. Among its warnings are the rules whose `until` is over at `now_unix_s`.
+/// Checks a policy; files that it names are read from disk, relative to `name`. Among its warnings are the rules whose `until`
+/// is over at `now_unix_s`.
 ///
 /// # Errors
 /// With exit code 2: all findings, each with line and column.
 pub fn check(name: &str, text: &str, now_unix_s: i64) -> Result<(Policy, Diagnostics), Failure> {
-    let (policy, mut warnings) = fw_policy::check(text, name).map_err(|findings| {
+    check_with(&Files, name, text, now_unix_s)
+}
+
+/// The same with files from elsewhere.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with(
+    loader: &dyn Loader,
+    name: &str,
+    text: &str,
+    now_unix_s: i64,
+) -> Result<(Policy, Diagnostics), Failure> {
+    let (policy, mut warnings) = fw_policy::check_files(loader, text, name).map_err(|findings| {
         Failure::input(format!(
             "{name} is no valid policy; nothing was applied\n{}",
             findings.render(false)
@@ -37,8 +53,21 @@ pub fn compile(
     generation: u32,
     boot_unix_s: i64,
 ) -> Result<TableSet, Failure> {
-    fw_policy::compile(policy, &environment(own, roles, generation, boot_unix_s))
-        .map_err(|error| Failure::input(format!("{} cannot be compiled: {error}", policy.file)))
+    let environment = environment(own, roles, generation, boot_unix_s);
+    fw_policy::compile(policy, &environment).map_err(|error| too_large(policy, &error))
+}
+
+/// As [`compile`], and keeps what does not depend on addresses: then other addresses are a matter of milliseconds.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_to_keep(policy: &Policy, environment: &Environment) -> Result<(Compiled, TableSet), Failure> {
+    Compiled::new(policy, environment, DEFAULT_LIMIT).map_err(|error| too_large(policy, &error))
+}
+
+/// The failure of a policy that does not fit into tables.
+pub fn too_large(policy: &Policy, error: &fw_policy::CompileError) -> Failure {
+    Failure::input(format!("{} cannot be compiled: {error}", policy.file))
 }
 
 /// This machine, as the compiler asks for it.

@@ -62,6 +62,14 @@ impl Handler for Service {
                 Ok(())
             }
             Request::Diff { name, text } => diff(agent, name, text, replies).await,
+            Request::Compare { name, text } => {
+                let found = agent.changes(&name, &text).await?;
+                send(replies, Reply::Compared(Box::new(found))).await
+            }
+            Request::ReloadZones { force, session } => {
+                let reloaded = agent.reload_zones(force, session).await?;
+                send(replies, Reply::ZonesReloaded(Box::new(reloaded))).await
+            }
             Request::Zones { zone } => {
                 for zone in agent.list_zones(zone.as_deref()).await? {
                     send(replies, Reply::Zone(Box::new(zone))).await?;

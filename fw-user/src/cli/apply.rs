@@ -7,6 +7,7 @@ use clap::Args;
 use super::{AgentArgs, ask, output, unexpected};
 use crate::control::{Reply, Request, Session};
 use crate::exit::{Exit, Failure};
+use crate::files::{self, Files};
 
 /// Put a new policy in force on the running agent
 ///
@@ -32,9 +33,10 @@ pub(super) struct Apply {
 
 impl Apply {
     pub(super) async fn execute(self) -> anyhow::Result<Exit> {
-        let name = self.policy.display().to_string();
-        let text = std::fs::read_to_string(&self.policy)
-            .map_err(|error| Failure::input(format!("cannot read {name}: {error}")))?;
+        let text = files::read(&self.policy)?;
+        // The agent reads the files that the policy names: by its path, wherever this command was called.
+        let path = std::path::absolute(&self.policy).unwrap_or_else(|_| self.policy.clone());
+        let name = path.display().to_string();
         if !self.force {
             expectations_hold(&text, &name)?;
         }
@@ -68,7 +70,7 @@ impl Apply {
 
 /// Refuses a policy that does not do what it says of itself. Whether it is a policy at all the agent says.
 fn expectations_hold(text: &str, name: &str) -> Result<(), Failure> {
-    let Ok((policy, _)) = fw_policy::check(text, name) else {
+    let Ok((policy, _)) = fw_policy::check_files(&Files, text, name) else {
         return Ok(());
     };
     match fw_policy::run_expectations(&policy, &fw_policy::Environment::sample()) {

@@ -1,7 +1,7 @@
 //! `dpufw check`.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use fw_policy::{Diagnostics, Environment, Expectations, Policy, Representation, Stats};
@@ -9,17 +9,22 @@ use serde_json::json;
 
 use super::output::{self, Paint, paint};
 use crate::exit::{Exit, Failure};
+use crate::files;
 
 /// Check a policy: parse, resolve, compile, run its expectations; needs no privileges
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  dpufw check policy.yaml\n  dpufw check policy.yaml --json\n  \
-                        dpufw check policy.yaml --stats\n  dpufw check policy.yaml --self 10.30.8.4 --self fd00:30::4   # whose `self` is meant\n\n\
-                        Exits with 2 if the policy has an error, with 1 if one of its expectations is not met."
+    after_help = "Examples:\n  dpufw check policy.yaml\n  dpufw check policy.yaml --json   # for editors: each finding with \
+                        its place\n  dpufw check policy.yaml --stats\n  dpufw check policy.yaml --tests tests.yaml\n  \
+                        dpufw check policy.yaml --self 10.30.8.4 --self fd00:30::4   # whose `self` is meant\n\n\
+                        Exits with 2 if the policy has an error, with 1 if an expectation is not met."
 )]
 pub(super) struct Check {
     /// The policy file
     policy: PathBuf,
+    /// A file with more expectations (a YAML file with the key `expect` only); may be given several times
+    #[arg(long, value_name = "FILE")]
+    tests: Vec<PathBuf>,
     /// An address of the machine that the policy is for; documentation addresses if none is given
     #[arg(long = "self", value_name = "ADDR")]
     own: Vec<IpAddr>,
@@ -33,11 +38,16 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<Exit> {
-        let (policy, mut warnings) =
-            match fw_policy::check(&read(&self.policy)?, &self.policy.display().to_string()) {
-                Ok(checked) => checked,
-                Err(findings) => return self.invalid(&findings),
-            };
+        let (mut policy, mut warnings) = match files::policy(&self.policy)? {
+            Ok(checked) => checked,
+            Err(findings) => return self.invalid(&findings),
+        };
+        for path in &self.tests {
+            let name = path.display().to_string();
+            if let Err(findings) = fw_policy::add_tests(&mut policy, &files::read(path)?, &name) {
+                return self.invalid(&findings);
+            }
+        }
         let now = jiff::Timestamp::now().as_second();
         warnings.items.extend(fw_policy::ended_rules(&policy, now).items);
         let environment = environment(&policy, &self.own);
@@ -47,11 +57,12 @@ impl Check {
         let tests = fw_policy::run_expectations(&policy, &environment).map_err(too_large)?;
         drop(progress);
         if self.json {
+            let findings = [warnings.reports(), tests.diagnostics.reports()].concat();
             let answer = json!({
                 "file": policy.file,
                 "valid": true,
                 "sha256": policy.hash_hex(),
-                "findings": warnings.reports(),
+                "findings": findings,
                 "stats": tables.stats,
                 "expectations": tests.results,
             });
@@ -61,6 +72,10 @@ impl Check {
             if self.stats {
                 sizes(&tables.stats);
             }
+            if !self.tests.is_empty() {
+                list(&tests);
+            }
+            summary(&tests);
         }
         Ok(if tests.passed() { Exit::Yes } else { Exit::No })
     }
@@ -73,12 +88,6 @@ impl Check {
         }
         Ok(Exit::BadInput)
     }
-}
-
-/// Reads a policy file.
-pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::input(format!("cannot read {}: {error}", path.display())))
 }
 
 /// Roles that a machine can have.
@@ -117,6 +126,28 @@ fn print(policy: &Policy, warnings: &Diagnostics, stats: &Stats, tests: &Expecta
         stats.service_classes,
         output::bytes(stats.bytes),
     );
+}
+
+/// One line for each expectation.
+fn list(tests: &Expectations) {
+    for result in &tests.results {
+        let word = if result.passed {
+            paint("pass", Paint::Green)
+        } else {
+            paint("FAIL", Paint::Red)
+        };
+        let is = result.explanation.as_ref().map_or_else(
+            || "no such flow".to_owned(),
+            |explanation| match &explanation.rule {
+                Some(rule) => format!("{} by rule {}", explanation.verdict.name(), rule.name),
+                None => format!("{} ({})", explanation.verdict.name(), explanation.reason),
+            },
+        );
+        println!("{word}  {}  {is}  {}:{}", result.flow, result.file, result.line);
+    }
+}
+
+fn summary(tests: &Expectations) {
     let met = tests.results.iter().filter(|result| result.passed).count();
     match tests.results.len() {
         0 => println!("{}: no expectations", paint("valid", Paint::Green)),

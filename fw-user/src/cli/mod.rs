@@ -4,13 +4,16 @@ mod apply;
 mod check;
 mod completions;
 mod detach;
+mod diff;
 mod drops;
 mod explain;
 mod flows;
 mod limits;
 mod man;
 mod output;
+mod prove;
 mod run;
+mod schema;
 mod status;
 mod test;
 mod zone;
@@ -19,10 +22,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use fw_policy::Policy;
 
 use crate::agent::DEFAULT_SOCKET;
 use crate::control::{Client, Reply, Request};
 use crate::exit::{Exit, Failure, exit_of};
+use crate::files;
 
 const EXIT_CODES: &str = "Exit codes: 0 yes; 1 the answer is no (denied, different, degraded); 2 bad input; 3 no agent or \
                           no privilege.";
@@ -40,7 +45,10 @@ enum Command {
     Run(Box<run::Run>),
     Check(check::Check),
     Test(test::Test),
+    Schema(schema::Schema),
     Explain(explain::Explain),
+    Diff(diff::Diff),
+    Prove(prove::Prove),
     Apply(apply::Apply),
     Status(status::StatusArgs),
     Flows(flows::Flows),
@@ -92,6 +100,9 @@ fn client(command: Command) -> anyhow::Result<Exit> {
             Command::Run(_) | Command::Test(_) => Ok(Exit::BadInput),
             Command::Check(check) => check.execute(),
             Command::Explain(explain) => explain.execute().await,
+            Command::Diff(diff) => diff.execute().await,
+            Command::Prove(prove) => prove.execute(),
+            Command::Schema(schema) => schema.execute(),
             Command::Apply(apply) => apply.execute().await,
             Command::Status(status) => status.execute().await,
             Command::Flows(flows) => flows.execute().await,
@@ -113,6 +124,18 @@ async fn ask(agent: &AgentArgs, request: &Request) -> Result<Reply, Failure> {
         .reply()
         .await?
         .ok_or_else(|| Failure::no_agent("the agent gave no answer"))
+}
+
+/// Reads and checks a policy; its warnings are the affair of `dpufw check`.
+fn load(path: &std::path::Path) -> Result<Policy, Failure> {
+    let name = path.display().to_string();
+    let checked = files::policy(path)?;
+    checked.map(|(policy, _)| policy).map_err(|findings| {
+        Failure::input(format!(
+            "{name} is no valid policy\n{}",
+            findings.render(output::colored(&std::io::stderr()))
+        ))
+    })
 }
 
 /// The agent answered something that does not belong to the question.
@@ -140,7 +163,7 @@ mod tests {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:"), "{name} has examples");
             if [
-                "check", "test", "explain", "status", "flows", "drops", "limits", "apply",
+                "check", "test", "explain", "diff", "prove", "status", "flows", "drops", "limits", "apply",
             ]
             .contains(&name)
             {

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::check;
 use super::output::{self, Paint, paint};
 use crate::exit::{Exit, Failure};
+use crate::files;
 use crate::netns::{self, Outcome};
 use crate::telemetry::boot_unix_s;
 
@@ -48,13 +49,13 @@ pub(super) struct Test {
 impl Test {
     pub(super) fn execute(self) -> anyhow::Result<Exit> {
         let file = self.policy.display().to_string();
-        let (mut policy, _) = match fw_policy::check(&check::read(&self.policy)?, &file) {
+        let (mut policy, _) = match files::policy(&self.policy)? {
             Ok(checked) => checked,
             Err(findings) => return Ok(invalid(&findings)),
         };
         for path in &self.tests {
             let name = path.display().to_string();
-            if let Err(findings) = fw_policy::add_tests(&mut policy, &check::read(path)?, &name) {
+            if let Err(findings) = fw_policy::add_tests(&mut policy, &files::read(path)?, &name) {
                 return Ok(invalid(&findings));
             }
         }

@@ -211,6 +211,21 @@ pub struct DiffFlow {
     pub reason: String,
 }
 
+/// What another policy would allow and deny that the one in force does not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Generation of the policy in force.
+    pub generation: u32,
+    /// The file that it came from.
+    pub policy: String,
+    /// True if some flow would meet another fate.
+    pub differs: bool,
+    /// The differences for people, a line each.
+    pub text: String,
+    /// The same as JSON: a [`fw_policy::diff::Diff`].
+    pub changes: serde_json::Value,
+}
+
 /// How many live flows would end under another policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffSummary {

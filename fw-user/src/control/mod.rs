@@ -11,7 +11,7 @@ mod status;
 mod zones;
 
 pub use answers::{
-    Agreement, DiffFlow, DiffSummary, FloodAnswer, FlowAnswer, FlowQuestion, FrameAnswer, FrameQuestion,
+    Agreement, Comparison, DiffFlow, DiffSummary, FloodAnswer, FlowAnswer, FlowQuestion, FrameAnswer, FrameQuestion,
     HostAnswer, KernelAnswer, KnownFlow, LimitAnswer, PortAnswer, SourceAnswer,
 };
 pub use client::Client;
@@ -24,4 +24,4 @@ pub use status::{
     Cover, Coverage, DropCount, FlowCount, FlowTotals, Heartbeat, PolicyStatus, PortStatus, Status,
     TableStatus, TopSource,
 };
-pub use zones::{ZoneChange, ZoneChanged, ZoneInfo, ZoneMember, ZoneOutcome};
+pub use zones::{ReloadedZone, ZoneChange, ZoneChanged, ZoneInfo, ZoneMember, ZoneOutcome, ZonesReloaded};

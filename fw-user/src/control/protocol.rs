@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DiffFlow, DiffSummary, EventFilter, FlowAnswer, FlowFilter, FlowQuestion, FrameAnswer, FrameQuestion,
-    LimitInfo, Status, ZoneChange, ZoneChanged, ZoneInfo,
+    Comparison, DiffFlow, DiffSummary, EventFilter, FlowAnswer, FlowFilter, FlowQuestion, FrameAnswer, FrameQuestion,
+    LimitInfo, Status, ZoneChange, ZoneChanged, ZoneInfo, ZonesReloaded,
 };
 use crate::exit::Failure;
 use crate::telemetry::{DropRecord, FlowInfo, FlowRecord};
@@ -101,6 +101,13 @@ pub enum Request {
         /// The caller's session.
         session: Option<Session>,
     },
+    /// Read the files of the policy's zones again.
+    ReloadZones {
+        /// Even if it locks the caller out.
+        force: bool,
+        /// The caller's session.
+        session: Option<Session>,
+    },
     /// The members of dynamic zones.
     Zones {
         /// Of this zone only.
@@ -119,6 +126,13 @@ pub enum Request {
     },
     /// Which live flows would end under this policy?
     Diff {
+        /// Name of the file, for messages.
+        name: String,
+        /// The policy's text.
+        text: String,
+    },
+    /// What would this policy allow and deny that the one in force does not?
+    Compare {
         /// Name of the file, for messages.
         name: String,
         /// The policy's text.
@@ -157,6 +171,8 @@ pub enum Reply {
     Limit(Box<LimitInfo>),
     /// To [`Request::ChangeZones`].
     ZonesChanged(Box<ZoneChanged>),
+    /// To [`Request::ReloadZones`].
+    ZonesReloaded(Box<ZonesReloaded>),
     /// A dynamic zone.
     Zone(Box<ZoneInfo>),
     /// To [`Request::Explain`].
@@ -167,6 +183,8 @@ pub enum Reply {
     Ends(Box<DiffFlow>),
     /// To [`Request::Diff`], behind the flows.
     Differs(DiffSummary),
+    /// To [`Request::Compare`].
+    Compared(Box<Comparison>),
     /// The reader was too slow; so many items were left out.
     Missed {
         /// Items.

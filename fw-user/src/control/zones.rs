@@ -96,3 +96,29 @@ pub struct ZoneInfo {
     /// Its members, sorted.
     pub members: Vec<ZoneMember>,
 }
+
+/// A zone whose files were read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadedZone {
+    /// Its name.
+    pub zone: String,
+    /// Prefixes that it held.
+    pub before: usize,
+    /// Prefixes that it holds now.
+    pub after: usize,
+}
+
+/// The files of all zones were read again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ZonesReloaded {
+    /// Generation in force.
+    pub generation: u32,
+    /// True if the tables were changed for it.
+    pub swapped: bool,
+    /// Zones with other addresses than before.
+    pub zones: Vec<ReloadedZone>,
+    /// Milliseconds from the agent's hearing of it until it was in force.
+    pub took_ms: f64,
+    /// Warnings about the policy, as text.
+    pub warnings: Vec<String>,
+}

@@ -6,6 +6,7 @@
 
 mod capture;
 mod frame;
+mod hex;
 mod world;
 
 use std::collections::BTreeMap;
@@ -17,8 +18,9 @@ use fw_common::wire;
 use fw_policy::{Environment, Policy, TableSet};
 use serde::Serialize;
 
-pub use capture::{Capture, CaptureError, Captured, Link, from_hex};
+pub use capture::{Capture, CaptureError, Captured, Link};
 use frame::Frame;
+pub use hex::from_hex;
 use world::World;
 
 /// Where a [`Replay`] keeps its tables.

@@ -9,7 +9,7 @@ use fw_common::abi::{
     LiveSource, PortConfig, Shared, Source, SourceKey,
 };
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
-use fw_common::pipeline::{self, FlowMaps, FlowStat, Insert, Scratch, Stage, Tables};
+use fw_common::pipeline::{self, FlowMaps, FlowStat, Scratch, Stage, Tables, code};
 use typed_arena::Arena;
 
 /// Where the entries of all maps lie. Nothing is freed before the replay ends.
@@ -100,13 +100,13 @@ impl<'m> World<'m> {
         key: &K,
         flow: &Flow,
         replace: bool,
-    ) -> Insert {
+    ) -> i32 {
         let mut map = map.borrow_mut();
         if map.contains_key(key) && !replace {
-            return Insert::Exists;
+            return code::EXISTS;
         }
         map.insert(*key, self.memory.flows.alloc(live(flow)));
-        Insert::Done
+        code::DONE
     }
 }
 
@@ -165,14 +165,14 @@ macro_rules! flow_maps {
                 self.$half.borrow().get(key).copied()
             }
 
-            fn insert_main(self, key: &$key, flow: &Flow) -> Insert {
+            fn insert_main(self, key: &$key, flow: &Flow) -> i32 {
                 // Nobody ages: what is over makes room at once.
                 let over = |old: &&LiveFlow| !old.alive(self.now.get());
                 let expired = self.$main.borrow().get(key).is_some_and(over);
                 self.insert(&self.$main, key, flow, expired)
             }
 
-            fn insert_half_open(self, key: &$key, flow: &Flow, replace: bool) -> Insert {
+            fn insert_half_open(self, key: &$key, flow: &Flow, replace: bool) -> i32 {
                 self.insert(&self.$half, key, flow, replace)
             }
 

@@ -30,7 +30,7 @@ pub fn question(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Question {
             dst: policies::v4(random).into(),
             proto: TCP,
             selector: random.u16(..),
-            source_port: source_port(TCP),
+            source_port: random.u16(..),
         })
 }
 
@@ -57,23 +57,29 @@ fn attempt(random: &mut Rng, policy: &Policy, own: &[IpAddr]) -> Option<Question
     if src.is_ipv4() != dst.is_ipv4() {
         return None;
     }
-    let (proto, selector) = service(random, &rule.services, src.is_ipv4());
+    let service = *one_of(random, &rule.services);
+    let (proto, selector) = asked_service(random, service, src.is_ipv4());
     Some(Question {
         vlan: vlan(random, from, to),
         src,
         dst,
         proto,
         selector,
-        source_port: source_port(proto),
+        source_port: source_port(random, service, proto),
     })
 }
 
-/// A dynamic port (RFC 6335, section 6), where the protocol has any.
-fn source_port(proto: u8) -> u16 {
-    if matches!(proto, TCP | UDP | SCTP) {
-        49_152
-    } else {
-        0
+/// A source port at the edge of what the service wants, where the protocol has any.
+fn source_port(random: &mut Rng, service: ServiceMatch, proto: u8) -> u16 {
+    if !matches!(proto, TCP | UDP | SCTP) {
+        return 0;
+    }
+    match random.u8(..16) {
+        0 => service.src_lo.wrapping_sub(1),
+        1 => service.src_hi.wrapping_add(1),
+        2..5 => service.src_lo,
+        5..8 => service.src_hi,
+        _ => random.u16(service.src_lo..=service.src_hi),
     }
 }
 
@@ -130,9 +136,8 @@ fn near(random: &mut Rng, prefixes: &[IpNet]) -> IpAddr {
     }
 }
 
-/// Protocol and selector at the edge of one of these services.
-fn service(random: &mut Rng, services: &[ServiceMatch], ipv4: bool) -> (u8, u16) {
-    let service = one_of(random, services);
+/// Protocol and selector at the edge of this service.
+fn asked_service(random: &mut Rng, service: ServiceMatch, ipv4: bool) -> (u8, u16) {
     let echo = if ipv4 { (ICMP, 8 << 8) } else { (ICMPV6, 128 << 8) };
     let port = match random.u8(..16) {
         0 => service.lo.wrapping_sub(1),

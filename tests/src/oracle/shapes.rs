@@ -22,9 +22,11 @@ pub enum Shape {
     Overlapping,
     /// Services of overlapping ranges over all ports.
     PortRanges,
+    /// Services that look at source ports, alone and mixed with others.
+    SourcePorts,
     /// Zones with holes, ranges of addresses, zones made of zones.
     Exclusions,
-    /// As in a router: each rule with two prefixes of its own or wildcards.
+    /// As in a router: each rule with two prefixes of its own or wildcards, ports on both sides.
     AccessList,
 }
 
@@ -37,11 +39,12 @@ struct Draft<'r> {
 
 impl Shape {
     /// All shapes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Mixed,
         Self::ManyRules,
         Self::Overlapping,
         Self::PortRanges,
+        Self::SourcePorts,
         Self::Exclusions,
         Self::AccessList,
     ];
@@ -54,6 +57,7 @@ impl Shape {
             Self::ManyRules => "few zones, many rules",
             Self::Overlapping => "many overlapping zones",
             Self::PortRanges => "port ranges",
+            Self::SourcePorts => "source ports",
             Self::Exclusions => "exclusions",
             Self::AccessList => "router access lists",
         }
@@ -70,7 +74,8 @@ impl Shape {
             Self::Mixed => {}
             Self::ManyRules => draft.many_rules(),
             Self::Overlapping => draft.overlapping(),
-            Self::PortRanges => draft.port_ranges(),
+            Self::PortRanges => draft.port_ranges(0),
+            Self::SourcePorts => draft.port_ranges(70),
             Self::Exclusions => draft.exclusions(),
             Self::AccessList => draft.access_list(),
         }
@@ -149,30 +154,42 @@ impl<'r> Draft<'r> {
         }
     }
 
-    fn port_ranges(&mut self) {
+    /// Of 100 matches `from_ports` look at the source port as well.
+    fn port_ranges(&mut self, from_ports: u8) {
         let zones = self.random.usize(3..8);
         self.zones(zones, 1..4);
         self.line("services:");
         let services = self.random.usize(5..15);
         for service in 0..services {
-            let list: Vec<String> = (0..self.random.usize(1..5)).map(|_| self.range()).collect();
+            let list: Vec<String> = (0..self.random.usize(1..5))
+                .map(|_| self.range(from_ports))
+                .collect();
             self.line(&format!("  s{service}: [{}]", list.join(", ")));
         }
         self.line("rules:");
         for number in 0..self.random.usize(10..60) {
-            let service = format!("[s{}, {}]", self.random.usize(..services), self.range());
+            let service = format!("[s{}, {}]", self.random.usize(..services), self.range(from_ports));
             let (from, to) = (self.zone(zones), self.zone(zones));
             self.rule(number, &service, &from, &to);
         }
     }
 
-    /// A range of ports of TCP or UDP, anywhere and of any length.
-    fn range(&mut self) -> String {
+    /// A range of ports of TCP or UDP, anywhere and of any length; `from_ports` times of 100 from a range of source ports.
+    fn range(&mut self, from_ports: u8) -> String {
         let proto = if self.random.bool() { "tcp" } else { "udp" };
+        let (low, high) = self.ports();
+        if self.random.u8(..100) < from_ports {
+            let (first, last) = self.ports();
+            format!("{proto}/{low}-{high} from {first}-{last}")
+        } else {
+            format!("{proto}/{low}-{high}")
+        }
+    }
+
+    fn ports(&mut self) -> (u16, u16) {
         let (a, b) = (self.random.u16(1..), self.random.u16(1..));
         let length = *one_of(self.random, &[0, 1, 99, 1000, u16::MAX]);
-        let (low, high) = (a.min(b), a.max(b).min(a.min(b).saturating_add(length)));
-        format!("{proto}/{low}-{high}")
+        (a.min(b), a.max(b).min(a.min(b).saturating_add(length)))
     }
 
     fn exclusions(&mut self) {
@@ -248,7 +265,7 @@ impl<'r> Draft<'r> {
             let service = match self.random.u8(..10) {
                 0 => "all".to_owned(),
                 1..3 => format!("[{}]", policies::service_match(self.random)),
-                _ => format!("[{}]", self.range()),
+                _ => format!("[{}]", self.range(40)),
             };
             self.rule(number, &service, &from, &to);
         }

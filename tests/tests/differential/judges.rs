@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use fw_common::abi::{Engine, Ip4, Ip6, Line, LinkKind, Mode, PortConfig, Reason, Side, Verdict};
 use fw_common::classify::{self, Classified, Service};
-use fw_policy::{Environment, Policy};
+use fw_policy::{Choice, Environment, Policy, Representation};
 use fw_tests::oracle::{Answer, Question};
 use fw_user::dataplane::{DataPlane, FlowSizes, Hook, Options, TestContext};
 
@@ -20,6 +20,8 @@ pub struct Judges {
     lines: Vec<Line>,
     hook: Hook,
     frames: Frames,
+    /// Of the tables in force.
+    pub representation: Representation,
 }
 
 impl Judges {
@@ -42,10 +44,12 @@ impl Judges {
             lines: Vec::new(),
             hook: Hook::XdpIn,
             frames: Frames::default(),
+            representation: Representation::Pairs,
         })
     }
 
-    /// Compiles a policy for a machine; its seed chooses the hook.
+    /// Compiles a policy for a machine; its seed chooses the hook, and whether the compiler chooses the representation or has
+    /// to take bit vectors.
     pub fn apply(&mut self, policy: &Policy, own: &[IpAddr], seed: u64) -> Result<()> {
         let environment = Environment {
             own_addresses: own.to_vec(),
@@ -53,7 +57,18 @@ impl Judges {
             generation: self.plane.tables().next_generation(),
             ..Environment::sample()
         };
-        self.lines = fw_policy::compile(policy, &environment)?.lines;
+        let choice = if seed / 21 % 2 == 0 {
+            Choice::Auto
+        } else {
+            Choice::Only(Representation::Vectors)
+        };
+        let options = fw_policy::Options {
+            choice,
+            ..fw_policy::Options::default()
+        };
+        let set = fw_policy::compile_with(policy, &environment, options)?;
+        self.representation = set.stats.representation;
+        self.lines = set.lines;
         self.plane.tables().apply(&self.lines)?;
         self.hook = Hook::ALL[(seed / 7 % Hook::ALL.len() as u64) as usize];
         Ok(())

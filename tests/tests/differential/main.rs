@@ -93,7 +93,7 @@ fn compare(judges: &mut Judges, seed: u64, packets: u64) -> Result<Shares> {
              machine is {own:?}\n{text}",
             shape.name()
         );
-        shares.count(shape, plain, &question);
+        shares.count(shape, judges.representation, plain, &question);
     }
     Ok(shares)
 }

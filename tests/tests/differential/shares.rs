@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use fw_policy::Representation;
 use fw_tests::oracle::{Answer, Question, Shape};
 
 /// Least share of each shape's packets, of 1,000, by answer.
@@ -12,7 +13,13 @@ const BY_ANSWER: [(&str, u64); 3] = [
     ("denied by default", 40),
 ];
 /// Least share of all packets, of 1,000.
-const OF_ALL: [(&str, u64); 3] = [("in an unknown realm", 5), ("IPv4", 250), ("IPv6", 250)];
+const OF_ALL: [(&str, u64); 5] = [
+    ("in an unknown realm", 5),
+    ("IPv4", 250),
+    ("IPv6", 250),
+    ("by pairs", 400),
+    ("by bit vectors", 400),
+];
 
 /// Packets by shape and kind.
 #[derive(Clone, Debug, Default)]
@@ -20,9 +27,19 @@ pub struct Shares(BTreeMap<(Shape, &'static str), u64>);
 
 impl Shares {
     /// Counts a packet.
-    pub fn count(&mut self, shape: Shape, answer: Answer, question: &Question) {
+    pub fn count(
+        &mut self,
+        shape: Shape,
+        representation: Representation,
+        answer: Answer,
+        question: &Question,
+    ) {
         let family = if question.src.is_ipv4() { "IPv4" } else { "IPv6" };
-        for kind in [kind(answer), family] {
+        let tables = match representation {
+            Representation::Pairs => "by pairs",
+            Representation::Vectors => "by bit vectors",
+        };
+        for kind in [kind(answer), family, tables] {
             *self.0.entry((shape, kind)).or_default() += 1;
         }
     }

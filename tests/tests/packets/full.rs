@@ -1,12 +1,15 @@
 //! Tables that are full, and tables that are not what they should be.
 
-use anyhow::{Result, ensure};
-use fw_common::abi::{Reason, SetHeader, Verdict, checksum};
+use anyhow::{Context, Result, ensure};
+use fw_common::abi::{HEARTBEAT_NS, Reason, SetHeader, Verdict, checksum};
+use fw_common::pipeline::FlowStat;
+use fw_tests::packet::Packet;
 use fw_user::dataplane::{FlowSizes, FlowTable};
 
 use crate::case::{Connection, Net, Step, Way};
 use crate::rig::{Rig, SIZES};
 use crate::stand::Stand;
+use crate::told::stay_on_one_cpu;
 
 const POLICY: &str = r#"
 version: 1
@@ -164,6 +167,36 @@ fn a_full_table_without_an_agent_costs_no_connection() -> Result<()> {
     Ok(())
 }
 
+/// The agent counts as at work until ten seconds after its last heartbeat: just before, a full table refuses, just after it
+/// does not.
+#[test]
+fn a_heartbeat_lasts_ten_seconds() -> Result<()> {
+    const MS: u64 = 1_000_000;
+    for stand in Stand::ALL {
+        for ipv6 in [false, true] {
+            let mut rig = Rig::with_sizes(stand, SMALL)?;
+            rig.apply(POLICY)?;
+            let net = Net::new(ipv6, stand.inline());
+            fill(&mut rig, &net)?;
+            rig.other(&Step::Agent(false))?;
+            for (number, wait, wanted) in [
+                (200, HEARTBEAT_NS - MS, Reason::TableFull),
+                (201, 2 * MS, Reason::Established),
+            ] {
+                rig.other(&Step::Wait(wait))?;
+                let reason = handshake(&mut rig, &numbered(&net, number))?;
+                ensure!(
+                    reason == wanted,
+                    "{stand:?}: {} was expected, found {}",
+                    wanted.name(),
+                    reason.name()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A set whose tables point outside of themselves drops what it cannot judge.
 #[test]
 fn a_corrupt_set_lets_nothing_pass() -> Result<()> {
@@ -203,4 +236,74 @@ fn a_corrupt_set_lets_nothing_pass() -> Result<()> {
         }
     }
     Ok(())
+}
+
+const ONE_WAY: &str = r#"
+version: 1
+zones:
+  clients: { addresses: [10.1.0.0/16, "fd00:1::/64"] }
+  servers: { addresses: [10.2.0.0/16, "fd00:2::/64"] }
+rules: [{ name: rdma, allow: [roce], from: clients, to: servers }]
+"#;
+
+/// Room for more one-way flows than a CPU may promote in a window of 2^30 ns.
+const WIDE: FlowSizes = FlowSizes {
+    flows4: 4097,
+    flows6: 4097,
+    half4: 8192,
+    half6: 8192,
+    ..SIZES
+};
+/// One-way promotions of a CPU and window; see `hit.rs`.
+const ONE_WAY_PER_WINDOW: u64 = 1024;
+const SENDERS: u16 = 1100;
+
+/// What nobody answers is promoted within a limit; what is over it waits for the next window, and goes on passing.
+#[test]
+fn promotions_of_one_way_flows_have_a_cap() -> Result<()> {
+    stay_on_one_cpu()?;
+    for stand in [Stand::HostXdp, Stand::InlineTc] {
+        for ipv6 in [false, true] {
+            let mut rig = Rig::with_sizes(stand, WIDE)?;
+            rig.apply(ONE_WAY)?;
+            let net = Net::new(ipv6, stand.inline());
+            let round = |rig: &mut Rig, reason: Reason| -> Result<()> {
+                for port in 0..SENDERS {
+                    let write = Packet::udp((net.client, 40_000 + port), (net.server, 4791));
+                    let report = rig.send(Way::Outer, &write.build())?;
+                    ensure!(report.reason == reason, "{stand:?}, sender {port}: {report:?}");
+                }
+                Ok(())
+            };
+            // The clock of a rig begins at the beginning of a window.
+            round(&mut rig, Reason::Rule)?;
+            for _ in 0..7 {
+                round(&mut rig, Reason::Established)?;
+            }
+            ensure!(rig.count(FlowTable::Main)? == 0, "none is old enough");
+            rig.other(&Step::Wait(2 << 30))?;
+            round(&mut rig, Reason::Established)?;
+            let (main, waits) = (rig.count(FlowTable::Main)? as u64, waits(&rig)?);
+            ensure!(
+                main == ONE_WAY_PER_WINDOW && waits == u64::from(SENDERS) - main,
+                "{stand:?}, IPv6 {ipv6}: {main} flows were promoted, {waits} wait"
+            );
+            rig.other(&Step::Wait(1 << 30))?;
+            round(&mut rig, Reason::Established)?;
+            ensure!(
+                rig.count(FlowTable::Main)? == usize::from(SENDERS),
+                "the next window takes the rest"
+            );
+            rig.counters_add_up()?;
+        }
+    }
+    Ok(())
+}
+
+fn waits(rig: &Rig) -> Result<u64> {
+    let stats = rig.plane().tables().flow_stats()?;
+    stats
+        .get(FlowStat::OneWayWaits as usize)
+        .copied()
+        .context("no such statistic")
 }

@@ -8,7 +8,15 @@ use fw_tests::packet::Packet;
 use crate::case::{Case, Net, v6};
 
 pub fn cases(net: &Net) -> Vec<Case> {
-    [udp(net), directions(net), echo(net), kinds(net), lifetimes(net)].concat()
+    [
+        udp(net),
+        rdma(net),
+        directions(net),
+        echo(net),
+        kinds(net),
+        lifetimes(net),
+    ]
+    .concat()
 }
 
 fn udp(net: &Net) -> Vec<Case> {
@@ -21,6 +29,14 @@ fn udp(net: &Net) -> Vec<Case> {
         }
         case
     };
+    let one_way_confirmed = one_way(Case::new("").outer(log.clone(), Rule), 7)
+        .wait(2)
+        .outer(log.clone(), Established);
+    // Later than halfway, so that what counts is the answer's time.
+    let answered = Case::new("")
+        .outer(query.clone(), Rule)
+        .wait(29)
+        .inner(answer.clone(), Established);
     vec![
         Case::new("a UDP query and its answer")
             .outer(query.clone(), Rule)
@@ -64,8 +80,83 @@ fn udp(net: &Net) -> Vec<Case> {
             .outer(query.clone(), Rule)
             .wait(31)
             .inner(answer.clone(), DenyDefault),
+        answered
+            .clone()
+            .wait(29)
+            .inner(answer.clone(), Established)
+            .flows(0, 1)
+            .named("answered but unconfirmed UDP: alive until 30 s after the answer"),
+        answered
+            .wait(31)
+            .inner(answer.clone(), DenyDefault)
+            .named("answered but unconfirmed UDP: over after 30 s"),
+        one_way_confirmed
+            .clone()
+            .wait(29)
+            .outer(log.clone(), Established)
+            .flows(1, 0)
+            .named("one-way UDP: alive until 30 s"),
+        one_way_confirmed
+            .wait(31)
+            .outer(log.clone(), Rule)
+            .flows(1, 1)
+            .named("one-way UDP: over after 30 s"),
         confirmed(net, 119).inner(answer.clone(), Established),
         confirmed(net, 121).inner(answer, DenyDefault),
+    ]
+}
+
+const RDMA: &str = r#"
+version: 1
+zones:
+  clients: { addresses: [10.1.0.0/16, "fd00:1::/64"] }
+  servers: { addresses: [10.2.0.0/16, "fd00:2::/64"] }
+rules:
+  - { name: rdma, allow: [roce], between: [clients, servers] }
+"#;
+
+/// RoCEv2: both sides of a queue pair send to 4791, each from a port of its own (InfiniBand annex A17.9.2), so each direction
+/// is a flow that nobody answers.
+fn rdma(net: &Net) -> Vec<Case> {
+    let case = |name: &str| Case::new(name).with(RDMA);
+    // A base transport header: operation, flags, partition, destination queue pair, sequence number.
+    let write = |port, pair: u8| {
+        Packet::udp((net.client, port), (net.server, 4791))
+            .payload(&[0x0a, 0x40, 0xff, 0xff, 0, 0, 0, pair, 0, 0, 0, 1])
+    };
+    let acks = Packet::udp((net.server, 50_001), (net.client, 4791))
+        .payload(&[0x11, 0x40, 0xff, 0xff, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0]);
+    let more = |mut case: Case, packets: usize| {
+        for _ in 0..packets {
+            case = case.outer(write(49_152, 1), Established);
+        }
+        case
+    };
+    vec![
+        more(
+            case("RDMA one way is confirmed after 2 s and 8 packets")
+                .outer(write(49_152, 1), Rule)
+                .flows(0, 1),
+            6,
+        )
+        .wait(2)
+        .outer(write(49_152, 1), Established)
+        .flows(0, 1)
+        .outer(write(49_152, 1), Established)
+        .flows(1, 0)
+        .wait(29)
+        .outer(write(49_152, 1), Established),
+        case("the way back of a queue pair is a flow of its own")
+            .outer(write(49_152, 1), Rule)
+            .inner(acks.clone(), Rule)
+            .inner(acks.clone(), Established)
+            .outer(write(49_152, 1), Established)
+            .flows(0, 2),
+        case("queue pairs with one source port share a flow; the key is by ports")
+            .outer(write(49_152, 1), Rule)
+            .outer(write(49_152, 2), Established)
+            .outer(write(49_153, 3), Rule)
+            .flows(0, 2),
     ]
 }
 

@@ -42,15 +42,12 @@ const ELSEWHERE: [Reason; 5] = [
     Reason::SynProved,
 ];
 
-/// What no packet of a test run can meet: the first would be a bug, the next three are failures of the kernel, and a
-/// scan is only ever noted.
-const NEVER: [Reason; 5] = [
-    Reason::Unset,
-    Reason::TableError,
-    Reason::TableBusy,
-    Reason::TableMemory,
-    Reason::Scan,
-];
+/// Failures of the kernel, which a test run with one packet at a time cannot provoke: `fw-common/tests/pipeline.rs` meets them
+/// over a model of the maps that refuses, with their errno.
+const REFUSED_BY_THE_MODEL: [Reason; 3] = [Reason::TableError, Reason::TableBusy, Reason::TableMemory];
+
+/// What no packet can meet: the first would be a bug, and a scan is only ever noted.
+const NEVER: [Reason; 2] = [Reason::Unset, Reason::Scan];
 
 /// Reasons of one family's headers and link protocols.
 const IPV4_ONLY: [Reason; 11] = [
@@ -102,6 +99,7 @@ fn every_reason_has_a_packet() -> Result<()> {
             .filter(|reason| {
                 !ELSEWHERE.contains(reason) && !NEVER.contains(reason) && !others.contains(reason)
             })
+            .filter(|reason| !REFUSED_BY_THE_MODEL.contains(reason))
             .map(|reason| reason.name())
             .collect();
         ensure!(missing.is_empty(), "IPv6: {ipv6}: no packet meets {missing:?}");

@@ -170,6 +170,19 @@ fn resets(c: &Connection) -> Vec<Case> {
             .outer(c.c("R", 1001_u32.wrapping_sub(1 << 25), 0), RstInvalid)
             .wait(11)
             .outer(c.c("A", 1001, 5001), Established),
+        c.established(case(
+            "a RST behind the window, where old data still passes (RFC 5961 section 3.2)",
+        ))
+        .inner(c.s("R", 5000, 0), RstInvalid)
+        .inner(c.s("R", 5001_u32.wrapping_sub(1 << 20), 0), RstInvalid)
+        .outer(c.c("R", 1000, 0), RstInvalid)
+        .outer(c.c("R", 1001_u32.wrapping_sub(1 << 20), 0), RstInvalid)
+        .inner(
+            c.s("A", 5001_u32.wrapping_sub(1 << 20), 1001).payload(b"x"),
+            Established,
+        )
+        .state(State::Established)
+        .outer(c.c("A", 1001, 5001), Established),
     ]
 }
 

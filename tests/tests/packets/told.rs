@@ -29,7 +29,7 @@ rules:
 "#;
 
 /// Budgets are kept by CPU: this thread stays on the one that it is on.
-fn stay_on_one_cpu() -> Result<()> {
+pub fn stay_on_one_cpu() -> Result<()> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let first = (0..CpuSet::count())
         .find(|cpu| allowed.is_set(*cpu) == Ok(true))

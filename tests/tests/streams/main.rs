@@ -157,7 +157,16 @@ fn long(engine: Engine) -> Result<()> {
         Duration::from_mins(3),
     )?;
     drop(server.stop());
-    println!("{LONG} bytes in {:.1} s", start.elapsed().as_secs_f64());
+    let counted = guarded.bytes(Reason::Established)?;
+    println!(
+        "{LONG} bytes in {:.1} s; {counted} bytes passed the firewall as established",
+        start.elapsed().as_secs_f64()
+    );
+    ensure!(
+        counted >= LONG,
+        "only {counted} of {LONG} bytes went through the data plane: {}",
+        guarded.counted()
+    );
     nothing_invalid(&guarded)
 }
 

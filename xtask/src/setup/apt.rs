@@ -1,8 +1,10 @@
 //! Installing Debian packages, and saying what to do where that is not possible.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -20,16 +22,21 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
 
 /// Like [`ensure`], for names that are known only at run time. Needs dpkg.
 pub fn ensure_names(names: &[&str]) -> Result<()> {
-    let missing = missing(names)?;
-    if missing.is_empty() {
+    install(&missing(names)?)
+}
+
+/// Installs packages, or newer versions of them.
+pub fn install(names: &[impl AsRef<str>]) -> Result<()> {
+    if names.is_empty() {
         return Ok(());
     }
-    let list = missing.join(" ");
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    let list = names.join(" ");
     say("setup", format_args!("installing {list}"));
     let mend = format!("cannot install {list} (by hand: `apt-get install {list}` as root)");
     let mut install = apt_get().context(mend.clone())?;
     update_lists();
-    let spent = shell::run(install.args(["install", "--yes"]).args(&missing)).context(mend)?;
+    let spent = shell::run(install.args(["install", "--yes"]).args(names)).context(mend)?;
     say("setup", format_args!("installed in {}", human(spent)));
     Ok(())
 }
@@ -50,6 +57,34 @@ pub fn update_lists() {
             format_args!("going on with the old package lists: {error:#}"),
         );
     }
+}
+
+/// Downloads packages into a folder, and says how long it took. Nothing is installed, and no root is needed.
+pub fn download(names: &[impl AsRef<str>], folder: &Path) -> Result<Duration> {
+    let mut command = Command::new("apt-get");
+    command
+        .args(["--quiet=2", "download"])
+        .args(names.iter().map(AsRef::as_ref))
+        .current_dir(folder);
+    if shell::is_root() {
+        // Otherwise it warns that its own user cannot write here.
+        command.args(["-o", "APT::Sandbox::User=root"]);
+    }
+    shell::run(&mut command)
+}
+
+/// The packages that [`download`] left in a folder.
+pub fn downloaded(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    Ok(files
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "deb"))
+        .collect())
+}
+
+/// Unpacks a package's files into a folder that stands for `/`; its scripts do not run.
+pub fn unpack(package: &Path, root: &Path) -> Result<()> {
+    shell::run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(root)).map(drop)
 }
 
 fn apt_get() -> Result<Command> {

@@ -2,6 +2,7 @@
 //! needs, so nobody has to run this one by hand.
 
 mod apt;
+mod emulator;
 mod linker;
 mod packages;
 mod tools;
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+pub use apt::{download, downloaded, unpack, update_lists};
 pub use tools::{cargo_deny, cargo_mutants};
 
 use crate::shell::{human, say};
@@ -63,14 +65,12 @@ pub fn ensure(level: Level) -> Result<()> {
             apt::ensure(packages::of(part))?;
         }
     }
+    if level.includes(Level::Vm) {
+        emulator::ensure()?;
+    }
     if level.includes(Level::Build) {
         let rust = Rust::find()?;
         linker::ensure(&rust)?;
     }
     Ok(())
-}
-
-/// Fetches the package lists anew.
-pub fn update_package_lists() {
-    apt::update_lists();
 }

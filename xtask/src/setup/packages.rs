@@ -38,18 +38,22 @@ const TEST: &[Package] = &[
     package("nftables", "nft"),
     package("nghttp2-server", "nghttpd"),
     package("openssh-client", "ssh"),
+    package("openssh-server", "/usr/sbin/sshd"),
     package("openssl", "openssl"),
     package("socat", "socat"),
     package("tcpdump", "tcpdump"),
 ];
 
-/// The emulator, and what its initramfs is packed with.
+/// What runs other kernels. Apart from the others of its level: apt installs all that it is asked for or nothing, and
+/// this one may be in conflict with what the machine has (see `emulator`).
+pub const EMULATOR: Package = package("qemu-system-x86", "qemu-system-x86_64");
+
+/// What the emulator's initramfs is packed with.
 const VM: &[Package] = &[
     package("binutils", "strip"),
     package("busybox-static", "busybox"),
     package("cpio", "cpio"),
     package("kmod", "modprobe"),
-    package("qemu-system-x86", "qemu-system-x86_64"),
     package("wireguard-tools", "wg"),
     package("xz-utils", "xz"),
 ];

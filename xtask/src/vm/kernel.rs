@@ -72,7 +72,7 @@ fn download(series: &str, root: &Path) -> Result<()> {
             "vm",
             format_args!("{error:#}; asking the archive what there is now"),
         );
-        setup::update_package_lists();
+        setup::update_lists();
         fetch(series, &work)
     })?;
     unpack(&work)?;
@@ -116,25 +116,14 @@ fn find_package(series: &str) -> Result<String> {
 fn fetch(series: &str, folder: &Path) -> Result<Duration> {
     let package = find_package(series)?;
     say("vm", format_args!("downloading {package}"));
-    let mut command = Command::new("apt-get");
-    command
-        .args(["--quiet=2", "download", &package])
-        .current_dir(folder);
-    if shell::is_root() {
-        // Otherwise it warns that its own user cannot write here.
-        command.args(["-o", "APT::Sandbox::User=root"]);
-    }
-    shell::run(&mut command)
+    setup::download(&[package], folder)
 }
 
 fn unpack(folder: &Path) -> Result<()> {
-    let files = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let package = files
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|ending| ending == "deb"));
+    let package = setup::downloaded(folder)?.pop();
     let package = package.context("the download left no package")?;
     let root = folder.join("root");
-    shell::run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root))?;
+    setup::unpack(&package, &root)?;
     let kernel = Kernel::unpacked(root.clone())?;
     let depmod = shell::find_in_path("depmod").context("depmod is missing: run `cargo xtask setup`")?;
     shell::run(

@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: another kernel than the one that runs here, under software emulation.
 
+mod emulator;
 mod guest;
 mod kernel;
 mod qemu;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+pub use emulator::Qemu;
 use guest::{Guest, Job};
 
 use crate::setup::{self, Level};
@@ -96,7 +98,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     // Two, where traffic runs: what one CPU does in order, two do in any.
     let cpus = if args.scenarios.is_empty() { 1 } else { 2 };
     let limit = if args.full { FULL_LIMIT } else { LIMIT };
-    let code = qemu::boot(&kernel, guest.image(), cpus, limit)?;
+    let code = qemu::boot(&Qemu::find()?, &kernel, guest.image(), cpus, limit)?;
     say(
         "vm",
         format_args!(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::emulator::Qemu;
 use super::guest;
 use super::kernel::Kernel;
 
@@ -16,8 +17,8 @@ const GUEST: &str = "guest| ";
 
 /// Boots, prints what the guest's program prints, and returns its exit code. The machine is gone afterwards, whatever
 /// happened.
-pub fn boot(kernel: &Kernel, initramfs: PathBuf, cpus: u8, limit: Duration) -> Result<i32> {
-    let mut child = command(kernel, initramfs, cpus)
+pub fn boot(qemu: &Qemu, kernel: &Kernel, initramfs: PathBuf, cpus: u8, limit: Duration) -> Result<i32> {
+    let mut child = command(qemu, kernel, initramfs, cpus)
         .spawn()
         .context("cannot run qemu: run `cargo xtask setup`")?;
     let console = child.stdout.take().context("qemu has no console")?;
@@ -39,8 +40,8 @@ pub fn boot(kernel: &Kernel, initramfs: PathBuf, cpus: u8, limit: Duration) -> R
     result
 }
 
-fn command(kernel: &Kernel, initramfs: PathBuf, cpus: u8) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+fn command(qemu: &Qemu, kernel: &Kernel, initramfs: PathBuf, cpus: u8) -> Command {
+    let mut command = qemu.command();
     command
         // Software emulation: hardware virtualisation is not to be had everywhere, least inside another machine.
         .args([

@@ -119,6 +119,11 @@ fn the_opener_takes_its_syn_back_with_or_without_its_data() {
 
 #[test]
 fn a_reset_of_an_answer_is_exact_or_refuses_the_syn() {
+    let mut early = answered(5000);
+    for number in [5001_u32.wrapping_sub(1 << 20), 4000, 5000] {
+        assert_eq!(early.send(true, segment(RST, number, 0)), BAD_RST, "{number}");
+    }
+    early.ignored(true, segment(RST, 5002, 0));
     let isn = 0x3000_0000;
     for close in [isn + 1, isn + 11] {
         let mut walk = answered(isn);

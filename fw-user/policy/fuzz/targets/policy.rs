@@ -26,14 +26,13 @@ const ADDRESSES: [&str; 8] = [
     "2001:db8::1",
     "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
 ];
-const SERVICES: [(u8, u16, u16); 7] = [
-    (6, 22, 50_000),
-    (6, 22, 1),
-    (17, 65_535, 123),
-    (1, 8 << 8, 0),
-    (58, 128 << 8, 0),
-    (47, 0, 0),
-    (255, 1, 0),
+const SERVICES: [Service; 6] = [
+    Service::of(6, 22, 49_152),
+    Service::of(17, 65_535, 1),
+    Service::of(1, 8 << 8, 0),
+    Service::of(58, 128 << 8, 0),
+    Service::of(47, 0, 0),
+    Service::of(255, 1, 0),
 ];
 
 fuzz_target!(|bytes: &[u8]| {

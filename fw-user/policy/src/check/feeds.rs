@@ -57,7 +57,7 @@ fn file(node: &Node, path: &str, loader: &dyn Loader, ranges: &mut Ranges, findi
             return;
         }
     };
-    let file = findings.sources.add(path, &text);
+    let file = findings.sources.add_list(path, &text);
     lines(&text, file, ranges, findings);
 }
 
@@ -73,8 +73,11 @@ fn lines(text: &str, file: u32, ranges: &mut Ranges, findings: &mut Diagnostics)
             match addresses::parse(trimmed) {
                 Ok(range) => ranges.push(range),
                 Err(_) if errors >= MAX_ERRORS => errors += 1,
-                Err(bad) => {
+                Err(mut bad) => {
                     errors += 1;
+                    if trimmed.contains([' ', '\t', ',', ';']) {
+                        bad.help = Some("write one prefix, address or range a line".to_owned());
+                    }
                     let begin = start + from + (entry.len() - entry.trim_ascii_start().len());
                     let span = Span {
                         file,

@@ -5,6 +5,7 @@ use fw_common::abi::Proto;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::model::ServiceMatch;
 use crate::names;
+use crate::services;
 
 /// Why a text is no match.
 pub(super) struct Bad {
@@ -29,6 +30,13 @@ pub(super) fn parse(text: &str) -> Result<ServiceMatch, Bad> {
     let mut words = text.split_ascii_whitespace();
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some(only), None, ..) => one(only),
+        (Some(name), Some("from"), Some(ports), None) if services::built_in(name).is_some() => Err(Bad::new(
+            format!("`{name}` is the name of a service, and `from` narrows a protocol with its ports"),
+            "expected a match such as tcp/22 before `from`",
+            services::built_in(name)
+                .and_then(|service| service.matches.iter().find(|text| !text.contains(' ')))
+                .map(|text| format!("write `{text} from {ports}`")),
+        )),
         (Some(found), Some("from"), Some(ports), None) => from_ports(one(found)?, found, ports),
         _ => Err(Bad::new(
             format!("`{text}` is no service"),
@@ -126,7 +134,7 @@ fn port(text: &str, head: &str) -> Result<u16, Bad> {
     match text.parse() {
         Ok(port) if port > 0 && digits => Ok(port),
         _ => {
-            let help = match names::service(text) {
+            let help = match services::built_in(text) {
                 Some(_) => Some(format!("write `{text}` alone")),
                 None => Some(format!("write `{head}/8000`, or `{head}` for all ports")),
             };

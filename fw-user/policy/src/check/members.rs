@@ -81,7 +81,11 @@ impl<'n> Draft<'n> {
         }
         if !SOURCES[..4].iter().any(|key| fields.has(key)) {
             let misspelt = SOURCES.iter().any(|key| fields.is_misspelt(key));
-            if !misspelt && !fields.has_not_enforced() {
+            // A wrong word for `dynamic` was reported; `false` says nothing.
+            let unclear = fields
+                .get("dynamic")
+                .is_some_and(|node| !matches!(&node.value, Value::Text { text, .. } if text == "false"));
+            if !misspelt && !unclear && !fields.has_not_enforced() {
                 missing(fields, zone, findings);
             }
             return;

@@ -13,6 +13,7 @@ mod matches;
 mod members;
 mod planes;
 mod protect;
+mod realms;
 mod rules;
 mod sections;
 mod select;
@@ -77,6 +78,11 @@ pub fn check_files(
     let mut findings = Diagnostics::new(file, text);
     let policy =
         include::read(text, loader, &mut findings).and_then(|roots| build(&roots, loader, &mut findings));
+    // Of a policy with errors nothing can be proved, and rules that were left out would mislead.
+    if let Some(policy) = policy.as_ref().filter(|_| !findings.has_errors()) {
+        crate::isolate::report(policy, &mut findings);
+        crate::lint::warn(policy, &mut findings);
+    }
     findings.sort();
     match policy {
         Some(policy) if !findings.has_errors() => Ok((policy, findings)),
@@ -139,9 +145,9 @@ fn sections<'n>(files: &[Fields<'n>], key: &str) -> Vec<&'n Node> {
 fn build(roots: &[Node], loader: &dyn Loader, findings: &mut Diagnostics) -> Option<Policy> {
     let files = tops(roots, findings)?;
     let top = files.last()?;
-    let zones = zones::read(&sections(&files, "zones"), loader, findings);
+    let mut zones = zones::read(&sections(&files, "zones"), loader, findings);
     let services = services::read(&sections(&files, "services"), findings);
-    let rules = rules::read(&sections(&files, "rules"), &zones, &services, findings);
+    let mut rules = rules::read(&sections(&files, "rules"), &zones, &services, findings);
     if files.iter().all(|file| !file.has("rules")) {
         findings.push(
             Diagnostic::error("missing_key", top.span.begin(), "the policy has no `rules`")
@@ -149,10 +155,13 @@ fn build(roots: &[Node], loader: &dyn Loader, findings: &mut Diagnostics) -> Opt
         );
     }
     services.warn_unused(&rules, findings);
-    let isolations = isolate::read(&sections(&files, "isolate"), &zones, &rules, findings);
+    let mut isolations = isolate::read(&sections(&files, "isolate"), &zones, &rules, findings);
     let expectations = expect::read(&sections(&files, "expect"), &zones, &rules, findings);
-    let protect = protect::read(top.get("protect"), &zones, findings);
+    let mut protect = protect::read(top.get("protect"), &zones, findings);
     doubts::warn(&zones, &rules, findings);
+    let seen = realms::Seen::new(&mut zones, &mut rules, findings);
+    seen.isolations(&mut isolations);
+    seen.everywhere(&mut protect.exempt);
     Some(Policy {
         file: findings.file.clone(),
         text: findings.sources.text(Span::default()).to_owned(),

@@ -1,6 +1,6 @@
 //! The sections `tcp:`, `fragments:` and `protect:`.
 
-use fw_common::abi::{LimitKind, ProtectMode, Screen};
+use fw_common::abi::{LimitKind, ProtectMode, Reason, Screen};
 use fw_common::limit::Rate;
 
 use super::fields::{self, Fields};
@@ -20,8 +20,8 @@ const FLOOD_ABOVE: u64 = 100_000;
 /// Denied packets of a source and minute, and how long it is banned, seconds.
 const SCAN_ABOVE: u64 = 600;
 const BAN_S: u32 = 600;
-/// Flows of one source: unconfirmed in 34 s, and in all.
-const HALF_OPEN_CAP: u32 = 8192;
+/// Flows of one source: unconfirmed in 34 s, so that a node whose job starts again opens 10,000 at once; and in all.
+const HALF_OPEN_CAP: u32 = 16_384;
 const FLOWS_CAP: u32 = 65_536;
 
 /// Reads `tcp:`.
@@ -107,9 +107,10 @@ pub(super) fn read(section: Option<&Node>, zones: &Zones, findings: &mut Diagnos
     protect
 }
 
+/// What the table of reasons says.
 fn default() -> Protect {
-    let threshold = |mode, units, per_ns| Threshold {
-        mode,
+    let threshold = |reason: Reason, units, per_ns| Threshold {
+        mode: reason.default_action().mode(),
         rate: Throughput {
             units,
             per_ns,
@@ -119,16 +120,24 @@ fn default() -> Protect {
         },
     };
     Protect {
-        screens: [ProtectMode::Drop; Screen::ALL.len()],
-        syn_flood: threshold(ProtectMode::Drop, SYN_ABOVE, SECOND_NS),
-        udp_flood: threshold(ProtectMode::Count, FLOOD_ABOVE, SECOND_NS),
-        icmp_flood: threshold(ProtectMode::Count, FLOOD_ABOVE, SECOND_NS),
-        scan: threshold(ProtectMode::Count, SCAN_ABOVE, 60 * SECOND_NS),
+        screens: Screen::ALL.map(screen_default),
+        syn_flood: threshold(Reason::SynProof, SYN_ABOVE, SECOND_NS),
+        udp_flood: threshold(Reason::UdpFlood, FLOOD_ABOVE, SECOND_NS),
+        icmp_flood: threshold(Reason::IcmpFlood, FLOOD_ABOVE, SECOND_NS),
+        scan: threshold(Reason::Scan, SCAN_ABOVE, 60 * SECOND_NS),
         ban_s: BAN_S,
         half_open_cap: HALF_OPEN_CAP,
         flows_cap: FLOWS_CAP,
         exempt: Vec::new(),
     }
+}
+
+/// A screen's number is that of a reason, as the tests of this crate show.
+fn screen_default(screen: Screen) -> ProtectMode {
+    u8::try_from(screen.reason())
+        .ok()
+        .and_then(Reason::from_number)
+        .map_or(ProtectMode::Drop, |reason| reason.default_action().mode())
 }
 
 fn mode(node: &Node, findings: &mut Diagnostics) -> Option<ProtectMode> {

@@ -9,7 +9,7 @@ use super::services::Services;
 use super::zones::{self, Zones};
 use crate::diagnostic::{Diagnostic, Diagnostics, LineCounter, Span};
 use crate::keys;
-use crate::model::{Direction, Rule, RuleAction, ZoneIndex, ZoneKind};
+use crate::model::{Direction, Rule, RuleAction, Tags, ZoneIndex, ZoneKind};
 use crate::names;
 use crate::yaml::{Node, Value};
 
@@ -222,10 +222,14 @@ impl Reader<'_> {
         }
     }
 
-    /// True if one VLAN has addresses of both zones.
+    /// True if one VLAN has addresses of both zones: what has none is seen in that of the other, see [`super::realms`].
     fn may_meet(&self, from: ZoneIndex, to: ZoneIndex) -> bool {
         let (from, to) = (&self.zones.list[from], &self.zones.list[to]);
-        from.kind != ZoneKind::Named || to.kind != ZoneKind::Named || from.tags() == to.tags()
+        let tags = [from.tags(), to.tags()];
+        from.kind != ZoneKind::Named
+            || to.kind != ZoneKind::Named
+            || from.tags() == to.tags()
+            || tags.contains(&Tags::NONE)
     }
 }
 

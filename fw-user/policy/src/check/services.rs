@@ -6,6 +6,7 @@ use super::{fields, matches};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::{Rule, Service, ServiceMatch};
 use crate::names;
+use crate::services;
 use crate::yaml::{Key, Node, Value};
 
 /// The policy's own services.
@@ -242,8 +243,9 @@ fn ready_made<'a>(
     if text == names::ALL {
         return vec![ServiceMatch::ALL];
     }
-    if let Some(matches) = names::service(text) {
-        return matches
+    if let Some(service) = services::built_in(text) {
+        return service
+            .matches
             .iter()
             .filter_map(|text| matches::parse(text).ok())
             .collect();
@@ -252,10 +254,10 @@ fn ready_made<'a>(
         Ok(found) => vec![found],
         Err(matches::Bad { message, label, help }) => {
             let known = own
-                .chain(names::SERVICES.iter().map(|(name, _)| *name))
+                .chain(services::BUILT_IN.iter().map(|service| service.name))
                 .chain([names::ALL]);
             let near = names::nearest(text, known.chain(names::PROTOCOLS.iter().map(|(name, _)| *name)));
-            let named = !text.contains('/');
+            let named = !text.contains(['/', ' ']);
             let near = near
                 .filter(|_| named)
                 .map(|near| format!("did you mean `{near}`?"));
@@ -267,6 +269,21 @@ fn ready_made<'a>(
                 None => item,
             });
             Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+    use crate::services::BUILT_IN;
+
+    #[test]
+    fn built_in_services_are_of_the_language() {
+        for service in BUILT_IN {
+            for text in service.matches {
+                assert!(matches::parse(text).is_ok(), "{}: {text}", service.name);
+            }
         }
     }
 }

@@ -175,6 +175,7 @@ fn empty(name: &str, span: Span) -> Zone {
         lifeline: false,
         labels: BTreeMap::new(),
         dynamic: false,
+        seen_of: None,
         prefixes: Vec::new(),
         span,
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::Tags;
+use super::{Tags, ZoneIndex};
 use crate::diagnostic::Span;
 
 /// What a zone holds.
@@ -91,6 +91,9 @@ pub struct Zone {
     /// The addresses are not the policy's but the machine's affair: `dpufw zone add` and `remove` change them. A policy is
     /// checked with none; [`super::Policy::set_members`] puts them in.
     pub dynamic: bool,
+    /// This is another zone, which has no VLAN, as rules with a zone in this VLAN on the other side see it: `gateway@101`.
+    /// It has the other's addresses.
+    pub seen_of: Option<ZoneIndex>,
     /// The zone's prefixes, sorted, without duplicates, host bits 0; ranges, files, other zones and exclusions are resolved.
     /// Empty for `self`, `outside` and `any`.
     pub prefixes: Vec<IpNet>,

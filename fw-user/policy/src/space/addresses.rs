@@ -55,7 +55,11 @@ impl Addresses {
     }
 
     fn max(&self) -> u128 {
-        if self.ipv4 { u128::from(u32::MAX) } else { u128::MAX }
+        if self.ipv4 {
+            u128::from(u32::MAX)
+        } else {
+            u128::MAX
+        }
     }
 
     fn cut(&mut self, spans: &[(Span, Member)]) {
@@ -70,6 +74,7 @@ impl Addresses {
         cuts.sort_unstable();
         let mut open: Vec<(Member, u32)> = Vec::new();
         let mut numbers: HashMap<Vec<Member>, u32> = HashMap::new();
+        let mut held: Vec<Member> = Vec::new();
         let mut at = 0;
         let mut next = 0;
         loop {
@@ -77,11 +82,16 @@ impl Addresses {
                 change(&mut open, *member, *begins);
                 next += 1;
             }
-            let held: Vec<Member> = open.iter().map(|(member, _)| *member).collect();
-            let base = *numbers.entry(held).or_insert_with_key(|held| {
-                self.members.push(held.clone());
-                self.members.len() as u32 - 1
-            });
+            held.clear();
+            held.extend(open.iter().map(|(member, _)| *member));
+            let base = match numbers.get(&held) {
+                Some(base) => *base,
+                None => {
+                    self.members.push(held.clone());
+                    numbers.insert(held.clone(), self.members.len() as u32 - 1);
+                    self.members.len() as u32 - 1
+                }
+            };
             if self.intervals.last().is_none_or(|(_, last)| *last != base) {
                 self.intervals.push((at, base));
             }
@@ -106,7 +116,10 @@ impl Addresses {
             }
         }
         for (good, poor) in found.iter_mut().zip(poor) {
-            let more: Vec<u128> = poor.into_iter().filter(|address| !good.contains(address)).collect();
+            let more: Vec<u128> = poor
+                .into_iter()
+                .filter(|address| !good.contains(address))
+                .collect();
             good.extend(more);
             good.truncate(2);
         }
@@ -152,7 +165,7 @@ impl Addresses {
         }
         bases
             .into_iter()
-            .map(|bases| self.in_any_set(bases.into_iter().map(|base| (base, base)).collect()))
+            .map(|bases| self.in_any_set(&Ranges::union(bases.into_iter().map(|base| (base, base)).collect())))
             .collect()
     }
 
@@ -164,8 +177,7 @@ impl Addresses {
     }
 
     /// These bases with every set of unknown zones.
-    fn in_any_set(&self, bases: Vec<(u32, u32)>) -> Ranges {
-        let bases = Ranges::union(bases);
+    pub(crate) fn in_any_set(&self, bases: &Ranges) -> Ranges {
         let sets = 0..1_u32 << self.unknown;
         let parts = sets.flat_map(|set| {
             let shift = set * self.bases();
@@ -281,7 +293,12 @@ mod tests {
         let addresses = Addresses::new(true, &spans, 1).expect("few classes");
         assert_eq!((addresses.bases(), addresses.count()), (4, 8));
         let sets = addresses.of_members(2);
-        for (address, zones) in [(9, [false, false]), (12, [true, false]), (15, [true, true]), (20, [false, true])] {
+        for (address, zones) in [
+            (9, [false, false]),
+            (12, [true, false]),
+            (15, [true, true]),
+            (20, [false, true]),
+        ] {
             for held in [0, 1] {
                 let class = addresses.class(address, held);
                 let has = |set: usize| sets[set].iter().any(|own| own == class);

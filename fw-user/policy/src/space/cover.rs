@@ -65,7 +65,10 @@ impl Search<'_> {
     /// `active` are the boxes that hold the pieces chosen on the axes before this one, and meet the target on the others.
     fn walk(&mut self, axis: usize, active: &[usize]) -> Covered {
         if active.is_empty() {
-            return Covered::No(self.target.map(|ranges| ranges.first().map_or(0, |range| range.0)));
+            return Covered::No(
+                self.target
+                    .map(|ranges| ranges.first().map_or(0, |range| range.0)),
+            );
         }
         let whole = |index: &&usize| (axis..AXES).all(|axis| self.holds(**index, axis));
         if let Some(one) = active.iter().find(whole) {
@@ -176,9 +179,8 @@ mod tests {
     }
 
     fn points() -> impl Iterator<Item = [u32; AXES]> {
-        (0..SIZE.pow(AXES as u32)).map(|number| {
-            std::array::from_fn(|axis| number / SIZE.pow((AXES - 1 - axis) as u32) % SIZE)
-        })
+        (0..SIZE.pow(AXES as u32))
+            .map(|number| std::array::from_fn(|axis| number / SIZE.pow((AXES - 1 - axis) as u32) % SIZE))
     }
 
     proptest! {

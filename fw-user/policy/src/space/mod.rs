@@ -11,12 +11,12 @@ mod scope;
 mod service;
 mod table;
 
-pub(crate) use addresses::{Addresses, ip};
+pub(crate) use addresses::ip;
 pub(crate) use cover::{AXES, Covered, Order, Slab, uncovered};
-pub(crate) use ranges::{Range, Ranges, has, meet};
+pub(crate) use ranges::{Range, Ranges, common};
 pub use scope::Scope;
-pub(crate) use service::{Piece, WITH_MESSAGES, WITH_PORTS, any_port, messages, pieces, place, protocol, universe};
-pub(crate) use table::{FlowBox, Side, Space};
+pub(crate) use service::{Piece, WITH_MESSAGES, WITH_PORTS, messages, protocol, universe};
+pub(crate) use table::{FlowBox, Space};
 
 use thiserror::Error;
 

@@ -104,8 +104,7 @@ pub(crate) fn covers(outer: &[Range], inner: &[Range]) -> bool {
     inner.iter().all(|(first, last)| {
         let skip = rest.partition_point(|(_, end)| end < first);
         rest = &rest[skip..];
-        rest.first()
-            .is_some_and(|(from, to)| from <= first && last <= to)
+        rest.first().is_some_and(|(from, to)| from <= first && last <= to)
     })
 }
 

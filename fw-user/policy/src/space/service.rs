@@ -18,7 +18,6 @@ pub(crate) const WITH_PORTS: Range = (0, 2);
 pub(crate) const WITH_MESSAGES: Range = (3, 4);
 /// Places of all others; IGMP, the last, has none.
 const PLAIN: Range = (5, 254);
-const ANY_PORT: Range = (0, u16::MAX as u32);
 
 /// A part of a service that is a box.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,7 +37,9 @@ pub(crate) fn protocol(place: u32) -> u8 {
     }
     let rest = (0_u8..=255).filter(|proto| *proto != Proto::IGMP && !FIRST.contains(proto));
     // A place behind the last protocol does not occur.
-    rest.clone().nth(place as usize - FIRST.len()).unwrap_or(Proto::IGMP)
+    rest.clone()
+        .nth(place as usize - FIRST.len())
+        .unwrap_or(Proto::IGMP)
 }
 
 /// The place of a protocol; `None`: IGMP, which no rule meets.
@@ -81,7 +82,10 @@ pub(crate) fn pieces(services: &[ServiceMatch], answers: bool) -> Vec<Piece> {
         if sources.0 > 0 {
             continue;
         }
-        for proto in clip(protos, WITH_MESSAGES).into_iter().flat_map(|(from, to)| from..=to) {
+        for proto in clip(protos, WITH_MESSAGES)
+            .into_iter()
+            .flat_map(|(from, to)| from..=to)
+        {
             let wanted = Ranges::union(vec![selectors]).intersection(&messages(protocol(proto), answers));
             let messages = wanted.as_slice().iter();
             parts.extend(messages.map(|selectors| ((proto, proto), (0, 0), *selectors)));
@@ -105,11 +109,6 @@ pub(crate) fn pieces(services: &[ServiceMatch], answers: bool) -> Vec<Piece> {
 /// Everything that can be a packet.
 pub(crate) fn universe(answers: bool) -> Vec<Piece> {
     pieces(&[ServiceMatch::ALL], answers)
-}
-
-/// All ports.
-pub(crate) fn any_port() -> Ranges {
-    Ranges::union(vec![ANY_PORT])
 }
 
 fn clip(a: Range, b: Range) -> Option<Range> {
@@ -142,8 +141,14 @@ mod tests {
     fn pieces_hold_what_the_matches_hold() {
         let lists = [
             vec![ServiceMatch::ALL],
-            vec![ServiceMatch::selectors(6, 22, 22), ServiceMatch::selectors(6, 80, 90)],
-            vec![ServiceMatch::protocol(1), ServiceMatch::selectors(58, 0x8000, 0x8000)],
+            vec![
+                ServiceMatch::selectors(6, 22, 22),
+                ServiceMatch::selectors(6, 80, 90),
+            ],
+            vec![
+                ServiceMatch::protocol(1),
+                ServiceMatch::selectors(58, 0x8000, 0x8000),
+            ],
             vec![ServiceMatch {
                 src_lo: 53,
                 src_hi: 53,
@@ -161,7 +166,10 @@ mod tests {
                     58 => (&[0], &[0x8000, 0x80ff]),
                     _ => (&[0], &[0]),
                 };
-                for (port, selector) in ports.iter().flat_map(|port| selectors.iter().map(move |s| (*port, *s))) {
+                for (port, selector) in ports
+                    .iter()
+                    .flat_map(|port| selectors.iter().map(move |s| (*port, *s)))
+                {
                     let expected = list.iter().any(|found| found.holds(proto, selector, port));
                     let found = pieces.iter().any(|piece| {
                         has(piece.protos.as_slice(), place)

@@ -349,7 +349,9 @@ impl Maker<'_> {
             [] => None,
             [one] => Some(*one),
             many => {
-                let ranges = many.iter().flat_map(|set| self.space.sets[*set as usize].as_slice());
+                let ranges = many
+                    .iter()
+                    .flat_map(|set| self.space.sets[*set as usize].as_slice());
                 let set = Ranges::union(ranges.copied().collect());
                 Some(self.set(set))
             }

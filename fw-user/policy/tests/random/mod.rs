@@ -1,9 +1,13 @@
+#![allow(dead_code, reason = "shared between tests, each of which uses a part")]
 //! Random policies, the packets at their edges, and the definition of what a policy says of a packet.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
 
-use fw_policy::model::{Direction, Policy, Rule, Tags, ZoneIndex, ZoneKind};
+use fw_policy::model::{DefaultAction, Direction, Policy, Rule, RuleAction, Tags, ZoneIndex, ZoneKind};
 use fw_policy::{Flow, check};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -51,7 +55,9 @@ pub struct Parts {
 impl Parts {
     pub fn new(random: &mut Random) -> Self {
         let count = 3 + random.below(5);
-        let zones = (0..count).map(|number| (format!("z{number}"), zone(random))).collect();
+        let zones = (0..count)
+            .map(|number| (format!("z{number}"), zone(random)))
+            .collect();
         let services: Vec<String> = (0..2).map(|_| services(random)).collect();
         let mut parts = Self {
             zones,
@@ -85,6 +91,12 @@ impl Parts {
         format!("{{ name: r{number}, {action}: {what}, from: {from}, to: {to}{more} }}")
     }
 
+    /// One more rule, under a name that no other has.
+    pub fn extra_rule(&self, random: &mut Random) -> String {
+        let number = 100 + random.below(1_000_000);
+        self.rule(random, number)
+    }
+
     pub fn zone(&self, random: &mut Random) -> String {
         random.pick(&self.zones).0.clone()
     }
@@ -113,7 +125,8 @@ impl Parts {
         for rule in rules {
             let _ = writeln!(text, "  - {rule}");
         }
-        let (mut policy, _) = check(&text, "random.yaml").unwrap_or_else(|findings| panic!("{findings}\n{text}"));
+        let (mut policy, _) =
+            check(&text, "random.yaml").unwrap_or_else(|findings| panic!("{findings}\n{text}"));
         let quarantine = policy.zone("quarantine").expect("it was written");
         policy.set_members(quarantine, []);
         policy.zones[quarantine].dynamic = dynamic;
@@ -184,12 +197,20 @@ fn moved(address: IpAddr, up: bool) -> Option<IpAddr> {
     match address {
         IpAddr::V4(v4) => {
             let bits = u32::from(v4);
-            let next = if up { bits.checked_add(1) } else { bits.checked_sub(1) };
+            let next = if up {
+                bits.checked_add(1)
+            } else {
+                bits.checked_sub(1)
+            };
             next.map(|bits| Ipv4Addr::from(bits).into())
         }
         IpAddr::V6(v6) => {
             let bits = u128::from(v6);
-            let next = if up { bits.checked_add(1) } else { bits.checked_sub(1) };
+            let next = if up {
+                bits.checked_add(1)
+            } else {
+                bits.checked_sub(1)
+            };
             next.map(|bits| Ipv6Addr::from(bits).into())
         }
     }
@@ -197,7 +218,13 @@ fn moved(address: IpAddr, up: bool) -> Option<IpAddr> {
 
 /// Protocol, source port and selector at the edges of a policy's rules.
 pub fn service_points(policy: &Policy) -> Vec<(u8, Option<u16>, u16)> {
-    let mut out = vec![(1, None, 0x800), (58, None, 0x8000), (47, None, 0), (50, None, 0), (103, None, 0)];
+    let mut out = vec![
+        (1, None, 0x800),
+        (58, None, 0x8000),
+        (47, None, 0),
+        (50, None, 0),
+        (103, None, 0),
+    ];
     let mut ports = vec![0, 1, u16::MAX];
     for service in policy.rules.iter().flat_map(|rule| &rule.services) {
         for port in [service.lo, service.hi, service.src_lo, service.src_hi] {
@@ -220,11 +247,9 @@ pub fn packet(
     services: &[(u8, Option<u16>, u16)],
 ) -> Flow {
     let src = *random.pick(addresses);
-    let same: Vec<IpAddr> = addresses
-        .iter()
-        .copied()
-        .filter(|address| address.is_ipv4() == src.is_ipv4())
-        .collect();
+    // Sorted, IPv4 first.
+    let (v4, v6) = addresses.split_at(addresses.partition_point(IpAddr::is_ipv4));
+    let same = if src.is_ipv4() { v4 } else { v6 };
     let (proto, sport, selector) = *random.pick(services);
     let realms: Vec<Tags> = policy.realms().into_iter().collect();
     let tags = *random.pick(&realms);
@@ -232,35 +257,70 @@ pub fn packet(
         vlan: tags.outer,
         inner_vlan: tags.inner,
         src,
-        dst: *random.pick(&same),
+        dst: *random.pick(same),
         proto,
         sport,
         selector,
     }
 }
 
-/// What a policy says of a packet, by the definition in [`fw_policy::model`]: the first rule that matches.
-pub fn decide<'p>(policy: &'p Policy, own: &[IpAddr], flow: &Flow) -> Option<&'p Rule> {
-    if !policy.realms().contains(&flow.tags()) {
-        return None;
-    }
-    let src = policy.zones_of(flow.tags(), flow.src, own);
-    let dst = policy.zones_of(flow.tags(), flow.dst, own);
-    let common = |zones: &[ZoneIndex], held: &[ZoneIndex]| zones.iter().any(|zone| held.contains(zone));
-    let goes = |direction: &Direction| common(&direction.from, &src) && common(&direction.to, &dst);
-    let serves = |rule: &Rule| rule.serves(flow.proto, flow.selector, flow.source_port());
-    policy
-        .rules
-        .iter()
-        .find(|rule| rule.directions.iter().any(goes) && serves(rule))
+/// What a policy says of packets, by the definition in [`fw_policy::model`].
+pub struct Oracle<'p> {
+    pub policy: &'p Policy,
+    own: &'p [IpAddr],
+    /// Zones of the addresses that were asked about.
+    known: RefCell<HashMap<(Tags, IpAddr), Rc<[ZoneIndex]>>>,
 }
 
-/// True if one of these zones holds an address.
-pub fn in_zones(policy: &Policy, own: &[IpAddr], zones: &[ZoneIndex], tags: Tags, address: IpAddr) -> bool {
-    policy
-        .zones_of(tags, address, own)
-        .iter()
-        .any(|zone| zones.contains(zone))
+impl<'p> Oracle<'p> {
+    pub fn new(policy: &'p Policy, own: &'p [IpAddr]) -> Self {
+        Self {
+            policy,
+            own,
+            known: RefCell::default(),
+        }
+    }
+
+    fn zones(&self, tags: Tags, address: IpAddr) -> Rc<[ZoneIndex]> {
+        let mut known = self.known.borrow_mut();
+        let zones = || self.policy.zones_of(tags, address, self.own).into();
+        Rc::clone(known.entry((tags, address)).or_insert_with(zones))
+    }
+
+    /// The first rule that matches.
+    pub fn decide(&self, flow: &Flow) -> Option<&'p Rule> {
+        if !self.policy.realms().contains(&flow.tags()) {
+            return None;
+        }
+        let (src, dst) = (self.zones(flow.tags(), flow.src), self.zones(flow.tags(), flow.dst));
+        let common = |zones: &[ZoneIndex], held: &[ZoneIndex]| zones.iter().any(|zone| held.contains(zone));
+        let goes = |direction: &Direction| common(&direction.from, &src) && common(&direction.to, &dst);
+        let serves = |rule: &Rule| rule.serves(flow.proto, flow.selector, flow.source_port());
+        let mut rules = self.policy.rules.iter();
+        rules.find(|rule| rule.directions.iter().any(goes) && serves(rule))
+    }
+
+    /// What happens to a packet that would open a flow.
+    pub fn action(&self, flow: &Flow) -> RuleAction {
+        match self.decide(flow) {
+            Some(rule) if rule.audit => return RuleAction::Allow,
+            Some(rule) => return rule.action,
+            None if !self.policy.realms().contains(&flow.tags()) => return RuleAction::Deny,
+            None => {}
+        }
+        let outside = self.policy.built_in(ZoneKind::Outside).expect("every policy has it");
+        let strange = self.zones(flow.tags(), flow.src).contains(&outside);
+        let default = if strange { self.policy.default.outside } else { self.policy.default.inside };
+        match default {
+            DefaultAction::Drop => RuleAction::Deny,
+            DefaultAction::Reject => RuleAction::Reject,
+        }
+    }
+
+    /// True if one of these zones holds an address.
+    pub fn within(&self, zones: &[ZoneIndex], tags: Tags, address: IpAddr) -> bool {
+        self.zones(tags, address).iter().any(|zone| zones.contains(zone))
+    }
 }
 
 /// Index of `any`.

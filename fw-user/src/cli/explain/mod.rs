@@ -11,9 +11,10 @@ use clap::Args;
 use fw_policy::model::{RuleAction, Tags};
 use fw_policy::{Asked, Environment, FlowSpec, Policy, TableSet};
 
-use super::check::{environment, read};
+use super::check::environment;
 use super::{AgentArgs, output};
 use crate::exit::{Exit, Failure};
+use crate::files;
 
 /// Say how a flow or a packet is decided: which rule, which line, why not the others
 ///
@@ -89,7 +90,7 @@ impl Explain {
 
     fn compiled(&self, path: &Path) -> Result<Offline, Failure> {
         let name = path.display().to_string();
-        let (policy, _) = fw_policy::check(&read(path)?, &name).map_err(|findings| {
+        let (policy, _) = files::policy(path)?.map_err(|findings| {
             Failure::input(format!(
                 "{name} is no valid policy\n{}",
                 findings.render(output::colored(&std::io::stderr()))

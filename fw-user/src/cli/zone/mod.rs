@@ -23,7 +23,7 @@ const NAMED: usize = 8;
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  dpufw zone add job-42 10.10.3.0/28 --for 24h\n  dpufw zone add quarantine 10.10.0.7 fd00:10::7\n  \
-                        dpufw zone remove quarantine 10.10.0.7\n  dpufw zone remove job-42 --all\n  dpufw zone list --json"
+                        dpufw zone remove quarantine 10.10.0.7\n  dpufw zone remove job-42 --all\n  dpufw zone list --json\n  dpufw zone reload   # the files of `file:` zones"
 )]
 pub(super) struct Zone {
     #[command(subcommand)]
@@ -35,6 +35,7 @@ enum Command {
     Add(Add),
     Remove(Remove),
     List(List),
+    Reload(Reload),
 }
 
 /// Put addresses into a dynamic zone
@@ -94,6 +95,16 @@ struct List {
     agent: AgentArgs,
 }
 
+/// Read the files of the policy's zones again, and change nothing else
+///
+/// A file that cannot be read, or holds what is no address, changes nothing.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  dpufw zone reload\n  dpufw zone reload --json")]
+struct Reload {
+    #[command(flatten)]
+    common: Common,
+}
+
 /// What changes have in common.
 #[derive(Args)]
 struct Common {
@@ -129,6 +140,7 @@ impl Zone {
                 remove.common.change(change).await
             }
             Command::List(list) => list.execute().await,
+            Command::Reload(reload) => reload.execute().await,
         }
     }
 }
@@ -166,6 +178,37 @@ impl Common {
     }
 }
 
+impl Reload {
+    async fn execute(self) -> anyhow::Result<Exit> {
+        let request = Request::ReloadZones {
+            force: self.common.force,
+            session: Session::own(),
+        };
+        let progress = output::Progress::start("reading the files of zones".to_owned());
+        let reply = ask(&self.common.agent, &request).await;
+        drop(progress);
+        let reply = reply?;
+        let Reply::ZonesReloaded(reloaded) = reply else {
+            return Err(unexpected(&reply));
+        };
+        if self.common.json {
+            output::json(&reloaded)?;
+            return Ok(Exit::Yes);
+        }
+        for warning in &reloaded.warnings {
+            eprintln!("{warning}\n");
+        }
+        for zone in &reloaded.zones {
+            println!("{}: {} prefixes, before {}", zone.zone, zone.after, zone.before);
+        }
+        println!(
+            "{}",
+            state(reloaded.swapped, reloaded.generation, reloaded.took_ms)
+        );
+        Ok(Exit::Yes)
+    }
+}
+
 impl List {
     async fn execute(self) -> anyhow::Result<Exit> {
         let mut client = Client::connect(&self.agent.socket).await?;
@@ -176,9 +219,7 @@ impl List {
             match reply {
                 Reply::Zone(zone) if self.json => output::json(&zone)?,
                 Reply::Zone(zone) => {
-                    rows(&zone, Timestamp::now()).into_iter().for_each(|row| {
-                        table.add_row(row);
-                    });
+                    table.add_rows(rows(&zone, Timestamp::now()));
                     if !zone.in_force {
                         aside.push(zone.zone);
                     }
@@ -220,13 +261,21 @@ fn text(changed: &ZoneChanged) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{}", line(outcome));
     }
-    let how = if changed.swapped {
-        format!("in force as generation {}", changed.generation)
-    } else {
-        format!("nothing to change in generation {}", changed.generation)
-    };
-    let _ = writeln!(text, "{how} after {:.1} ms", changed.took_ms);
+    let _ = writeln!(
+        text,
+        "{}",
+        state(changed.swapped, changed.generation, changed.took_ms)
+    );
     text
+}
+
+fn state(swapped: bool, generation: u32, took_ms: f64) -> String {
+    let how = if swapped {
+        "in force as"
+    } else {
+        "nothing to change in"
+    };
+    format!("{how} generation {generation} after {took_ms:.1} ms")
 }
 
 fn line(outcome: &ZoneOutcome) -> String {

@@ -1,30 +1,56 @@
 //! Dynamic zones: requests become a new generation of the tables, many at once if they come together.
 
+mod change;
+mod reload;
+
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fw_policy::Policy;
-use fw_policy::model::ZoneIndex;
-use ipnet::IpNet;
-use jiff::{SignedDuration, Timestamp};
-use tokio::sync::oneshot;
+use jiff::Timestamp;
+use tokio::sync::{Notify, oneshot};
 
 use super::apply::InForce;
 use super::core::{Agent, lock};
 use super::faults::Part;
-use super::members::{MAX_MEMBERS, Members};
+use super::members::Members;
 use super::overlap;
-use crate::control::{Session, ZoneChange, ZoneChanged, ZoneInfo, ZoneMember, ZoneOutcome};
-use crate::exit::{Exit, Failure};
+use crate::control::{Session, ZoneChange, ZoneChanged, ZoneInfo, ZoneOutcome};
+use crate::exit::Failure;
+
+pub(super) use change::filled;
+use change::{changed, dynamic_names, fill, list, no_zone, restore};
 
 /// The wall clock may be set at any time: deadlines are looked at this often at least.
 const LOOK: Duration = Duration::from_secs(10);
 /// Pause after a deadline that could not be kept.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// What the agent holds of dynamic zones.
+pub struct DynamicZones {
+    /// Members; none while they cannot be read.
+    members: Mutex<Option<Members>>,
+    /// Changes that wait for [`Agent::policy`].
+    queue: Mutex<Vec<Pending>>,
+    /// Members have changed, and so perhaps the next deadline.
+    changed: Notify,
+}
+
+impl DynamicZones {
+    /// With these members.
+    #[must_use]
+    pub fn new(members: Option<Members>) -> Self {
+        Self {
+            members: Mutex::new(members),
+            queue: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+}
+
 /// A request that waits for its turn.
-pub struct Pending {
+struct Pending {
     changes: Vec<ZoneChange>,
     /// Whose session must not be cut; none if that was forced.
     session: Option<Session>,
@@ -48,7 +74,7 @@ impl Agent {
         session: Option<Session>,
     ) -> Result<ZoneChanged, Failure> {
         let (answer, answered) = oneshot::channel();
-        lock(&self.zone_queue).push(Pending {
+        lock(&self.zones.queue).push(Pending {
             changes,
             session: session.filter(|_| !force),
             asked: Instant::now(),
@@ -57,7 +83,7 @@ impl Agent {
         {
             let mut in_force = self.policy.lock().await;
             // Whoever waited at the lock before may have done it already.
-            let batch = mem::take(&mut *lock(&self.zone_queue));
+            let batch = mem::take(&mut *lock(&self.zones.queue));
             if !batch.is_empty() {
                 tokio::task::block_in_place(|| self.settle(&mut in_force, batch));
             }
@@ -86,9 +112,7 @@ impl Agent {
     fn enforce(&self, in_force: &mut Option<InForce>, batch: &[Pending]) -> Result<Done, Failure> {
         let now = Timestamp::now();
         let mut members = self.known_members()?;
-        let current = in_force.as_mut().ok_or_else(|| {
-            Failure::no("the agent does not know the text of the policy in force; apply a policy first")
-        })?;
+        let current = in_force.as_mut().ok_or_else(no_text)?;
         for (zone, prefix) in members.expire(now) {
             tracing::info!("{prefix} has reached its deadline in the zone {zone}");
         }
@@ -121,11 +145,7 @@ impl Agent {
         sessions: impl IntoIterator<Item = &'a Session>,
     ) -> Result<(), Failure> {
         overlap::check(&current.policy)?;
-        let machine = (&current.own, current.boot_unix_s);
-        let tables = self.compile_and_apply(&current.policy, machine, sessions)?;
-        current.generation = tables.0;
-        current.tables = tables.1;
-        Ok(())
+        self.readdress(current, sessions)
     }
 
     /// Puts the members that are kept into a policy's dynamic zones. Returns what is to be said of those that have none.
@@ -143,7 +163,7 @@ impl Agent {
 
     /// The members, read again if they could not be read before.
     fn known_members(&self) -> Result<Members, Failure> {
-        let mut known = lock(&self.members);
+        let mut known = lock(&self.zones.members);
         if let Some(members) = known.as_ref() {
             return Ok(members.clone());
         }
@@ -154,7 +174,7 @@ impl Agent {
 
     /// Remembers members that are in force, on disk too. Returns what went wrong with that.
     fn keep_members(&self, members: Members) -> Vec<String> {
-        let mut known = lock(&self.members);
+        let mut known = lock(&self.zones.members);
         let outcome = if known.as_ref() == Some(&members) && self.faults.of(Part::Members).is_none() {
             Ok(())
         } else {
@@ -168,7 +188,7 @@ impl Agent {
         });
         let notes = outcome.as_ref().err().cloned().into_iter().collect();
         self.faults.note(Part::Members, outcome);
-        self.zones_changed.notify_one();
+        self.zones.changed.notify_one();
         notes
     }
 
@@ -205,7 +225,7 @@ impl Agent {
                 .next_deadline()
                 .is_some_and(|next| next <= Timestamp::now())
         };
-        if !lock(&self.members).as_ref().is_some_and(due) {
+        if !lock(&self.zones.members).as_ref().is_some_and(due) {
             return Ok(());
         }
         let mut in_force = self.policy.lock().await;
@@ -214,7 +234,9 @@ impl Agent {
 
     /// How long nothing is due.
     fn quiet(&self) -> Duration {
-        let next = lock(&self.members).as_ref().and_then(Members::next_deadline);
+        let next = lock(&self.zones.members)
+            .as_ref()
+            .and_then(Members::next_deadline);
         let left = next.map(|next| next.duration_since(Timestamp::now()));
         left.map_or(LOOK, |left| {
             Duration::try_from(left).unwrap_or(Duration::ZERO).min(LOOK)
@@ -227,7 +249,7 @@ pub(super) async fn run(agent: Arc<Agent>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(agent.quiet()) => {}
-            () = agent.zones_changed.notified() => {}
+            () = agent.zones.changed.notified() => {}
         }
         if let Err(failure) = agent.expire_members().await {
             let fault = format!("members of dynamic zones stay beyond their deadline: {failure}");
@@ -237,6 +259,11 @@ pub(super) async fn run(agent: Arc<Agent>) {
             agent.faults.note(Part::Deadlines, Ok(()));
         }
     }
+}
+
+/// The failure of a change for which the policy's text must be known.
+fn no_text() -> Failure {
+    Failure::no("the agent does not know the text of the policy in force; apply a policy first")
 }
 
 /// A batch in force.
@@ -284,148 +311,4 @@ pub(super) fn read_members(state_dir: &std::path::Path) -> Result<Members, Failu
              without members"
         ))
     })
-}
-
-/// Puts members into a policy's dynamic zones. Returns what is to be said of those that have none.
-///
-/// # Errors
-/// With exit code 2 if an address would be in zones of two planes.
-pub(super) fn filled(policy: &mut Policy, members: &Members) -> Result<Vec<String>, Failure> {
-    fill(policy, members);
-    overlap::check(policy)?;
-    let aside = members.zones().filter(|zone| dynamic(policy, zone).is_none());
-    Ok(aside
-        .map(|zone| {
-            let count = members.of(zone).map_or(0, |members| members.len());
-            format!(
-                "{count} members of the zone `{zone}` are kept aside: the policy has no dynamic zone of that name. \
-                 `dpufw zone remove {zone} --all` forgets them"
-            )
-        })
-        .collect())
-}
-
-/// The same; returns what the zones held that were changed.
-fn fill(policy: &mut Policy, members: &Members) -> Vec<(ZoneIndex, Vec<IpNet>)> {
-    let mut undo = Vec::new();
-    for zone in 0..policy.zones.len() {
-        if !policy.zones[zone].dynamic {
-            continue;
-        }
-        let before = mem::take(&mut policy.zones[zone].prefixes);
-        let now = members.of(&policy.zones[zone].name);
-        policy.set_members(zone, now.into_iter().flat_map(|members| members.keys().copied()));
-        if policy.zones[zone].prefixes != before {
-            undo.push((zone, before));
-        }
-    }
-    undo
-}
-
-fn restore(policy: &mut Policy, undo: Vec<(ZoneIndex, Vec<IpNet>)>) {
-    for (zone, before) in undo {
-        policy.zones[zone].prefixes = before;
-    }
-}
-
-/// The dynamic zone of this name.
-fn dynamic(policy: &Policy, name: &str) -> Option<ZoneIndex> {
-    policy.zone(name).filter(|zone| policy.zones[*zone].dynamic)
-}
-
-fn dynamic_names(policy: &Policy) -> impl Iterator<Item = &str> {
-    policy
-        .zones
-        .iter()
-        .filter(|zone| zone.dynamic)
-        .map(|zone| zone.name.as_str())
-}
-
-/// Makes the changes of one request, all or none.
-fn changed(policy: &Policy, members: &mut Members, changes: &[ZoneChange], now: Timestamp) -> Outcome {
-    let mut after = members.clone();
-    let outcomes = changes.iter().map(|change| {
-        let aside = !matches!(change, ZoneChange::Add { .. }) && after.of(change.zone()).is_some();
-        if dynamic(policy, change.zone()).is_none() && !aside {
-            return Err(no_zone(Some(policy), change.zone()));
-        }
-        change_one(&mut after, change, now)
-    });
-    let outcomes = outcomes.collect::<Result<_, _>>()?;
-    *members = after;
-    Ok(outcomes)
-}
-
-fn change_one(members: &mut Members, change: &ZoneChange, now: Timestamp) -> Result<ZoneOutcome, Failure> {
-    let mut outcome = ZoneOutcome {
-        zone: change.zone().to_owned(),
-        ..ZoneOutcome::default()
-    };
-    match change {
-        ZoneChange::Add {
-            zone,
-            prefixes,
-            for_ms,
-        } => {
-            outcome.until = for_ms.map(|ms| deadline(now, ms)).transpose()?;
-            let addition = members.add(zone, prefixes, outcome.until);
-            (outcome.added, outcome.refreshed, outcome.known) =
-                (addition.added, addition.refreshed, addition.known);
-        }
-        ZoneChange::Remove { zone, prefixes } => {
-            let removal = members.remove(zone, prefixes);
-            (outcome.removed, outcome.absent) = (removal.removed, removal.absent);
-        }
-        ZoneChange::Clear { zone } => outcome.removed = members.clear(zone),
-    }
-    outcome.members = members.of(change.zone()).map_or(0, |members| members.len());
-    if outcome.members > MAX_MEMBERS {
-        return Err(Failure::input(format!(
-            "the zone `{}` would have {} prefixes, and a dynamic zone holds {MAX_MEMBERS}; nothing was changed. Join prefixes, \
-             or read them from a file (`file:` in the policy)",
-            outcome.zone, outcome.members
-        )));
-    }
-    Ok(outcome)
-}
-
-fn deadline(now: Timestamp, ms: u64) -> Result<Timestamp, Failure> {
-    let span = i64::try_from(ms).ok().map(SignedDuration::from_millis);
-    span.and_then(|span| now.checked_add(span).ok()).ok_or_else(|| {
-        Failure::input(format!(
-            "{ms} ms from now is no time that a clock can show; leave --for out"
-        ))
-    })
-}
-
-/// The failure for a zone that members cannot be put into.
-fn no_zone(policy: Option<&Policy>, name: &str) -> Failure {
-    let known: Vec<&str> = policy.into_iter().flat_map(dynamic_names).collect();
-    let file = policy.map_or("the policy", |policy| policy.file.as_str());
-    let what = if policy.is_some_and(|policy| policy.zone(name).is_some()) {
-        format!(
-            "the zone `{name}` of {file} is not dynamic: its addresses are the policy's. Write `{name}: {{ dynamic: true }}` \
-             there to change them at run time"
-        )
-    } else {
-        format!("{file} has no zone `{name}`")
-    };
-    let known = match known.as_slice() {
-        [] => "it has no dynamic zones; one is written `quarantine: { dynamic: true }`".to_owned(),
-        known => format!("its dynamic zones: {}", known.join(", ")),
-    };
-    Failure {
-        exit: Exit::BadInput,
-        message: format!("{what}; {known}"),
-    }
-}
-
-fn list(members: &Members, zone: &str) -> Vec<ZoneMember> {
-    let members = members.of(zone).into_iter().flatten();
-    members
-        .map(|(prefix, until)| ZoneMember {
-            prefix: *prefix,
-            until: *until,
-        })
-        .collect()
 }

@@ -1,0 +1,191 @@
+//! Rules that no packet can reach: the rules before them take everything that they match.
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::model::{Policy, Rule, Tags};
+use crate::space::{Covered, FlowBox, Order, Scope, Slab, Space, SpaceError, uncovered};
+
+/// Pieces of the space that one rule may cost.
+const STEPS: u64 = 100_000;
+/// Pairs of parts of rules that are compared. Beyond, the lint would take longer than the rest of a check.
+const MOST_PAIRS: u64 = 400_000_000;
+/// Rules that a finding points at.
+const MOST_SHOWN: usize = 4;
+
+/// A rule that is never asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadowed {
+    /// Place of the rule in [`Policy::rules`].
+    pub place: usize,
+    /// Places of rules before it that take all it matches; ascending, none too many. Empty: it matches no packet that could
+    /// open a flow.
+    pub by: Vec<usize>,
+}
+
+/// What was looked at, and what was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lint {
+    /// Rules that no packet reaches, on no machine and whatever dynamic zones hold.
+    pub shadowed: Vec<Shadowed>,
+    /// Rules about which nothing is known because it would have taken too long.
+    pub skipped: usize,
+}
+
+/// Rules that no packet can reach.
+#[must_use]
+pub fn shadowed(policy: &Policy) -> Lint {
+    let scope = Scope::everywhere();
+    let mut rules: Vec<State> = vec![State::Shadowed(Vec::new()); policy.rules.len()];
+    let mut pairs = MOST_PAIRS;
+    for tags in policy.realms() {
+        for ipv4 in [true, false] {
+            if look(policy, (tags, ipv4), &scope, (&mut rules, &mut pairs)).is_err() {
+                return Lint {
+                    shadowed: Vec::new(),
+                    skipped: policy.rules.len(),
+                };
+            }
+        }
+    }
+    let mut lint = Lint::default();
+    for (place, state) in rules.into_iter().enumerate() {
+        match state {
+            State::Shadowed(mut by) => {
+                by.sort_unstable();
+                by.dedup();
+                lint.shadowed.push(Shadowed { place, by });
+            }
+            State::Reached => {}
+            State::Unknown => lint.skipped += 1,
+        }
+    }
+    lint
+}
+
+/// What is known of a rule so far.
+#[derive(Clone)]
+enum State {
+    /// In no realm looked at so far a packet reaches it, because of these rules.
+    Shadowed(Vec<usize>),
+    Reached,
+    Unknown,
+}
+
+fn look(
+    policy: &Policy,
+    place: (Tags, bool),
+    scope: &Scope,
+    (rules, pairs): (&mut [State], &mut u64),
+) -> Result<(), SpaceError> {
+    let space = Space::new(&[policy], place, scope, &[], true)?;
+    let boxes = &space.sides[0].boxes;
+    for group in boxes.chunk_by(|a, b| a.rule == b.rule) {
+        let rule = group[0].rule as usize;
+        let State::Shadowed(by) = &mut rules[rule] else {
+            continue;
+        };
+        let earlier = &boxes[..boxes.partition_point(|other| other.rule < group[0].rule)];
+        let work = earlier.len() as u64 * group.len() as u64;
+        let state = match pairs.checked_sub(work) {
+            None => State::Unknown,
+            Some(left) => {
+                *pairs = left;
+                state(&space, group, earlier, by)
+            }
+        };
+        rules[rule] = state;
+    }
+    Ok(())
+}
+
+/// What the parts of a rule in a space say; `by`: the rules that are to blame so far.
+fn state(space: &Space, group: &[FlowBox], earlier: &[FlowBox], by: &[usize]) -> State {
+    let mut by = by.to_vec();
+    for part in group {
+        let target = space.slab(part);
+        let meeting: Vec<&FlowBox> = earlier.iter().filter(|other| space.meets(other, &target)).collect();
+        let slabs: Vec<Slab<'_>> = meeting.iter().map(|other| space.slab(other)).collect();
+        match uncovered(&target, &slabs, Order::Quickest, &mut STEPS.clone()) {
+            Covered::No(_) => return State::Reached,
+            Covered::Unknown => return State::Unknown,
+            Covered::By(core) => {
+                let core = fewest(&target, &slabs, core);
+                by.extend(core.into_iter().map(|index| meeting[index].rule as usize));
+            }
+        }
+    }
+    State::Shadowed(by)
+}
+
+/// Leaves out boxes that are not needed to cover the target. Only small sets are tried: of large ones a few are shown anyway.
+fn fewest(target: &Slab<'_>, slabs: &[Slab<'_>], mut core: Vec<usize>) -> Vec<usize> {
+    if core.len() > 16 {
+        return core;
+    }
+    let mut at = 0;
+    while at < core.len() && core.len() > 1 {
+        let rest: Vec<usize> = core.iter().copied().filter(|index| *index != core[at]).collect();
+        let others: Vec<Slab<'_>> = rest.iter().map(|index| slabs[*index]).collect();
+        if matches!(
+            uncovered(target, &others, Order::Quickest, &mut STEPS.clone()),
+            Covered::By(_)
+        ) {
+            core = rest;
+        } else {
+            at += 1;
+        }
+    }
+    core
+}
+
+/// The findings as warnings. Rules that have a warning of their own already (nothing they match opens a flow, zones of
+/// different VLANs) are left out.
+pub(crate) fn warn(policy: &Policy, findings: &mut Diagnostics) {
+    let lint = shadowed(policy);
+    for Shadowed { place, by } in &lint.shadowed {
+        if !by.is_empty() {
+            let by: Vec<&Rule> = by.iter().map(|place| &policy.rules[*place]).collect();
+            findings.push(warning(&policy.rules[*place], &by));
+        }
+    }
+}
+
+fn warning(rule: &Rule, by: &[&Rule]) -> Diagnostic {
+    let (message, help) = match by {
+        [one] if one.action == rule.action && !one.audit => (
+            format!(
+                "no packet reaches the rule `{}`: `{}` (line {}) matches everything that it matches",
+                rule.name, one.name, one.line
+            ),
+            "remove it; the rule before it does the same",
+        ),
+        [one] => (
+            format!(
+                "no packet reaches the rule `{}`: `{}` (line {}) matches everything that it matches",
+                rule.name, one.name, one.line
+            ),
+            "move it up, in front of that rule, or remove it; the first rule that matches wins",
+        ),
+        _ => (
+            format!(
+                "no packet reaches the rule `{}`: the {} rules before it that are marked match everything that it matches",
+                rule.name,
+                by.len()
+            ),
+            "move it up, or remove it; the first rule that matches wins",
+        ),
+    };
+    let mut item = Diagnostic::warning("shadowed_rule", rule.span, message)
+        .label("never asked")
+        .help(help);
+    let left = by.len().saturating_sub(MOST_SHOWN);
+    for (number, before) in by.iter().take(MOST_SHOWN).enumerate() {
+        let more = if number + 1 == MOST_SHOWN && left > 0 {
+            format!(", and {left} more rules")
+        } else {
+            String::new()
+        };
+        let word = before.action.name();
+        item = item.also(before.span, format!("takes it before ({word}){more}"));
+    }
+    item
+}
