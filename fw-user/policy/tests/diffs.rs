@@ -80,8 +80,18 @@ fn exact(random: &mut Random, (old, new): (&Policy, &Policy), diff: &Diff) -> us
         let flow = packet(random, policy, &places, &services);
         let fates = (before.action(&flow), after.action(&flow));
         let no = |_: &str| false;
-        let held: Vec<&FlowSet> = all(diff).into_iter().filter(|set| set.contains(&flow, no, no)).collect();
-        let context = || format!("{flow} {:?}\n{}\n---\n{}\n---\n{diff}", flow.tags(), old.text, new.text);
+        let held: Vec<&FlowSet> = all(diff)
+            .into_iter()
+            .filter(|set| set.contains(&flow, no, no))
+            .collect();
+        let context = || {
+            format!(
+                "{flow} {:?}\n{}\n---\n{}\n---\n{diff}",
+                flow.tags(),
+                old.text,
+                new.text
+            )
+        };
         if fates.0 == fates.1 {
             assert!(held.is_empty(), "{}", context());
             continue;
@@ -105,9 +115,13 @@ fn spans(set: &AddressSet, family: Family) -> Vec<&AddressPart> {
 }
 
 fn meet(a: &AddressSet, b: &AddressSet, family: Family) -> bool {
-    let excluded = |a: &AddressPart, b: &AddressPart| a.held_by.iter().any(|zone| b.not_held_by.contains(zone));
+    let excluded =
+        |a: &AddressPart, b: &AddressPart| a.held_by.iter().any(|zone| b.not_held_by.contains(zone));
     let meets = |a: &AddressPart, b: &AddressPart| {
-        let mut pairs = a.prefixes.iter().flat_map(|x| b.prefixes.iter().map(move |y| (x, y)));
+        let mut pairs = a
+            .prefixes
+            .iter()
+            .flat_map(|x| b.prefixes.iter().map(move |y| (x, y)));
         !excluded(a, b) && !excluded(b, a) && pairs.any(|(x, y)| x.contains(y) || y.contains(x))
     };
     let (a, b) = (spans(a, family), spans(b, family));
@@ -167,7 +181,10 @@ fn differences_are_exact_and_none_too_many() {
         sets += all(&diff).len();
         serde_json::to_string(&diff).expect("plain data");
     }
-    println!("{sets} sets, {differing} of {} packets differ", POLICIES as usize * PACKETS);
+    println!(
+        "{sets} sets, {differing} of {} packets differ",
+        POLICIES as usize * PACKETS
+    );
     assert!(differing > 20_000 && sets > 1000, "{differing} {sets}");
 }
 
@@ -181,7 +198,10 @@ fn a_policy_is_like_itself_and_like_one_in_other_words() {
         let forth = diff_in(&old, &new, &Scope::everywhere()).expect("small policies");
         let back = diff_in(&new, &old, &Scope::everywhere()).expect("small policies");
         let flows = |sets: &[FlowSet]| {
-            let mut flows: Vec<_> = sets.iter().map(|set| (set.services.clone(), set.tags.clone())).collect();
+            let mut flows: Vec<_> = sets
+                .iter()
+                .map(|set| (set.services.clone(), set.tags.clone()))
+                .collect();
             flows.sort();
             flows
         };
@@ -202,7 +222,8 @@ rules:
 ";
 
 fn policy(rules: &str) -> Policy {
-    let (mut policy, _) = check(&format!("{ZONES}{rules}"), "test.yaml").unwrap_or_else(|findings| panic!("{findings}"));
+    let (mut policy, _) =
+        check(&format!("{ZONES}{rules}"), "test.yaml").unwrap_or_else(|findings| panic!("{findings}"));
     let jobs = policy.zone("jobs").expect("a zone");
     policy.set_members(jobs, []);
     policy.zones[jobs].dynamic = true;
@@ -235,7 +256,10 @@ fn sets_are_named_as_an_operator_would() {
 fn a_realm_of_one_policy_is_denied_by_the_other() {
     let old = policy("  - { name: web, allow: [https], from: any, to: any }\n");
     let text = format!("{ZONES}  - {{ name: web, allow: [https], from: any, to: any }}\n");
-    let text = text.replace("rules:", "  guest: { addresses: [10.99.0.0/16], vlan: 7 }\nrules:");
+    let text = text.replace(
+        "rules:",
+        "  guest: { addresses: [10.99.0.0/16], vlan: 7 }\nrules:",
+    );
     let (mut new, _) = check(&text, "new.yaml").unwrap_or_else(|findings| panic!("{findings}"));
     let jobs = new.zone("jobs").expect("a zone");
     new.set_members(jobs, []);
@@ -248,6 +272,9 @@ fn a_realm_of_one_policy_is_denied_by_the_other() {
         ]
     );
     let sets = all(&diff);
-    assert_eq!((sets[0].before, sets[0].after), (RuleAction::Deny, RuleAction::Allow));
+    assert_eq!(
+        (sets[0].before, sets[0].after),
+        (RuleAction::Deny, RuleAction::Allow)
+    );
     assert!(sets[0].source.contains(IpAddr::from([1, 2, 3, 4]), |_| false));
 }

@@ -61,7 +61,9 @@ fn confirm(policy: &Policy, crossing: &Crossing) {
         }
     }
     let oracle = Oracle::new(&policy, &OWN);
-    let rule = oracle.decide(flow).unwrap_or_else(|| panic!("no rule decides {crossing:?}\n{}", policy.text));
+    let rule = oracle
+        .decide(flow)
+        .unwrap_or_else(|| panic!("no rule decides {crossing:?}\n{}", policy.text));
     assert_eq!(rule.name, crossing.rule.name, "{crossing:?}\n{}", policy.text);
     assert!(lets(rule), "{crossing:?}");
     let isolation = &policy.isolations[0];
@@ -102,7 +104,9 @@ fn brute_force(random: &mut Random, policy: &Policy) -> Vec<(String, Way)> {
             if !crosses {
                 continue;
             }
-            let Some(rule) = oracle.decide(&flow) else { continue };
+            let Some(rule) = oracle.decide(&flow) else {
+                continue;
+            };
             if lets(rule) && !isolation.except.contains(&(rule.number as usize - 1)) {
                 found.push((rule.name.clone(), way));
             }

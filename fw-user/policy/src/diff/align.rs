@@ -78,7 +78,11 @@ mod tests {
     use super::common;
 
     fn kept(list: &[u8], kept: &[bool]) -> Vec<u8> {
-        list.iter().zip(kept).filter(|(_, kept)| **kept).map(|(item, _)| *item).collect()
+        list.iter()
+            .zip(kept)
+            .filter(|(_, kept)| **kept)
+            .map(|(item, _)| *item)
+            .collect()
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 
 mod align;
 mod cells;
+mod merge;
 mod naming;
 mod set;
 
@@ -252,7 +253,10 @@ impl fmt::Display for FlowSet {
             write!(out, ", {}", tags.join(", "))?;
         }
         let rules = |rules: &[RuleRef]| -> String {
-            let names = rules.iter().take(4).map(|rule| format!("{}, line {}", rule.name, rule.line));
+            let names = rules
+                .iter()
+                .take(4)
+                .map(|rule| format!("{}, line {}", rule.name, rule.line));
             let mut names: Vec<String> = names.collect();
             if rules.len() > 4 {
                 names.push(format!("and {} more", rules.len() - 4));

@@ -78,7 +78,9 @@ impl<'a> Namer<'a> {
         }
         // The smallest zone around the set, without what is too much.
         let around = self.zones.iter().rev().filter(|(_, zone)| zone.contains_all(set));
-        let around = around.map(|(name, zone)| (name.as_str(), *zone)).chain([("any", &all)]);
+        let around = around
+            .map(|(name, zone)| (name.as_str(), *zone))
+            .chain([("any", &all)]);
         around
             .take(3)
             .find_map(|(name, zone)| Some(format!("{name} except {}", self.union(&zone.minus(set), 3)?)))

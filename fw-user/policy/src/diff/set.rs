@@ -245,7 +245,13 @@ fn match_text(found: &ServiceMatch) -> String {
     let Some(proto) = found.proto else {
         return names::ALL.to_owned();
     };
-    let range = |lo: u16, hi: u16| if lo == hi { lo.to_string() } else { format!("{lo}-{hi}") };
+    let range = |lo: u16, hi: u16| {
+        if lo == hi {
+            lo.to_string()
+        } else {
+            format!("{lo}-{hi}")
+        }
+    };
     let name = names::protocol_name(proto);
     let mut text = match proto {
         Proto::ICMP | Proto::ICMPV6 if (found.lo, found.hi) == (found.lo & 0xff00, found.lo | 0xff) => {

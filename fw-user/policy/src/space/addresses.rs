@@ -165,7 +165,11 @@ impl Addresses {
         }
         bases
             .into_iter()
-            .map(|bases| self.in_any_set(&Ranges::union(bases.into_iter().map(|base| (base, base)).collect())))
+            .map(|bases| {
+                self.in_any_set(&Ranges::union(
+                    bases.into_iter().map(|base| (base, base)).collect(),
+                ))
+            })
             .collect()
     }
 

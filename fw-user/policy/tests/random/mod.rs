@@ -292,7 +292,10 @@ impl<'p> Oracle<'p> {
         if !self.policy.realms().contains(&flow.tags()) {
             return None;
         }
-        let (src, dst) = (self.zones(flow.tags(), flow.src), self.zones(flow.tags(), flow.dst));
+        let (src, dst) = (
+            self.zones(flow.tags(), flow.src),
+            self.zones(flow.tags(), flow.dst),
+        );
         let common = |zones: &[ZoneIndex], held: &[ZoneIndex]| zones.iter().any(|zone| held.contains(zone));
         let goes = |direction: &Direction| common(&direction.from, &src) && common(&direction.to, &dst);
         let serves = |rule: &Rule| rule.serves(flow.proto, flow.selector, flow.source_port());
@@ -308,9 +311,16 @@ impl<'p> Oracle<'p> {
             None if !self.policy.realms().contains(&flow.tags()) => return RuleAction::Deny,
             None => {}
         }
-        let outside = self.policy.built_in(ZoneKind::Outside).expect("every policy has it");
+        let outside = self
+            .policy
+            .built_in(ZoneKind::Outside)
+            .expect("every policy has it");
         let strange = self.zones(flow.tags(), flow.src).contains(&outside);
-        let default = if strange { self.policy.default.outside } else { self.policy.default.inside };
+        let default = if strange {
+            self.policy.default.outside
+        } else {
+            self.policy.default.inside
+        };
         match default {
             DefaultAction::Drop => RuleAction::Deny,
             DefaultAction::Reject => RuleAction::Reject,
