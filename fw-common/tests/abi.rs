@@ -6,8 +6,9 @@ use std::mem::{align_of, offset_of, size_of};
 use std::path::Path;
 
 use fw_common::abi::{
-    ABI_VERSION, ClassRecord, Control, Count, Event, ExtraRecord, Flow, Half, Key4, Key6, Levels, LimitKey, LimitRecord,
-    Line, MAPS, PortConfig, ProtectRecord, Reason, RuleRecord, SetHeader, Source, SourceKey, V6Tree,
+    ABI_VERSION, ClassRecord, Control, Count, Event, ExtraRecord, Flow, Half, Key4, Key6, Levels, LimitKey,
+    LimitRecord, Line, MAPS, PortConfig, ProtectRecord, Reason, RuleRecord, SetHeader, Source, SourceKey,
+    V6Tree,
 };
 use fw_common::fragment::{Datagram, FragmentKey};
 use fw_common::pipeline::FlowStat;

@@ -25,9 +25,9 @@ pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
 pub use reason::{Action, DefaultAction, Reason, Verdict};
 pub use set::{
     BLOCK_ATOMS, ClassFlags, ClassRecord, Decision, ExtraRecord, Features, LINE_BYTES, LINE_WORDS, LimitKind,
-    LimitPer, LimitRecord, Line, LinkFlags, MAX_BLOCKS, MAX_LIMITS, MAX_V6_LEVELS, PAGE_DIRECTORIES, PROTO_DIRECT, ROW_BLOCKS, PairEntry, ProtectMode, ProtectRecord,
-    REALM_NONE, RuleFlags, RuleRecord, SET_MAGIC, Screen, SetHeader, V4_LEAF, V6_SUBTREE, V6Tree, checksum,
-    threshold,
+    LimitPer, LimitRecord, Line, LinkFlags, MAX_BLOCKS, MAX_LIMITS, MAX_V6_LEVELS, PAGE_DIRECTORIES,
+    PROTO_DIRECT, PairEntry, ProtectMode, ProtectRecord, REALM_NONE, ROW_BLOCKS, RuleFlags, RuleRecord,
+    SET_MAGIC, Screen, SetHeader, V4_LEAF, V6_SUBTREE, V6Tree, checksum, threshold,
 };
 
 /// Version of every layout in this module. It is part of the pin path, so programs of one version never meet maps of

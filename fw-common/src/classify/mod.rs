@@ -454,12 +454,18 @@ pub fn allowed_protocols<'a, L: Lines<'a>>(
         return 0;
     };
     if header.w[15] != 0 {
-        let Some(extra) = lines.line(header.w[15]) else { return 0 };
+        let Some(extra) = lines.line(header.w[15]) else {
+            return 0;
+        };
         let extra = ExtraRecord::from_line(extra);
         if extra.stride != 0 {
             let rows = (
-                extra.src_rows.wrapping_add(src.src_row.wrapping_mul(extra.stride)),
-                extra.dst_rows.wrapping_add(dst.dst_col.wrapping_mul(extra.stride)),
+                extra
+                    .src_rows
+                    .wrapping_add(src.src_row.wrapping_mul(extra.stride)),
+                extra
+                    .dst_rows
+                    .wrapping_add(dst.dst_col.wrapping_mul(extra.stride)),
             );
             let rules = header.w[14];
             let passes = |decision| lets_through(lines, rules, Decision(decision));

@@ -15,7 +15,8 @@ const EVERY: u32 = 0;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// Blocks that no row's aggregate excludes and that were not looked at yet, a bit each.
+    /// Blocks that no row's aggregate excludes and that were not looked at yet, a bit each; at last the word in which the first
+    /// atom was found.
     pub left: u64,
     /// Lines of the packet's rows: source, destination, service, source port. The last may be 0: any atom fits.
     pub rows: [u32; 4],
@@ -45,11 +46,22 @@ pub fn search<'a, L: Lines<'a>>(lines: L, search: &mut Search) {
         let block = lowest(left);
         search.left = left & left.wrapping_sub(1);
         if !visit(lines, search, block) {
+            found(search);
             return;
         }
         round += 1;
     }
     black_box(search).atom = NOTHING;
+}
+
+/// Adds the bit's place in its word. Here and not where it is found: the verifier follows this once, not for each word of
+/// each block.
+#[inline(always)]
+fn found(search: &mut Search) {
+    let search = black_box(search);
+    if search.atom != CORRUPT {
+        search.atom = search.atom.wrapping_add(lowest(search.left));
+    }
 }
 
 /// Blocks that no row's aggregate excludes.
@@ -63,7 +75,8 @@ fn candidates<'a, L: Lines<'a>>(lines: L, rows: &[u32; 4]) -> Option<u64> {
     Some(common & pair(lines.line(rows[3])?, 0))
 }
 
-/// Looks at a block; false if the search is over, with the result in `search.atom` (where nothing but damage was before).
+/// Looks at a block; false if the search is over: with the first bit of the word in `search.atom`, and the word in
+/// `search.left`; or with [`CORRUPT`] in `search.atom`, where nothing else was before.
 #[inline(always)]
 fn visit<'a, L: Lines<'a>>(lines: L, search: &mut Search, block: u32) -> bool {
     let rows = &search.rows;
@@ -86,10 +99,8 @@ fn visit<'a, L: Lines<'a>>(lines: L, search: &mut Search, block: u32) -> bool {
     while at < 8 {
         let common = pair(a, at) & pair(b, at) & pair(c, at) & pair(d, at);
         if common != 0 {
-            search.atom = block
-                .wrapping_mul(BLOCK_ATOMS)
-                .wrapping_add(at as u32 * 64)
-                .wrapping_add(lowest(common));
+            search.left = common;
+            search.atom = block.wrapping_mul(BLOCK_ATOMS).wrapping_add(at as u32 * 64);
             return false;
         }
         at += 1;

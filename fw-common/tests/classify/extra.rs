@@ -214,7 +214,8 @@ impl Vectors {
             })
             .collect();
         let (src, dst) = (all(7, seed + 1), all(5, seed + 2));
-        let (services, mut sources_rows) = (all(SERVICES as usize, seed + 3), all(SOURCES as usize, seed + 4));
+        let (services, mut sources_rows) =
+            (all(SERVICES as usize, seed + 3), all(SOURCES as usize, seed + 4));
         let protos = all(4, seed + 5);
         let mut record = ExtraRecord {
             stride: stride as u32,
@@ -231,7 +232,9 @@ impl Vectors {
             record.source_classes = SOURCES;
             record.source_rows = push_rows(&mut lines, &sources_rows, stride);
         } else {
-            sources_rows.iter_mut().for_each(|row| row.fill(true));
+            for row in &mut sources_rows {
+                row.fill(true);
+            }
         }
         let words: Vec<u32> = decisions.iter().map(|decision| decision.0).collect();
         record.atoms = push(&mut lines, &words);
@@ -249,7 +252,10 @@ impl Vectors {
 
     fn compare(&self, classes: (u32, u32), service: Service) {
         let model = &fixture().model;
-        let (src, dst) = (model.classes[classes.0 as usize], model.classes[classes.1 as usize]);
+        let (src, dst) = (
+            model.classes[classes.0 as usize],
+            model.classes[classes.1 as usize],
+        );
         let out = asked(&self.lines, classes, service);
         let rows = [
             &self.src[src.src_row as usize],
@@ -279,14 +285,18 @@ impl Vectors {
             let first = (0..row.len()).find(|atom| src[*atom] && dst[*atom] && row[*atom]);
             first.is_some_and(|atom| {
                 let decision = self.decisions[atom];
-                decision.allows()
-                    || model.rules[decision.rule() as usize].flags & RuleFlags::AUDIT != 0
+                decision.allows() || model.rules[decision.rule() as usize].flags & RuleFlags::AUDIT != 0
             })
         };
         let bits = (0..4).filter(|proto| allowed(&self.protos[*proto as usize]));
         let right = bits.fold(0, |word, proto| word | 1_u32 << (PairEntry::PROTO_SHIFT + proto));
         let mut search = Search::default();
-        for wanted in [PairEntry::ANY, PairEntry::proto_bit(6), PairEntry::proto_bit(1), 0] {
+        for wanted in [
+            PairEntry::ANY,
+            PairEntry::proto_bit(6),
+            PairEntry::proto_bit(1),
+            0,
+        ] {
             let found = allowed_protocols(&self.lines[..], classes, wanted, &mut search);
             assert_eq!(found, right & wanted, "{classes:?} {wanted:x}");
         }

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 
 use fw_common::abi::{Ip4, Ip6, Line, PairEntry, Reason};
 use fw_common::classify::{
-    self, Address, Classified, Lines, Search, Service, Walk, allowed_protocols, class_flags, classify, decide,
-    features, limit_word, plane_roles, protect, realm_record, rule_of,
+    self, Address, Classified, Lines, Search, Service, Walk, allowed_protocols, class_flags, classify,
+    decide, features, limit_word, plane_roles, protect, realm_record, rule_of,
 };
 use proptest::prelude::*;
 
@@ -103,13 +103,7 @@ fn every_selector() {
     for proto in [1, 2, 6, 17, 47, 255] {
         for selector in 0..=u16::MAX {
             let mut out = Classified::default();
-            decide(
-                &lines[..],
-                3,
-                4,
-                Service::of(proto, selector, 0).word(),
-                &mut out,
-            );
+            decide(&lines[..], 3, 4, Service::of(proto, selector, 0).word(), &mut out);
             assert_eq!(
                 out,
                 expected(model, (3, 4), proto, selector),

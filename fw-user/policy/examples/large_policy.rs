@@ -73,7 +73,7 @@ fn expectations(text: &mut String) {
         let (name, port) = (format!("t{tenant:03}"), 8000 + tenant);
         let other = format!("t{:03}", tenant % TENANTS + 1);
         for line in [
-            format!("tcp {name}_nodes {name}_nodes:40000, is: allow, rule: {name}_collectives"),
+            format!("tcp 10.100.{tenant}.4 10.100.{tenant}.5:40000, is: allow, rule: {name}_collectives"),
             format!("tcp {name}_nodes {name}_store:2049, is: allow, rule: {name}_files"),
             format!("tcp {name}_store {name}_nodes:988, is: allow, rule: {name}_lustre"),
             format!("tcp login {name}_nodes:22, is: allow, rule: {name}_login"),

@@ -306,33 +306,23 @@ fn files_of_zones() {
 }
 
 #[test]
-fn includes() {
+fn includes_of_files_that_differ() {
+    let base = "version: 1\nzones: { gpu: [10.11.0.0/16], bad: [10.0.0.1/8] }\nservices: { api: [tcp/2] }\ndefault: { inside: drop }\nrules:\n  - { name: r, deny: all, from: gpu, to: any }\nbudgets: []\n";
+    let rest = "zones: { gpu: [10.10.0.0/16] }\nservices: { api: [tcp/1] }\nrules:\n  - { name: r, allow: [api], from: gpu, to: gp }\n";
+    let policy = format!("version: 1\ninclude: [site/base.yaml, missing.yaml]\n{rest}");
     refused_files(
         "include_errors",
-        &[
-            (
-                "policy.yaml",
-                "version: 1\ninclude: [site/base.yaml, missing.yaml]\nzones: { gpu: [10.10.0.0/16] }\nservices: { api: [tcp/1] }\nrules:\n  - { name: r, allow: [api], from: gpu, to: gp }\n",
-            ),
-            (
-                "site/base.yaml",
-                "version: 1\nzones: { gpu: [10.11.0.0/16], bad: [10.0.0.1/8] }\nservices: { api: [tcp/2] }\ndefault: { inside: drop }\nrules:\n  - { name: r, deny: all, from: gpu, to: any }\nbudgets: []\n",
-            ),
-        ],
+        &[("policy.yaml", policy.as_str()), ("site/base.yaml", base)],
     );
+    let policy = format!("version: 1\ninclude: base.yaml\n{rest}");
     refused_files(
         "include_duplicates",
-        &[
-            (
-                "policy.yaml",
-                "version: 1\ninclude: base.yaml\nzones: { gpu: [10.10.0.0/16] }\nservices: { api: [tcp/1] }\nrules:\n  - { name: r, allow: [api], from: gpu, to: gp }\n",
-            ),
-            (
-                "base.yaml",
-                "version: 1\nzones: { gpu: [10.11.0.0/16], bad: [10.0.0.1/8] }\nservices: { api: [tcp/2] }\ndefault: { inside: drop }\nrules:\n  - { name: r, deny: all, from: gpu, to: any }\nbudgets: []\n",
-            ),
-        ],
+        &[("policy.yaml", policy.as_str()), ("base.yaml", base)],
     );
+}
+
+#[test]
+fn includes() {
     refused_files(
         "include_cycle",
         &[

@@ -13,12 +13,22 @@ fn docs() -> String {
 #[test]
 fn every_built_in_service_has_its_row() {
     let docs = docs();
-    let table = docs.split("| service | matches |").nth(1).expect("the table of services");
+    let table = docs
+        .split("| service | matches |")
+        .nth(1)
+        .expect("the table of services");
     let table = table.split("\n\n").next().expect("its end");
     let rows: Vec<&str> = table.lines().skip(2).collect();
     let expected: Vec<String> = BUILT_IN
         .iter()
-        .map(|service| format!("| `{}` | {} | {} |", service.name, service.matches.join(", "), service.source))
+        .map(|service| {
+            format!(
+                "| `{}` | {} | {} |",
+                service.name,
+                service.matches.join(", "),
+                service.source
+            )
+        })
         .collect();
     assert_eq!(rows, expected);
 }
@@ -27,13 +37,26 @@ fn every_built_in_service_has_its_row() {
 fn every_key_is_explained() {
     let docs = docs();
     let schema = serde_json::to_value(fw_policy::schema::schema()).expect("plain data");
-    let mut keys: BTreeSet<&str> = schema["properties"].as_object().expect("keys").keys().map(String::as_str).collect();
+    let mut keys: BTreeSet<&str> = schema["properties"]
+        .as_object()
+        .expect("keys")
+        .keys()
+        .map(String::as_str)
+        .collect();
     for mapping in schema["$defs"].as_object().expect("definitions").values() {
-        keys.extend(mapping["properties"].as_object().into_iter().flat_map(|keys| keys.keys().map(String::as_str)));
+        keys.extend(
+            mapping["properties"]
+                .as_object()
+                .into_iter()
+                .flat_map(|keys| keys.keys().map(String::as_str)),
+        );
     }
     assert!(keys.len() > 60, "{} keys", keys.len());
     for key in keys {
         let written = [format!("`{key}`"), format!("{key}:"), format!("`{key}:")];
-        assert!(written.iter().any(|text| docs.contains(text)), "docs/policy.md does not know `{key}`");
+        assert!(
+            written.iter().any(|text| docs.contains(text)),
+            "docs/policy.md does not know `{key}`"
+        );
     }
 }

@@ -150,8 +150,8 @@ rules:
   - { name: other, allow: [ssh], from: bmc, to: sto }
 isolate:
   - { planes: [training, storage, management], except: [other, admin] }
-  - { each: { label: tenant }, except: other }
-  - { zones: [gpu, [sto, bmc], self] }
+  - { each: { label: tenant }, except: [other, admin] }
+  - { zones: [gpu, [sto, bmc], self], except: admin }
 ";
     let policy = policy(text);
     let sides = |index: usize| {
@@ -166,14 +166,14 @@ isolate:
     assert_eq!(policy.isolations.len(), 3 + 2 + 3);
     assert_eq!(sides(0), ("plane training", "plane storage", vec![0, 1], 10));
     assert_eq!(sides(2), ("plane storage", "plane management", vec![0, 1], 10));
-    assert_eq!(sides(3), ("tenant=a", "tenant=b and 1 others", vec![1], 11));
+    assert_eq!(sides(3), ("tenant=a", "tenant=b and 1 others", vec![0, 1], 11));
     assert_eq!(
         (&policy.isolations[3].left, &policy.isolations[3].right),
         (&vec![0], &vec![1, 2])
     );
-    assert_eq!(sides(4), ("tenant=b", "tenant=c", vec![1], 11));
-    assert_eq!(sides(5), ("zone gpu", "zones sto, bmc", vec![], 12));
-    assert_eq!(sides(7), ("zones sto, bmc", "zone self", vec![], 12));
+    assert_eq!(sides(4), ("tenant=b", "tenant=c", vec![0, 1], 11));
+    assert_eq!(sides(5), ("zone gpu", "zones sto, bmc", vec![0], 12));
+    assert_eq!(sides(7), ("zones sto, bmc", "zone self", vec![0], 12));
 }
 
 #[test]
@@ -191,7 +191,7 @@ rules:
   - { name: serve, allow: [https], from: gateway, to: [tenant, stacked, self] }
   - { name: plain, allow: [https], from: gateway, to: far }
 isolate:
-  - { zones: [gateway, far] }
+  - { zones: [gateway, far], except: [plain, serve] }
 ",
     );
     let names: Vec<&str> = policy.zones.iter().map(|zone| zone.name.as_str()).collect();

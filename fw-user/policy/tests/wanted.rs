@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::Files;
 use fw_policy::model::{Limit, Measure, Per, Policy, RuleAction};
-use fw_policy::{Asked, Diagnostics, Environment, ask, check_files, compile, run_expectations};
+use fw_policy::{Asked, Diagnostics, Environment, Level, ask, check_files, compile, run_expectations};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -45,7 +45,12 @@ fn without_budgets(text: &str) -> String {
 fn sound(name: &str) -> Policy {
     let (policy, warnings) =
         read(name, &without_budgets(&text(name))).unwrap_or_else(|findings| panic!("{findings}"));
-    assert!(warnings.items.is_empty(), "{name}\n{warnings}");
+    // The GPU node's isolation is said of the zones; a machine that is in both planes itself is warned of.
+    let mut codes = warnings.items.iter().map(|item| item.code);
+    assert!(
+        codes.all(|code| code == "isolation_of_self"),
+        "{name}\n{warnings}"
+    );
     compile(&policy, &Environment::sample()).unwrap_or_else(|error| panic!("{name}: {error}"));
     policy
 }
@@ -99,8 +104,13 @@ fn only_budgets_are_refused() {
             Ok((_, warnings)) => warnings,
             Err(findings) => findings,
         };
-        assert_eq!(findings.items.len(), expected, "{name}\n{findings}");
-        for item in &findings.items {
+        let errors: Vec<_> = findings
+            .items
+            .iter()
+            .filter(|item| item.level == Level::Error)
+            .collect();
+        assert_eq!(errors.len(), expected, "{name}\n{findings}");
+        for item in errors {
             assert_eq!(item.code, "not_enforced", "{name}\n{findings}");
             assert!(item.message.starts_with("`budget"), "{name}\n{findings}");
         }

@@ -141,19 +141,16 @@ impl Agent {
             Some(set) => Some(compile(current)?).filter(|(_, tables)| tables.lines == *set),
             None => None,
         };
-        // Its generation may be older: members of dynamic zones have come and gone since.
-        let before = previous.filter(|previous| previous.text == checked.text && unchanged.is_some());
+        // Its generation may be older, and its tables laid out otherwise: addresses have come and gone since.
+        let before = previous.filter(|previous| previous.text == checked.text && current != 0);
         let applied = before.map_or_else(Timestamp::now, |previous| previous.applied);
-        let (generation, compiled, tables) = match unchanged {
-            Some((compiled, tables)) => {
-                self.set_control(&checked);
-                (current, compiled, Arc::new(tables))
-            }
-            None => {
-                let generation = self.tables.next_generation();
-                let (compiled, tables) = compile(generation)?;
-                (generation, compiled, self.enforce_tables(&checked, tables, None)?)
-            }
+        let (generation, compiled, tables) = if let Some((compiled, tables)) = unchanged {
+            self.set_control(&checked);
+            (current, compiled, Arc::new(tables))
+        } else {
+            let generation = self.tables.next_generation();
+            let (compiled, tables) = compile(generation)?;
+            (generation, compiled, self.enforce_tables(&checked, tables, None)?)
         };
         self.remember_names(&checked);
         Ok(InForce {

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::AgentConfig;
@@ -16,9 +15,8 @@ use super::census::FlowCounts;
 use super::faults::Faults;
 use super::hub::Hub;
 use super::limits::RuleLimits;
-use super::members::Members;
 use super::pulse::Pulse;
-use super::zones::Pending;
+use super::zones::DynamicZones;
 use crate::control::TopSource;
 use crate::dataplane::{DataPlane, Tables};
 use crate::telemetry::{DropRecord, FlowLog, FlowRecord, Names, Table};
@@ -88,12 +86,8 @@ pub struct Agent {
     pub plane: Mutex<Option<DataPlane>>,
     /// The policy in force. Locked over every change, which makes changes one after the other.
     pub policy: tokio::sync::Mutex<Option<InForce>>,
-    /// Members of dynamic zones; none while they cannot be read.
-    pub members: Mutex<Option<Members>>,
-    /// Changes of dynamic zones that wait for [`Agent::policy`].
-    pub zone_queue: Mutex<Vec<Pending>>,
-    /// Members have changed, and so perhaps the next deadline.
-    pub zones_changed: Notify,
+    /// Dynamic zones.
+    pub zones: DynamicZones,
     /// The second instance of the programs, which is asked questions.
     pub asker: Mutex<Asker>,
     /// Ports, as they run.

@@ -52,4 +52,4 @@ pub use ports::{Engine, Mode, PairArg, PortArg, PortSpec};
 pub use pulse::Pulse;
 pub use sizes::{TableSizes, Windows};
 pub use start::{Started, start};
-pub use zones::Pending;
+pub use zones::DynamicZones;

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use fw_common::abi::ABI_VERSION;
 use fw_policy::{Diagnostics, Policy};
 use jiff::Timestamp;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{InForce, pickup_until, texts};
@@ -19,6 +18,7 @@ use super::hub::Hub;
 use super::last_good::LastGood;
 use super::links::LinkFacts;
 use super::members::Members;
+use super::zones::DynamicZones;
 use super::{AgentConfig, Locks, Pulse, links, own_addresses, policy, zones};
 use crate::control::{Server, Session};
 use crate::dataplane::{
@@ -48,6 +48,23 @@ struct Chosen {
     policy: Option<Policy>,
     /// Why it is not the one in the policy file.
     fault: Option<String>,
+}
+
+/// What a predecessor has kept on disk: the last good policy, and members of dynamic zones, without those that are over.
+fn read_state(config: &AgentConfig, faults: &Faults) -> (Option<LastGood>, Result<Members, Failure>) {
+    let previous = LastGood::read(&config.state_dir).unwrap_or_else(|error| {
+        faults.note(Part::LastGood, Err(format!("{error:#}")));
+        None
+    });
+    let members = zones::read_members(&config.state_dir).map(|mut members| {
+        members.expire(Timestamp::now());
+        members
+    });
+    faults.note(
+        Part::Members,
+        members.as_ref().map(drop).map_err(ToString::to_string),
+    );
+    (previous, members)
 }
 
 /// What a policy is completed with on this machine.
@@ -86,22 +103,12 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
     let (locks, fault) = Locks::take(&config.pin_dir, &config.socket, &config.state_dir)?;
     let server = Server::bind(&config.socket)
         .map_err(|error| Failure::no(format!("cannot listen at {}: {error}", config.socket.display())))?;
-    let links = links::list()
-        .await
-        .map_err(|error| Failure::no(format!("{error:#}")))?;
-    let own = own_addresses().map_err(|error| Failure::no(format!("{error:#}")))?;
+    let told = |error: anyhow::Error| Failure::no(format!("{error:#}"));
+    let links = links::list().await.map_err(told)?;
+    let own = own_addresses().map_err(told)?;
     let faults = Faults::default();
     faults.note(Part::StateDir, fault.map_or(Ok(()), |fault| Err(fault.message)));
-    let previous = LastGood::read(&config.state_dir).unwrap_or_else(|error| {
-        faults.note(Part::LastGood, Err(format!("{error:#}")));
-        None
-    });
-    let members = zones::read_members(&config.state_dir).map(|mut members| {
-        members.expire(Timestamp::now());
-        members
-    });
-    let unread = members.as_ref().map(drop).map_err(ToString::to_string);
-    faults.note(Part::Members, unread);
+    let (previous, members) = read_state(&config, &faults);
     let machine = Machine {
         own: &own,
         members: &members,
@@ -112,21 +119,18 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
     let names = open_names(&config, &faults);
 
     let mut plane = DataPlane::open(options(&config)).map_err(|error| refused(&error))?;
-    plane
-        .warnings()
-        .iter()
-        .for_each(|warning| tracing::warn!("{warning}"));
-    let took_over = plane.took_over();
+    for warning in plane.warnings() {
+        tracing::warn!("{warning}");
+    }
     tell_memory(plane.tables());
     let events = plane.events().map_err(|error| refused(&error))?;
     let kernel_log = plane.kernel_log();
     let agent = Agent {
+        took_over: plane.took_over(),
         tables: Arc::clone(plane.tables()),
         plane: Mutex::new(Some(plane)),
         policy: tokio::sync::Mutex::new(None),
-        members: Mutex::new(members.ok()),
-        zone_queue: Mutex::default(),
-        zones_changed: Notify::new(),
+        zones: DynamicZones::new(members.ok()),
         asker: Mutex::default(),
         ports: Mutex::new(Vec::new()),
         names: Mutex::new(names),
@@ -140,7 +144,6 @@ pub async fn start(config: AgentConfig, force: bool) -> Result<Started, Failure>
         totals: Totals::default(),
         faults,
         started: Timestamp::now(),
-        took_over,
         stop: CancellationToken::new(),
         config,
     };

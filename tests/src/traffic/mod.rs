@@ -4,6 +4,7 @@
 //! out of order, close in every order. Between their packets come those of strangers and of broken stacks. Both families,
 //! TCP, UDP, ICMP. The traffic is the same for the same seed.
 
+mod explained;
 mod others;
 mod tcp;
 
@@ -12,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use fastrand::Rng;
 
 use crate::packet::Packet;
+
+pub use explained::{DISTURBED, EXPLAINED};
 
 /// What must become of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

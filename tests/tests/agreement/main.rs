@@ -1,6 +1,6 @@
 //! The kernel's programs and the host's model of the maps around the same pipeline say the same of a million packets in
-//! plausible sequences: verdict, reason and rule of each, and after each sequence all flows, sources, buckets, counters and
-//! events.
+//! plausible sequences: verdict, reason and rule of each, and after each packet its flow in both tables (state, numbers,
+//! times, counts); after each sequence all flows, sources, buckets, counters and events.
 //!
 //! `DPUFW_SEED` repeats a run, `DPUFW_PACKETS` sets its length.
 
@@ -20,7 +20,7 @@ mod twin;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use fw_common::abi::Reason;
 use fw_common::pipeline::Scratch;
@@ -32,7 +32,7 @@ use model::SECOND;
 use policies::Compiled;
 use tally::Tally;
 use traffic::Traffic;
-use twin::{Stored, Twin, port};
+use twin::{Compared, Stored, Twin, port};
 
 /// Packets of a run, and of a sequence, after which all flows are over.
 const PACKETS: u64 = 1_000_000;
@@ -65,7 +65,7 @@ const FAULTS: [Fault; 4] = [
     ("a packet too many in a counter", "counters by reason", |twin| {
         *twin.world.counters.borrow_mut().entry(1).or_default() += 1;
     }),
-    ("another generation", "event", |twin| {
+    ("another generation", "left another flow", |twin| {
         twin.world.generation.set(twin.world.generation.get() + 2);
     }),
     ("a port of the other side", "the model says", |twin| {
@@ -90,6 +90,43 @@ fn differences_are_found() -> Result<()> {
         ensure!(text.contains(said), "{what}: {text}");
     }
     Ok(())
+}
+
+/// A flow that differs in what decides nothing now is found at its next packet, not only when the sequence is over.
+#[test]
+fn a_flow_that_differs_is_found_at_its_next_packet() -> Result<()> {
+    fw_tests::lab::require_root()?;
+    let run = std::thread::spawn(|| alone().and_then(|()| with_another_flow()));
+    let error = run
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let text = format!("{error:#}");
+    ensure!(
+        text.contains("left another flow") && text.contains("the kernel has Some"),
+        "{text}"
+    );
+    Ok(())
+}
+
+/// What is said of traffic after each of the model's flows has counted a byte that never was.
+fn with_another_flow() -> Result<anyhow::Error> {
+    let mut twin = Twin::new(interfaces()?, [1, 2])?;
+    twin.swap(&mut Compiled::new("main", 0)?)?;
+    let mut traffic = Traffic::new(Rng::with_seed(1));
+    for number in 0..2000 {
+        if number == 1000 {
+            for flow in twin.world.half4.borrow().values() {
+                flow.half[0].bytes.store(flow.half[0].bytes.load() + 1);
+            }
+        }
+        twin.advance(1000);
+        let shot = traffic.next();
+        match twin.send(&shot.bytes, &shot.via) {
+            Ok(said) => traffic.hear(&shot, &said),
+            Err(error) => return Ok(error),
+        }
+    }
+    bail!("nobody noticed it")
 }
 
 /// The inner result is that of a sequence in which the model has this fault.
@@ -187,8 +224,24 @@ fn run(seed: u64, packets: u64) -> Result<()> {
         stored.events,
         took.as_secs_f64()
     );
+    flows_compared(&twin)?;
     questions(&twin)?;
     tally.check(tally::LEAST * packets.min(PACKETS) / PACKETS)
+}
+
+/// Prints after how many packets their flow was compared; each place must have occurred.
+fn flows_compared(twin: &Twin) -> Result<()> {
+    for place in [
+        Compared::NoFlow,
+        Compared::HalfOpen,
+        Compared::Main,
+        Compared::Both,
+    ] {
+        let count = twin.compared.get(&place).copied().unwrap_or_default();
+        println!("flow compared after its packet, {place:?}: {count}");
+        ensure!(count > 0, "no packet's flow was compared in {place:?}");
+    }
+    Ok(())
 }
 
 /// A question must be answered by what then happens. A question leaves out what needs writes, which these reasons come from.
@@ -268,7 +321,7 @@ fn sequence(
         }
         let shot = traffic.next();
         if traffic.damaged {
-            tally.note_kind("damaged at random");
+            tally.note_kind(tally::DAMAGED);
         }
         let met = tally.meet(twin, &shot.bytes, &shot.via, &mut spare);
         let said = twin.send(&shot.bytes, &shot.via)?;

@@ -37,6 +37,28 @@ pub const UNREACHABLE: [(Reason, &str); 5] = [
     ),
 ];
 
+/// Kinds of packets, each of which must occur.
+const KINDS: [&str; 16] = [
+    "IPv4",
+    "IPv6",
+    "no IP",
+    "refused by the parser",
+    "truncated",
+    DAMAGED,
+    "fragments",
+    "one tag",
+    "two tags",
+    "IPv6 with extension headers",
+    "IPv4 with options or AH",
+    "at TC egress",
+    "at TC ingress",
+    "at XDP",
+    "forwarded by this machine",
+    "super-packets",
+];
+/// The kind that a frame does not tell: bits and bytes were changed after it was made.
+pub const DAMAGED: &str = "mutated at random";
+
 const STATES: usize = 9;
 const CLASSES: [Class; 5] = [Class::Syn, Class::SynAck, Class::Fin, Class::Ack, Class::Rst];
 
@@ -154,6 +176,7 @@ impl Tally {
         note(m.family == 6, "IPv6");
         note(m.family == 0, "no IP");
         note(parsed & wire::PARSED == 0, "refused by the parser");
+        note(parsed == Reason::Truncated as u32, "truncated");
         note(m.fragment != 0, "fragments");
         note(m.vlan != 0 && m.inner_vlan == 0, "one tag");
         note(m.inner_vlan != 0, "two tags");
@@ -275,6 +298,12 @@ impl Tally {
                         missing.push(format!("{} {direction} {class:?} ({count})", state.name()));
                     }
                 }
+            }
+        }
+        for kind in KINDS {
+            let count = self.kinds.get(kind).copied().unwrap_or_default();
+            if count < least {
+                missing.push(format!("{kind} ({count})"));
             }
         }
         ensure!(

@@ -10,7 +10,7 @@ use fw_user::control::{Agreement, Client, FlowAnswer, FlowQuestion, Reply, Reque
 use fw_user::dataplane::{FlowTable, Tables};
 use serde_json::Value;
 
-use crate::site::{POLICY, SOON, Site, Stand, expect};
+use crate::site::{POLICY, SOON, Site, Stand, expect, until};
 
 /// The lab's policy with a limit.
 fn limited() -> String {
@@ -19,9 +19,18 @@ fn limited() -> String {
         rule,
         &rule.replace(
             " }",
-            ", limit: [{ new_flows: 1/m, burst: 3, per: source }, { flows: 2, per: pair }] }",
+            ", limit: [{ new_flows: 1/min, burst: 3, per: source }, { flows: 2, per: pair }] }",
         ),
     )
+}
+
+/// Waits until the instance that is asked has been loaded, which takes the verifier a moment.
+fn warmed(agent: Agent) -> Result<Agent> {
+    let asked = || agent.ask(&["explain", "icmp", "client", "server"]);
+    until("the agent answers questions", || {
+        Ok(asked().is_ok_and(|answer| answer.code() == Some(0)))
+    })?;
+    Ok(agent)
 }
 
 fn explain(agent: &Agent, code: i32, words: &[&str]) -> Result<FlowAnswer> {
@@ -34,7 +43,7 @@ fn explain(agent: &Agent, code: i32, words: &[&str]) -> Result<FlowAnswer> {
 fn host_and_kernel_name_the_same_rule() -> Result<()> {
     for (stand, label) in [(Stand::Inline, "explain-inline"), (Stand::Host, "explain-host")] {
         let site = Site::new(stand, label)?;
-        let agent = site.agent()?;
+        let agent = warmed(site.agent()?)?;
         for (flow, code, reason, rule) in [
             ("tcp client server:80", 0, "rule", Some("web")),
             ("tcp 10.9.0.1:1234 10.9.0.2:23", 1, "deny_rule", Some("telnet")),
@@ -102,7 +111,7 @@ fn refusals(agent: &Agent) -> Result<()> {
 fn a_running_flow_is_told_with_its_state_and_the_limits_that_strike() -> Result<()> {
     let site = Site::new(Stand::Inline, "explain-state")?;
     site.policy(&limited())?;
-    let agent = site.agent()?;
+    let agent = warmed(site.agent()?)?;
     let _web = TcpService::start(&site.scene.server.namespace, site.server(), 80)?;
     let fresh = explain(&agent, 0, &["tcp", "10.9.0.1", "10.9.0.2:80"])?;
     ensure!(fresh.flows.is_empty() && fresh.limits.len() == 2, "{fresh:?}");
@@ -142,13 +151,24 @@ fn a_running_flow_is_told_with_its_state_and_the_limits_that_strike() -> Result<
 
     // The very flow, by its source port: its state decides.
     let port = talks[0].port()?;
-    let exact = explain(&agent, 1, &["tcp", &format!("10.9.0.1:{port}"), "10.9.0.2:5201"])?;
+    let exact = explain(&agent, 0, &["tcp", &format!("10.9.0.1:{port}"), "10.9.0.2:5201"])?;
+    ensure!(
+        exact.ports[0].agreement == Agreement::State && exact.ports[0].kernel.reason == "established",
+        "{exact:?}"
+    );
     ensure!(
         exact.flows.iter().filter(|known| known.exact).count() == 1,
         "{exact:?}"
     );
     // From the other side: the same flow, opened the other way.
-    let back = explain(&agent, 1, &["tcp", "10.9.0.2:5201", &format!("10.9.0.1:{port}")])?;
+    let back = agent.ask(&[
+        "explain",
+        "tcp",
+        "10.9.0.2:5201",
+        &format!("10.9.0.1:{port}"),
+        "--json",
+    ])?;
+    let back: FlowAnswer = serde_json::from_str(&back.stdout).with_context(|| back.to_string())?;
     ensure!(back.flows.iter().any(|known| known.opposite), "{back:?}");
     let told = agent.ask(&["explain", "tcp", "10.9.0.1", "10.9.0.2:5201"])?;
     expect(
@@ -206,7 +226,7 @@ async fn ask(agent: &Agent, request: &Request) -> Result<Vec<Reply>> {
 fn a_thousand_questions_leave_no_trace() -> Result<()> {
     let site = Site::new(Stand::Inline, "no-trace")?;
     site.policy(&limited())?;
-    let agent = site.agent()?;
+    let agent = warmed(site.agent()?)?;
     let _web = TcpService::start(&site.scene.server.namespace, site.server(), 80)?;
     let mut talk = site.talk(5201)?;
     ensure!(talk.works(SOON)? && !site.reaches(23)?);
@@ -216,8 +236,6 @@ fn a_thousand_questions_leave_no_trace() -> Result<()> {
         .flags("S")
         .build();
     let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Loads the instance that is asked.
-    explain(&agent, 0, &["tcp", "10.9.0.1", "10.9.0.2:80"])?;
     let before = everything(&tables)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -282,7 +300,8 @@ fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
 #[test]
 fn captures_are_judged_by_the_policy_and_by_the_kernel() -> Result<()> {
     let site = Site::new(Stand::Inline, "pcap")?;
-    let agent = site.agent()?;
+    let policy = site.policy(&format!("{POLICY}tcp: {{ pickup: never }}\n"))?;
+    let agent = warmed(site.agent()?)?;
     let (client, server) = ([10, 9, 0, 1], [10, 9, 0, 2]);
     let web = |flags: &str, seq, ack| {
         Packet::tcp((client, 4000), (server, 80))
@@ -300,7 +319,6 @@ fn captures_are_judged_by_the_policy_and_by_the_kernel() -> Result<()> {
     let path = site.path("trace.pcap");
     std::fs::write(&path, capture(&frames))?;
     let path = path.display().to_string();
-    let policy = site.policy(POLICY)?;
     let offline = [
         "explain", "--pcap", &path, "--policy", &policy, "--in", "uplink", "--out", "host",
     ];
@@ -344,7 +362,7 @@ fn captures_are_judged_by_the_policy_and_by_the_kernel() -> Result<()> {
     expect(
         &agent.ask(&["explain", "--hex", &hex])?,
         0,
-        &["pass", "rule", "web"],
+        &["forward", "rule", "web"],
     )?;
     expect(
         &agent.ask(&["explain", "--hex", &hex, "--policy", &policy])?,
@@ -371,7 +389,7 @@ fn reasons(rows: &[Value]) -> Vec<&str> {
 #[test]
 fn a_diff_tells_which_live_flows_would_end() -> Result<()> {
     let site = Site::new(Stand::Inline, "live-diff")?;
-    let agent = site.agent()?;
+    let agent = warmed(site.agent()?)?;
     let mut ends = site.talk(5201)?;
     let mut stays = site.talk(80)?;
     ensure!(ends.works(SOON)? && stays.works(SOON)?);

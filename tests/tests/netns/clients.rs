@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fw_common::abi::{Flow, Proto, Reason, StateWord};
 use fw_common::tcp::State;
-use fw_tests::lab::{Host, Leftover, TcpService, UdpEcho};
+use fw_tests::lab::{Host, Leftover, Process, TcpService, UdpEcho};
 use fw_user::dataplane::FlowTable;
 
 use crate::guarded::{Guarded, SHORTLY, SOON};
@@ -49,38 +49,67 @@ pub fn page(guarded: &Guarded, ipv6: bool) -> Result<()> {
     closed(guarded, 80)
 }
 
+/// A server of one page by HTTP/2, with a certificate of its own.
+pub struct PageServer {
+    address: IpAddr,
+    _pages: Leftover,
+    _service: Process,
+}
+
+impl PageServer {
+    pub const PORT: u16 = 82;
+    const PAGE: usize = 200_000;
+
+    pub fn start(guarded: &Guarded, ipv6: bool) -> Result<Self> {
+        let server = &guarded.scene.server;
+        let pages = Leftover::claim(&std::env::temp_dir(), "dpufw-pages-", server.namespace.name());
+        std::fs::create_dir(pages.path())?;
+        let file = |name: &str| pages.path().join(name).display().to_string();
+        let (key, certificate, folder) = (file("key"), file("certificate"), file(""));
+        std::fs::write(file("page"), vec![b'x'; Self::PAGE])?;
+        let openssl = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ed25519",
+            "-nodes",
+            "-subj",
+            "/CN=lab",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ];
+        server.namespace.check(&openssl, SOON)?;
+        let (address, port) = (guarded.server(ipv6), Self::PORT.to_string());
+        let service = server.namespace.spawn(&[
+            "nghttpd",
+            "-a",
+            &address.to_string(),
+            "-d",
+            &folder,
+            &port,
+            &key,
+            &certificate,
+        ])?;
+        wait_listening(server, Self::PORT)?;
+        Ok(Self {
+            address,
+            _pages: pages,
+            _service: service,
+        })
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}/page", SocketAddr::new(self.address, Self::PORT))
+    }
+}
+
 /// Ten pages over one connection, interleaved.
 pub fn http2(guarded: &Guarded, ipv6: bool) -> Result<()> {
-    const PORT: u16 = 82;
-    const PAGE: usize = 200_000;
-    let server = &guarded.scene.server;
-    let pages = Leftover::claim(&std::env::temp_dir(), "dpufw-pages-", server.namespace.name());
-    std::fs::create_dir(pages.path())?;
-    let file = |name: &str| pages.path().join(name).display().to_string();
-    let (key, certificate, folder) = (file("key"), file("certificate"), file(""));
-    std::fs::write(file("page"), vec![b'x'; PAGE])?;
-    let openssl = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ed25519",
-        "-nodes",
-        "-subj",
-        "/CN=lab",
-        "-keyout",
-        &key,
-        "-out",
-        &certificate,
-    ];
-    server.namespace.check(&openssl, SOON)?;
-    let address = guarded.server(ipv6).to_string();
-    let service =
-        server
-            .namespace
-            .spawn(&["nghttpd", "-a", &address, "-d", &folder, "82", &key, &certificate])?;
-    wait_listening(server, PORT)?;
-    let page = format!("https://{}/page", SocketAddr::new(guarded.server(ipv6), PORT));
+    let server = PageServer::start(guarded, ipv6)?;
+    let page = server.url();
     let told = "%{http_version} %{size_download} %{num_connects}\n";
     let mut command = vec![
         "curl",
@@ -96,9 +125,8 @@ pub fn http2(guarded: &Guarded, ipv6: bool) -> Result<()> {
         command.extend(["-o", "/dev/null", &page]);
     }
     let told = guarded.scene.client.namespace.check(&command, SOON)?;
-    drop(service.stop());
     let of = |connections| {
-        let whole = format!("2 {PAGE} {connections}");
+        let whole = format!("2 {} {connections}", PageServer::PAGE);
         // curl's meter begins on the last line.
         told.lines().filter(|line| line.starts_with(&whole)).count()
     };

@@ -99,6 +99,7 @@ impl Guarded {
     }
 
     /// Puts another policy into force.
+    #[allow(dead_code, reason = "for layers that share this file")]
     pub fn apply(&self, policy: &str) -> Result<()> {
         apply(&self.plane, own_addresses(&self.scene, self.stand), policy)
     }
@@ -138,6 +139,16 @@ impl Guarded {
             .iter()
             .find(|(number, _)| *number == reason as u8)
             .map_or(0, |(_, count)| count.packets))
+    }
+
+    /// Bytes of the packets that ended with this reason so far.
+    #[allow(dead_code, reason = "for layers that share this file")]
+    pub fn bytes(&self, reason: Reason) -> Result<u64> {
+        let counters = self.plane.tables().counters()?;
+        Ok(counters
+            .iter()
+            .find(|(number, _)| *number == reason as u8)
+            .map_or(0, |(_, count)| count.bytes))
     }
 
     /// The flows between any port and this one, each with its table.

@@ -13,6 +13,8 @@ mod own;
 mod path;
 mod reject;
 mod router;
+mod ssh;
+mod strangers;
 mod tun;
 
 use anyhow::{Result, bail, ensure};
@@ -55,6 +57,15 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("options and extension headers", frames::options),
     ("fragments", frames::fragments),
     ("frames cut short", frames::cut_short),
+    ("a stranger's echo of 8,000 bytes", strangers::large_echo),
+    (
+        "a segment of a running HTTP/2 connection, from a stranger",
+        strangers::segment,
+    ),
+    (
+        "packet too big, about a live flow and about another one",
+        strangers::too_big,
+    ),
 ];
 
 #[test]
@@ -112,6 +123,15 @@ const ROUTED: &[(&str, Scenario)] = &[
     ("pings of 8,000 bytes", fragments::large_ping),
     ("a bulk transfer both ways, counted", bulk::iperf3),
     ("this machine's own addresses", own::addresses),
+    ("a stranger's echo of 8,000 bytes", strangers::large_echo),
+    (
+        "a segment of a running HTTP/2 connection, from a stranger",
+        strangers::segment,
+    ),
+    (
+        "packet too big, about a live flow and about another one",
+        strangers::too_big,
+    ),
 ];
 
 #[test]

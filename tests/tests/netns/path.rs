@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use anyhow::{Context, Result, ensure};
 use fw_common::abi::Engine::{Tc, Xdp};
 use fw_common::abi::Reason;
-use fw_tests::lab::{End, Namespace, Options, Veth};
+use fw_tests::lab::{End, Host, Namespace, Options, Veth};
 use fw_tests::packet::Packet;
 use fw_tests::wire::Wire;
 use fw_user::dataplane;
@@ -16,6 +16,7 @@ use crate::guarded::{ANSWERS, Guarded, POLICY, SHORTLY, SOON, Stand};
 /// MTU of the line behind the router; the smallest that IPv6 allows is 1280.
 const NARROW: u32 = 1300;
 
+/// The client reaches what lies behind the server.
 const FAR: &str = r#"
 version: 1
 zones:
@@ -26,10 +27,20 @@ rules:
   - { name: bulk, allow: [tcp/5001, ping], from: client, to: far }
 "#;
 
-/// The server of the scene becomes a router, and a narrow line leads from it to the machine that the client talks to.
-fn far_behind(guarded: &Guarded) -> Result<Namespace> {
+/// This machine itself, in mode host the server, reaches what lies behind the client.
+const FAR_OF_HOST: &str = r#"
+version: 1
+zones:
+  far: { addresses: [10.9.2.1, "fd00:9:2::1"] }
+link: { allow: [arp, nd] }
+rules:
+  - { name: bulk, allow: [tcp/5001, ping], from: self, to: far }
+"#;
+
+/// One end of the scene becomes a router, and a narrow line leads from it to the machine that the other end, the client,
+/// talks to.
+fn far_behind(router: &Host, client: &Host) -> Result<Namespace> {
     let far = Namespace::new("far")?;
-    let (client, router) = (&guarded.scene.client, &guarded.scene.server);
     let mac = |last| [2, 0, 0, 0, 9, last];
     Veth::create(
         &End::new(&router.namespace, "far0", mac(1))
@@ -63,8 +74,13 @@ fn far_behind(guarded: &Guarded) -> Result<Namespace> {
 /// full-sized segments then comes through whole.
 fn narrow_line(stand: Stand) -> Result<()> {
     const BYTES: usize = 2_000_000;
-    let guarded = Guarded::new(stand, Options::default(), FAR)?;
-    let far = far_behind(&guarded)?;
+    let host = matches!(stand, Stand::Host(_));
+    let policy = if host { FAR_OF_HOST } else { FAR };
+    let guarded = Guarded::new(stand, Options::default(), policy)?;
+    let ends = (&guarded.scene.client, &guarded.scene.server);
+    // In mode host the firewall guards the end that sends.
+    let (client, router) = if host { (ends.1, ends.0) } else { ends };
+    let far = far_behind(router, client)?;
     for address in ["10.9.2.1", "fd00:9:2::1"] {
         let target = SocketAddr::new(address.parse()?, 5001);
         let listener = far.enter(|| TcpListener::bind(target))??;
@@ -75,9 +91,7 @@ fn narrow_line(stand: Stand) -> Result<()> {
             stream.read_to_end(&mut all)
         });
         guarded.counts(Reason::Related, || {
-            let mut stream = guarded
-                .scene
-                .client
+            let mut stream = client
                 .namespace
                 .enter(|| TcpStream::connect_timeout(&target, SOON))??;
             stream.set_write_timeout(Some(SOON))?;
@@ -85,19 +99,30 @@ fn narrow_line(stand: Stand) -> Result<()> {
         })?;
         let read = server.join().expect("the server's thread does not panic")?;
         ensure!(read == BYTES, "{read} of {BYTES} bytes arrived at {address}");
-        let client = &guarded.scene.client.namespace;
-        let route = client.check(&["ip", "-o", "route", "get", address], SOON)?;
+        let route = client
+            .namespace
+            .check(&["ip", "-o", "route", "get", address], SOON)?;
         ensure!(
             route.contains(&format!("mtu {NARROW}")),
             "the client has not learnt the path's MTU: {route}"
         );
         let size = (NARROW - 60).to_string();
-        client.check(
+        client.namespace.check(
             &["ping", "-c", "1", "-W", "5", "-M", "do", "-s", &size, address],
             SOON,
         )?;
     }
     Ok(())
+}
+
+#[test]
+fn path_mtu_host_xdp() -> Result<()> {
+    narrow_line(Stand::Host(Xdp))
+}
+
+#[test]
+fn path_mtu_host_tc() -> Result<()> {
+    narrow_line(Stand::Host(Tc))
 }
 
 #[test]

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, anyhow, ensure};
 use etherparse::{SlicedPacket, TransportSlice};
 use fw_common::abi::{LinkKind, Reason};
+use fw_common::reply::PROOF_SLOT_NS;
 use fw_tests::packet::{MAC_A, MAC_B, Packet};
 use fw_user::dataplane::{Hook, TestOutcome};
 
-use crate::case::{Net, Way};
+use crate::case::{Net, SECOND, Step, Way};
 use crate::protect::FLOODS;
 use crate::rig::{Rig, SIZES};
 use crate::stand::Stand;
@@ -291,61 +292,108 @@ fn a_source_proves_that_it_exists() -> Result<()> {
         for ipv6 in [false, true] {
             proves(&mut bench, &Net::new(ipv6, stand.inline()))
                 .with_context(|| format!("{stand:?}, IPv6: {ipv6}"))?;
-            bench.rig.other(&crate::case::Step::Wait(100_000_000_000))?;
+            bench.rig.other(&Step::Wait(100 * SECOND))?;
         }
     }
     Ok(())
 }
 
-fn proves(bench: &mut Bench, net: &Net) -> Result<()> {
-    let syn = |source: u16| {
-        Packet::tcp((net.stranger, source), (net.server, 80))
-            .flags("S")
-            .numbers(9000, 0)
-    };
-    let reset = |source: u16, sequence: u32| {
-        Packet::tcp((net.stranger, source), (net.server, 80))
-            .flags("R")
-            .numbers(sequence, 0)
-            .build()
-    };
-    bench.silent(Way::Outer, &syn(5000).build(), Reason::Rule)?;
-    bench.silent(Way::Outer, &syn(5001).build(), Reason::Rule)?;
-    for _ in 0..5 {
-        bench.answered(Way::Outer, &syn(5002).build(), Reason::SynProof)?;
+/// A proof counts for a minute, and the number of a demand in its own slot of time and in the next.
+#[test]
+fn proofs_and_demands_grow_old() -> Result<()> {
+    for stand in Stand::ALL {
+        let mut bench = Bench::new(stand, FLOODS)?;
+        for ipv6 in [false, true] {
+            grow_old(&mut bench, &Net::new(ipv6, stand.inline()))
+                .with_context(|| format!("{stand:?}, IPv6: {ipv6}"))?;
+            bench.rig.other(&Step::Wait(100 * SECOND))?;
+        }
     }
-    let asked = syn(5002);
-    let frame = bench.answered(Way::Outer, &asked.build(), Reason::SynProof)?;
-    let sliced = comes_back(&frame, &asked, &[])?;
-    sum_is_right(&sliced)?;
-    let Some(TransportSlice::Tcp(tcp)) = &sliced.transport else {
-        return Err(anyhow!("no TCP in {sliced:?}"));
-    };
-    ensure!(tcp.syn() && tcp.ack() && !tcp.rst(), "{tcp:?} is no SYN-ACK");
-    let number = tcp.acknowledgment_number();
-    let below = 9000_u32.wrapping_sub(number);
-    ensure!(
-        (1..=65_536).contains(&below),
-        "the demand acknowledges {number}, which a client would take for an answer"
-    );
+    Ok(())
+}
+
+fn grow_old(bench: &mut Bench, net: &Net) -> Result<()> {
+    const MS: u64 = 1_000_000;
+    // A number is good until one slot after its own has ended.
+    bench.flood(net, 5000)?;
+    let number = bench.demand(net, 5002)?;
+    bench.rig.other(&Step::Wait(PROOF_SLOT_NS - MS))?;
+    bench.silent(Way::Outer, &reset(net, 5002, number), Reason::SynProved)?;
+    for (wait, third) in [(59, Reason::Rule), (2, Reason::SynProof)] {
+        bench.rig.other(&Step::Wait(wait * SECOND))?;
+        bench.flood(net, 6000 + wait as u16)?;
+        let asked = syn(net, 6900 + wait as u16).build();
+        if third == Reason::SynProof {
+            bench.answered(Way::Outer, &asked, third)?;
+        } else {
+            bench.silent(Way::Outer, &asked, third)?;
+        }
+    }
+    let late = bench.demand(net, 7002)?;
+    bench.rig.other(&Step::Wait(2 * PROOF_SLOT_NS + MS))?;
+    bench.silent(Way::Outer, &reset(net, 7002, late), Reason::TcpNoFlow)
+}
+
+fn syn(net: &Net, source: u16) -> Packet {
+    Packet::tcp((net.stranger, source), (net.server, 80))
+        .flags("S")
+        .numbers(9000, 0)
+}
+
+fn reset(net: &Net, source: u16, sequence: u32) -> Vec<u8> {
+    Packet::tcp((net.stranger, source), (net.server, 80))
+        .flags("R")
+        .numbers(sequence, 0)
+        .build()
+}
+
+impl Bench {
+    /// As many SYNs as may come before the next one is asked for a proof.
+    fn flood(&mut self, net: &Net, source: u16) -> Result<()> {
+        self.silent(Way::Outer, &syn(net, source).build(), Reason::Rule)?;
+        self.silent(Way::Outer, &syn(net, source + 1).build(), Reason::Rule)
+    }
+
+    /// A SYN that must be answered with a demand; the number that the demand acknowledges.
+    fn demand(&mut self, net: &Net, source: u16) -> Result<u32> {
+        let asked = syn(net, source);
+        let frame = self.answered(Way::Outer, &asked.build(), Reason::SynProof)?;
+        let sliced = comes_back(&frame, &asked, &[])?;
+        sum_is_right(&sliced)?;
+        let Some(TransportSlice::Tcp(tcp)) = &sliced.transport else {
+            return Err(anyhow!("no TCP in {sliced:?}"));
+        };
+        ensure!(tcp.syn() && tcp.ack() && !tcp.rst(), "{tcp:?} is no SYN-ACK");
+        let number = tcp.acknowledgment_number();
+        let below = 9000_u32.wrapping_sub(number);
+        ensure!(
+            (1..=65_536).contains(&below),
+            "the demand acknowledges {number}, which a client would take for an answer"
+        );
+        Ok(number)
+    }
+}
+
+fn proves(bench: &mut Bench, net: &Net) -> Result<()> {
+    bench.flood(net, 5000)?;
+    for _ in 0..5 {
+        bench.demand(net, 5002)?;
+    }
+    let number = bench.demand(net, 5002)?;
     // Guesses, another port's number, and the right number too late.
     bench.silent(
         Way::Outer,
-        &reset(5002, number.wrapping_add(1)),
+        &reset(net, 5002, number.wrapping_add(1)),
         Reason::TcpNoFlow,
     )?;
-    bench.silent(Way::Outer, &reset(5003, number), Reason::TcpNoFlow)?;
-    bench.answered(Way::Outer, &syn(5002).build(), Reason::SynProof)?;
-    bench.silent(Way::Outer, &reset(5002, number), Reason::SynProved)?;
-    bench.silent(Way::Outer, &syn(5002).build(), Reason::Rule)?;
-    bench.silent(Way::Outer, &syn(5003).build(), Reason::Rule)?;
+    bench.silent(Way::Outer, &reset(net, 5003, number), Reason::TcpNoFlow)?;
+    bench.demand(net, 5002)?;
+    bench.silent(Way::Outer, &reset(net, 5002, number), Reason::SynProved)?;
+    bench.flood(net, 5002)?;
     // Later it must be proved anew, and an old number proves nothing.
-    bench.rig.other(&crate::case::Step::Wait(130_000_000_000))?;
-    bench.silent(Way::Outer, &syn(6000).build(), Reason::Rule)?;
-    bench.silent(Way::Outer, &syn(6001).build(), Reason::Rule)?;
-    bench.answered(Way::Outer, &syn(6002).build(), Reason::SynProof)?;
-    bench.silent(Way::Outer, &reset(5002, number), Reason::TcpNoFlow)?;
-    bench
-        .answered(Way::Outer, &syn(6002).build(), Reason::SynProof)
-        .map(drop)
+    bench.rig.other(&Step::Wait(130 * SECOND))?;
+    bench.flood(net, 6000)?;
+    bench.demand(net, 6002)?;
+    bench.silent(Way::Outer, &reset(net, 5002, number), Reason::TcpNoFlow)?;
+    bench.demand(net, 6002).map(drop)
 }

@@ -172,14 +172,18 @@ fn lives(net: &Net) -> Vec<Case> {
             .outer(second.clone(), Established)
             .outer(first.clone(), Established)
             .outer(second.clone(), Established),
-        Case::new("the rest within the datagram's life")
-            .outer(first.clone(), Rule)
-            .wait(life.min(29))
-            .outer(second.clone(), Established),
-        Case::new("the rest comes too late")
-            .outer(first.clone(), Rule)
-            .wait(life + 1)
-            .outer(second.clone(), FragmentEarly),
+        kept_alive(
+            net,
+            Case::new("the rest within the datagram's life").outer(first.clone(), Rule),
+            life - 1,
+        )
+        .outer(second.clone(), Established),
+        kept_alive(
+            net,
+            Case::new("the rest comes too late").outer(first.clone(), Rule),
+            life + 1,
+        )
+        .outer(second.clone(), FragmentEarly),
         Case::new("the rest of a datagram whose flow a new policy ends")
             .outer(first.clone(), Rule)
             .apply(WITHOUT)
@@ -192,6 +196,18 @@ fn lives(net: &Net) -> Vec<Case> {
             .apply(WITHOUT)
             .outer(unfollowed(net).fragment(2000, 9000, 9), FragmentDenied),
     ]
+}
+
+/// Time passes, and the datagram's flow, which alone would be over after 30 s, goes on: only the datagram's own life counts.
+fn kept_alive(net: &Net, mut case: Case, seconds: u64) -> Case {
+    const STEP: u64 = 20;
+    for _ in 0..seconds / STEP {
+        case = case.wait(STEP).outer(
+            Packet::udp((net.client, 5353), (net.server, 53)).payload(b"whole"),
+            Established,
+        );
+    }
+    case.wait(seconds % STEP)
 }
 
 /// Of a rule with `track: false`.

@@ -1,7 +1,7 @@
 //! Tables that are full, and tables that are not what they should be.
 
 use anyhow::{Context, Result, ensure};
-use fw_common::abi::{Reason, SetHeader, Verdict, checksum};
+use fw_common::abi::{HEARTBEAT_NS, Reason, SetHeader, Verdict, checksum};
 use fw_common::pipeline::FlowStat;
 use fw_tests::packet::Packet;
 use fw_user::dataplane::{FlowSizes, FlowTable};
@@ -162,6 +162,36 @@ fn a_full_table_without_an_agent_costs_no_connection() -> Result<()> {
             }
             ensure!(rig.count(FlowTable::Main)? == established.len());
             ensure!(rig.count(FlowTable::HalfOpen)? == 100);
+        }
+    }
+    Ok(())
+}
+
+/// The agent counts as at work until ten seconds after its last heartbeat: just before, a full table refuses, just after it
+/// does not.
+#[test]
+fn a_heartbeat_lasts_ten_seconds() -> Result<()> {
+    const MS: u64 = 1_000_000;
+    for stand in Stand::ALL {
+        for ipv6 in [false, true] {
+            let mut rig = Rig::with_sizes(stand, SMALL)?;
+            rig.apply(POLICY)?;
+            let net = Net::new(ipv6, stand.inline());
+            fill(&mut rig, &net)?;
+            rig.other(&Step::Agent(false))?;
+            for (number, wait, wanted) in [
+                (200, HEARTBEAT_NS - MS, Reason::TableFull),
+                (201, 2 * MS, Reason::Established),
+            ] {
+                rig.other(&Step::Wait(wait))?;
+                let reason = handshake(&mut rig, &numbered(&net, number))?;
+                ensure!(
+                    reason == wanted,
+                    "{stand:?}: {} was expected, found {}",
+                    wanted.name(),
+                    reason.name()
+                );
+            }
         }
     }
     Ok(())

@@ -157,7 +157,12 @@ fn bit_vectors() -> Result<()> {
 
 /// Runs the cases on every stand and in both families; all disagreements are told, not only the first.
 fn run(cases: impl Fn(&Net) -> Vec<Case>) -> Result<()> {
-    run_on(&Stand::ALL, LinkKind::Ethernet, fw_policy::Options::default(), cases)
+    run_on(
+        &Stand::ALL,
+        LinkKind::Ethernet,
+        fw_policy::Options::default(),
+        cases,
+    )
 }
 
 fn run_on(

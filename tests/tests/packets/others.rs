@@ -29,6 +29,14 @@ fn udp(net: &Net) -> Vec<Case> {
         }
         case
     };
+    let one_way_confirmed = one_way(Case::new("").outer(log.clone(), Rule), 7)
+        .wait(2)
+        .outer(log.clone(), Established);
+    // Later than halfway, so that what counts is the answer's time.
+    let answered = Case::new("")
+        .outer(query.clone(), Rule)
+        .wait(29)
+        .inner(answer.clone(), Established);
     vec![
         Case::new("a UDP query and its answer")
             .outer(query.clone(), Rule)
@@ -72,6 +80,27 @@ fn udp(net: &Net) -> Vec<Case> {
             .outer(query.clone(), Rule)
             .wait(31)
             .inner(answer.clone(), DenyDefault),
+        answered
+            .clone()
+            .wait(29)
+            .inner(answer.clone(), Established)
+            .flows(0, 1)
+            .named("answered but unconfirmed UDP: alive until 30 s after the answer"),
+        answered
+            .wait(31)
+            .inner(answer.clone(), DenyDefault)
+            .named("answered but unconfirmed UDP: over after 30 s"),
+        one_way_confirmed
+            .clone()
+            .wait(29)
+            .outer(log.clone(), Established)
+            .flows(1, 0)
+            .named("one-way UDP: alive until 30 s"),
+        one_way_confirmed
+            .wait(31)
+            .outer(log.clone(), Rule)
+            .flows(1, 1)
+            .named("one-way UDP: over after 30 s"),
         confirmed(net, 119).inner(answer.clone(), Established),
         confirmed(net, 121).inner(answer, DenyDefault),
     ]

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use fw_common::abi::Reason::{
-    Banned, CapFlows, CapHalfOpen, DenyDefault, Established, IcmpFlood, Rule, Scan, SynProof, SynProofOver,
-    TcpNoFlow, UdpFlood,
+    self, Banned, CapFlows, CapHalfOpen, DenyDefault, Established, IcmpFlood, Rule, Scan, SynProof,
+    SynProofOver, TcpNoFlow, UdpFlood,
 };
 use fw_tests::packet::Packet;
 
@@ -160,17 +160,30 @@ fn floods(net: &Net) -> Vec<Case> {
             .outer(udp(stranger, 5000, net), Rule)
             .wait(1)
             .outer(echo(3), Rule),
-        completed(net),
+        completed(
+            net,
+            "who has completed a handshake is not asked for a proof",
+            0,
+            Rule,
+        ),
+        completed(net, "a completed handshake counts until 600 s", 599, Rule),
+        completed(
+            net,
+            "a completed handshake counts no more after 600 s",
+            601,
+            SynProof,
+        ),
     ]
 }
 
-/// A source that has completed a handshake is believed for ten minutes.
-fn completed(net: &Net) -> Case {
+/// What becomes of a flood's third SYN if its source has completed a handshake so many seconds before.
+fn completed(net: &Net, name: &str, seconds: u64, third: Reason) -> Case {
     let c = connection(net, 4999);
-    c.established(Case::new("who has completed a handshake is not asked for a proof").with(FLOODS))
+    c.established(Case::new(name).with(FLOODS))
+        .wait(seconds)
         .outer(syn(net.stranger, 5000, net), Rule)
         .outer(syn(net.stranger, 5001, net), Rule)
-        .outer(syn(net.stranger, 5002, net), Rule)
+        .outer(syn(net.stranger, 5002, net), third)
         .outer(syn(bystander(net), 5002, net), SynProof)
 }
 

@@ -36,6 +36,10 @@ fn adopted_when(net: &Net) -> Vec<Case> {
             .state(State::Established)
             .inner(c.s("R", 9001, 0), Established)
             .state(State::Close),
+        case("an adopted connection whose other side is silent: alive until 60 s")
+            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
+            .wait(59)
+            .inner(c.s("A", 9000, 7001).payload(b"y"), Established),
         case("an adopted connection lives shortly until the other side has answered")
             .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp)
             .flows(0, 1)
@@ -67,6 +71,9 @@ fn adopted(net: &Net) -> Vec<Case> {
             .wait(11)
             .apply(crate::case::POLICY)
             .outer(denied.c("A", 1, 1), DenyRule),
+        case("the window is open until its end")
+            .wait(59)
+            .outer(c.c("A", 7000, 9000).payload(b"x"), PickedUp),
         case("the window closes")
             .wait(61)
             .outer(c.c("A", 7000, 9000), TcpNoFlow),

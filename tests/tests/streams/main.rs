@@ -154,10 +154,19 @@ fn long(engine: Engine) -> Result<()> {
     let amount = LONG.to_string();
     scene.client.namespace.check(
         &["iperf3", "-c", &address, "-n", &amount, "-P", "4"],
-        Duration::from_mins(3),
+        Duration::from_mins(10),
     )?;
     drop(server.stop());
-    println!("{LONG} bytes in {:.1} s", start.elapsed().as_secs_f64());
+    let counted = guarded.bytes(Reason::Established)?;
+    println!(
+        "{LONG} bytes in {:.1} s; {counted} bytes passed the firewall as established",
+        start.elapsed().as_secs_f64()
+    );
+    ensure!(
+        counted >= LONG,
+        "only {counted} of {LONG} bytes went through the data plane: {}",
+        guarded.counted()
+    );
     nothing_invalid(&guarded)
 }
 

@@ -1,4 +1,5 @@
-//! Rate limits while both CPUs draw from one bucket as fast as they can, on the kernel's real clock.
+//! Rate limits while both CPUs draw from one bucket as fast as they can, on the kernel's real clock: the median of the slices of
+//! time in which they did is within 2 % of the configured rate.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,18 +10,24 @@ use fw_common::abi::Reason;
 use fw_tests::packet::Packet;
 use fw_user::dataplane::Options;
 
+use crate::demand::{Call, unserved};
 use crate::rig::{From, Rig, Sender, packets, turn, urgent};
 
-/// How far a rate may be missed.
+/// How far a rate may be missed, in the median of the slices.
 const WITHIN: f64 = 0.02;
-/// Measurements. Demand must not pause for longer than the burst lasts; the kernel takes a CPU for other things now and
-/// then, so a rate is measured some times and must be reached once. It must not be exceeded in any.
-const SLICES: u32 = 12;
+/// Slices that are judged.
+const SLICES: usize = 7;
+/// Slices that are measured at most: those in which nobody asked for more than is allowed do not count, and are repeated.
+const TRIES: usize = 35;
+/// Part of a slice in which neither thread may have been sending, beyond what the burst makes good for, if it is to count.
+const UNSERVED: f64 = 0.005;
 /// Between two measurements the rest of the machine gets what the scheduler owes it (50 ms of each second, which it would
 /// else take in the middle of one). The bucket gains a burst meanwhile, which is less than a tenth of what is allowed.
 const REST: Duration = Duration::from_millis(150);
 /// Packets of one call at least: what happens between two calls is a pause.
-const CALL: Duration = Duration::from_millis(2);
+const CALL: Duration = Duration::from_millis(1);
+/// Calls of one packet that are noted as one.
+const GROUP: u32 = 64;
 
 fn policy(kind: &str, rate: &str, burst: &str) -> String {
     format!(
@@ -38,10 +45,36 @@ fn datagram(flow: u32) -> Packet {
     Packet::udp(([10, 1, b ^ a, c], port), ([10, 2, 0, 1], 7000)).payload(&[0; 22])
 }
 
-/// Sends on both CPUs for a slice; returns (units that passed, seconds).
-fn slice<F>(rig: &Rig, length: Duration, passed: impl Fn(&Rig) -> Result<u64>, send: F) -> Result<(u64, f64)>
+/// What was measured.
+struct Slice {
+    /// Packets, bytes or flows that passed.
+    units: u64,
+    seconds: f64,
+    calls: [Vec<Call>; 2],
+}
+
+impl Slice {
+    /// Part of the slice without demand.
+    fn unserved(&self, cover: Duration) -> f64 {
+        unserved(&self.calls, cover).as_secs_f64() / self.seconds
+    }
+
+    /// Packets that were sent each second.
+    fn demand(&self) -> f64 {
+        let sent: u64 = self
+            .calls
+            .iter()
+            .flatten()
+            .map(|call| u64::from(call.packets))
+            .sum();
+        sent as f64 / self.seconds
+    }
+}
+
+/// Sends on both CPUs for a slice.
+fn slice<F>(rig: &Rig, length: Duration, passed: impl Fn(&Rig) -> Result<u64>, send: F) -> Result<Slice>
 where
-    F: Fn(&Sender<'_>, u32, Instant) -> Result<()> + Sync,
+    F: Fn(&Sender<'_>, u32, Instant) -> Result<Vec<Call>> + Sync,
 {
     let before = passed(rig)?;
     let both = Barrier::new(2);
@@ -49,42 +82,60 @@ where
         urgent()?;
         both.wait();
         let begun = Instant::now();
-        send(sender, cpu, begun + length)?;
-        Ok((begun, Instant::now()))
+        let calls = send(sender, cpu, begun + length)?;
+        Ok((begun, Instant::now(), calls))
     };
     let (a, b) = rig.on_both(|sender| one(sender, 0), |sender| one(sender, 1))?;
     let taken = a.1.max(b.1) - a.0.min(b.0);
-    Ok((passed(rig)? - before, taken.as_secs_f64()))
+    Ok(Slice {
+        units: passed(rig)? - before,
+        seconds: taken.as_secs_f64(),
+        calls: [a.2, b.2],
+    })
 }
 
-/// What was measured, as shares of the configured rate. The bucket is all but empty when a measurement begins: another one
-/// went before.
-fn judge(name: &str, rate: f64, burst: f64, mut measure: impl FnMut() -> Result<(u64, f64)>) -> Result<()> {
-    let mut shares = Vec::new();
+/// Measures until enough slices count, and judges their median. The rate must not be exceeded in any slice, whether it counts or
+/// not. The bucket is all but empty when a measurement begins: another one went before.
+fn judge(name: &str, rate: f64, burst: f64, mut measure: impl FnMut() -> Result<Slice>) -> Result<()> {
+    let cover = Duration::from_secs_f64(burst / rate);
+    let (mut shares, mut demand, mut left_out) = (Vec::new(), f64::MAX, Vec::new());
     measure()?;
-    for _ in 0..SLICES {
+    for _ in 0..TRIES {
         std::thread::sleep(REST);
-        let (units, seconds) = measure()?;
-        let units = units as f64;
+        let slice = measure()?;
+        let (units, seconds) = (slice.units as f64, slice.seconds);
         ensure!(
             units <= rate * seconds + burst + 1.0,
             "{name}: {units} units passed in {seconds:.4} s"
         );
-        shares.push(units / (rate * seconds));
-        if shares.len() >= 2 && reached(&shares) {
+        let (share, unserved) = (units / (rate * seconds), slice.unserved(cover));
+        if unserved > UNSERVED {
+            left_out.push((share, unserved));
+            continue;
+        }
+        shares.push(share);
+        demand = demand.min(slice.demand());
+        if shares.len() == SLICES {
             break;
         }
     }
-    println!("{name}: shares of the rate: {shares:.4?}");
+    shares.sort_by(f64::total_cmp);
+    println!(
+        "{name}: shares of the rate in the {} slices that were judged: {shares:.4?}, of at least {demand:.0} packets a second; not \
+         judged, as (share, part without demand): {left_out:.4?}",
+        shares.len()
+    );
     ensure!(
-        reached(&shares),
-        "{name}: no measurement comes within 2 % of the rate: {shares:.4?}"
+        shares.len() == SLICES,
+        "{name}: in only {} of {TRIES} slices was there demand all the time",
+        shares.len()
+    );
+    let median = shares[SLICES / 2];
+    ensure!(
+        (median - 1.0).abs() <= WITHIN,
+        "{name}: the median is not within 2 % of the rate: {shares:.4?}"
     );
     Ok(())
-}
-
-fn reached(shares: &[f64]) -> bool {
-    shares.iter().any(|share| (share - 1.0).abs() <= WITHIN)
 }
 
 /// At 100 a second one unit is 1 % of a second. The kernel gives ordinary threads 50 ms of each second.
@@ -93,16 +144,23 @@ fn length(per_second: u32) -> Duration {
 }
 
 /// Sends frames of one flow for each CPU as fast as the program runs, in calls of some milliseconds.
-fn repeat(sender: &Sender<'_>, frame: &[u8], end: Instant) -> Result<()> {
-    let mut times = 1000;
-    while Instant::now() < end {
-        let begun = Instant::now();
+fn repeat(sender: &Sender<'_>, frame: &[u8], end: Instant) -> Result<Vec<Call>> {
+    let (mut times, mut calls) = (1000, Vec::new());
+    let mut begun = Instant::now();
+    while begun < end {
         sender.send(From::Outer, frame, times)?;
+        let ended = Instant::now();
+        calls.push(Call {
+            begun,
+            ended,
+            packets: times,
+        });
         // As many as fill a call; the last one may overrun the slice, which is measured with it.
-        let taken = begun.elapsed().as_secs_f64().max(1e-6);
+        let taken = (ended - begun).as_secs_f64().max(1e-6);
         times = (f64::from(times) * CALL.as_secs_f64() / taken).clamp(100.0, 1e6) as u32;
+        begun = ended;
     }
-    Ok(())
+    Ok(calls)
 }
 
 /// Packets or bytes of the flow that two CPUs send.
@@ -150,6 +208,13 @@ fn packets_10_000_a_second() -> Result<()> {
     packet_rate(10_000, 1)
 }
 
+/// With a burst of one packet, which makes good for no delay, it would be 2.7 % less: see `min_burst`, by which `check` warns.
+#[test]
+fn packets_100_000_a_second() -> Result<()> {
+    let _turn = turn();
+    packet_rate(100_000, 2)
+}
+
 /// The burst is what the rate allows in 10 microseconds, the least that must be enough.
 #[test]
 fn packets_1_000_000_a_second() -> Result<()> {
@@ -194,20 +259,33 @@ fn flow_rate(per_second: u32, burst: u32) -> Result<()> {
                 &rig,
                 length(per_second),
                 |rig| packets(&rig.plane, Reason::Rule),
-                |sender, _, end| {
-                    let mut frame = datagram(0).build();
-                    while Instant::now() < end {
-                        number(&mut frame, next.fetch_add(1, Ordering::Relaxed));
-                        sender.send(From::Outer, &frame, 1)?;
-                    }
-                    Ok(())
-                },
+                |sender, _, end| each_another(sender, &next, end),
             )
         },
     )?;
     let over = packets(&rig.plane, Reason::LimitNewFlows)?;
     ensure!(over > 0, "no flow was over the limit");
     Ok(())
+}
+
+/// Sends one packet of a flow that nobody has sent before, and the next, until the end.
+fn each_another(sender: &Sender<'_>, next: &AtomicU32, end: Instant) -> Result<Vec<Call>> {
+    let (mut frame, mut calls) = (datagram(0).build(), Vec::new());
+    let mut begun = Instant::now();
+    while begun < end {
+        for _ in 0..GROUP {
+            number(&mut frame, next.fetch_add(1, Ordering::Relaxed));
+            sender.send(From::Outer, &frame, 1)?;
+        }
+        let ended = Instant::now();
+        calls.push(Call {
+            begun,
+            ended,
+            packets: GROUP,
+        });
+        begun = ended;
+    }
+    Ok(calls)
 }
 
 /// Makes a frame one of another flow: the low half of its source address, and its source port. No checksum is judged.
@@ -222,8 +300,19 @@ fn new_flows_100_a_second() -> Result<()> {
     flow_rate(100, 1)
 }
 
+/// Two at once: a call for each flow leaves nearly 3 of 100 microseconds without one, for which a burst of one would not make
+/// good.
 #[test]
 fn new_flows_10_000_a_second() -> Result<()> {
     let _turn = turn();
-    flow_rate(10_000, 1)
+    flow_rate(10_000, 2)
+}
+
+/// Each new flow is a call of its own, some microseconds each on two CPUs: that many are all that the two can ask for with some
+/// to spare. The burst is what the rate allows in 100 microseconds, because two calls may be some of the 10 apart that the least
+/// burst would cover.
+#[test]
+fn new_flows_100_000_a_second() -> Result<()> {
+    let _turn = turn();
+    flow_rate(100_000, 10)
 }

@@ -4,6 +4,7 @@
 //! and servers with the data plane between them ([`floods`], [`revocation`]). The tests measure rates and share two CPUs, so
 //! each waits for its turn ([`rig::turn`]).
 
+mod demand;
 mod directions;
 mod floods;
 mod full;

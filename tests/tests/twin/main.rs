@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fw_common::abi::Reason;
-use fw_tests::traffic::{Ground, Sent, Traffic};
+use fw_tests::traffic::{DISTURBED, EXPLAINED, Ground, Sent, Traffic};
 
 use nft::Nft;
 use ours::Ours;
@@ -20,38 +20,6 @@ const PACKETS: usize = 100_000;
 const HISTORY: usize = 8;
 /// Wrong verdicts that are told.
 const TOLD: usize = 20;
-
-/// Known differences: what the packet is, or after what it came, our reason, whether nftables lets it pass.
-const EXPLAINED: &[(&str, Reason, bool)] = &[
-    (DISTURBED, Reason::Established, false),
-    (DISTURBED, Reason::Related, false),
-    ("tcp: a SYN in a connection", Reason::TcpInvalid, true),
-    ("tcp: a simultaneous open", Reason::Established, false),
-    ("tcp: a SYN-ACK for another SYN", Reason::TcpBadAck, true),
-    ("tcp: a SYN-ACK in a connection", Reason::Established, false),
-    ("tcp: a SYN-ACK in a connection", Reason::TcpBadAck, true),
-    ("tcp: a blind refusal", Reason::RstInvalid, true),
-    ("tcp: a blind reset after the SYN-ACK", Reason::RstInvalid, true),
-    ("tcp: a reset far outside", Reason::RstInvalid, true),
-    ("tcp: a very old acknowledgement", Reason::TcpOutOfWindow, true),
-    (
-        "tcp: acknowledges what was never sent",
-        Reason::TcpOutOfWindow,
-        true,
-    ),
-    ("tcp: data just behind the window", Reason::TcpOutOfWindow, true),
-    ("tcp: data far outside", Reason::TcpOutOfWindow, true),
-    ("tcp: data long before the window", Reason::TcpOutOfWindow, true),
-    (
-        "tcp: an ICMP error about a segment that was never sent",
-        Reason::IcmpBadQuote,
-        true,
-    ),
-];
-
-/// What nftables refuses because a stranger's packet, which it may have refused too, has changed what it knows of the
-/// connection.
-const DISTURBED: &str = "after a stranger's packet";
 
 /// What a group of differences has in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -38,6 +38,7 @@ const TEST: &[Package] = &[
     package("nftables", "nft"),
     package("nghttp2-server", "nghttpd"),
     package("openssh-client", "ssh"),
+    package("openssh-server", "/usr/sbin/sshd"),
     package("openssl", "openssl"),
     package("socat", "socat"),
     package("tcpdump", "tcpdump"),

@@ -69,6 +69,9 @@ impl Zones {
             .filter(|index| fits(&self.list[*index]))
             .collect();
         if !found.is_empty() && !wanted.is_empty() {
+            for zone in &found {
+                self.note_use(*zone);
+            }
             return Some(found);
         }
         let keys = self.list.iter().flat_map(|zone| zone.labels.keys());

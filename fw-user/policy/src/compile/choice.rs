@@ -14,6 +14,10 @@ use crate::model::Policy;
 /// decisions come on top, to at most half of the memory.
 const SHARE: u64 = 16;
 
+/// Entries that the table of service and source classes may have, where vectors are possible: beyond, the classes of both are
+/// so many that finding them takes seconds.
+const MAX_COMBINED: u64 = 1 << 16;
+
 /// Cells of the table of pairs that fit into its share.
 pub(super) const fn cells_within(limit: u64) -> u64 {
     limit / SHARE / 4
@@ -86,6 +90,14 @@ impl Parts<'_> {
                     self.axes.columns.len(),
                     size(needed),
                     size(share)
+                );
+                self.vectors(why, lines, header)
+            }
+            Choice::Auto if Combined::entries(self.services) > MAX_COMBINED => {
+                let why = format!(
+                    "{} services times {} kinds of source ports are too many for a table of pairs",
+                    self.services.destinations.classes.len(),
+                    self.services.source_ports.classes.len()
                 );
                 self.vectors(why, lines, header)
             }

@@ -42,7 +42,7 @@ impl Agent {
                 let own = seen.source.is_some_and(|source| current.own.contains(&source));
                 let judged = self.judge_at(if own { &leaving } else { &arriving }, &bytes, link);
                 let (kernel, error) = match judged {
-                    Ok((place, report)) => (Some(kernel::answer(&current.policy, place, &report)), None),
+                    Ok((place, report)) => (Some(kernel::answer(&current.policy, place, report)), None),
                     Err(failure) => (None, Some(failure.message)),
                 };
                 answers.push(FrameAnswer {

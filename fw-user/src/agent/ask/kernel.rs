@@ -122,7 +122,7 @@ impl Agent {
 }
 
 /// A report with its names.
-pub(super) fn answer(policy: &Policy, place: &Place, report: &Report) -> KernelAnswer {
+pub(super) fn answer(policy: &Policy, place: &Place, report: Report) -> KernelAnswer {
     let rule = report
         .rule
         .checked_sub(1)

@@ -82,7 +82,7 @@ impl Agent {
         let state = self.state(current, &flow, &answers[0].0, &places)?;
         let ports = answers
             .iter()
-            .map(|(explanation, report, place)| port_answer(current, explanation, report, place))
+            .map(|(explanation, report, place)| port_answer(current, explanation, *report, place))
             .collect();
         Ok(FlowAnswer {
             generation: current.generation,
@@ -105,7 +105,7 @@ fn keep_fitting(answers: &mut Vec<(Explanation, Report, &Place)>) {
     }
 }
 
-fn port_answer(current: &InForce, explanation: &Explanation, report: &Report, place: &Place) -> PortAnswer {
+fn port_answer(current: &InForce, explanation: &Explanation, report: Report, place: &Place) -> PortAnswer {
     let rule = explanation.rule.as_ref().map(|rule| rule.name.clone());
     let number = rule.as_deref().map_or(0, |name| {
         let found = current.policy.rules.iter().find(|rule| rule.name == name);
@@ -125,7 +125,7 @@ fn port_answer(current: &InForce, explanation: &Explanation, report: &Report, pl
 }
 
 /// How the answers fit. `number` is that of the rule that the host names.
-fn agreement((explanation, number): (&Explanation, u32), report: &Report) -> Agreement {
+fn agreement((explanation, number): (&Explanation, u32), report: Report) -> Agreement {
     if explanation.reason == report.reason.name() && (number == report.rule || !names_rule(report.reason)) {
         return Agreement::Same;
     }
@@ -155,6 +155,7 @@ enum Kind {
 const fn names_rule(reason: Reason) -> bool {
     match reason {
         Reason::Rule
+        | Reason::PickedUp
         | Reason::Untracked
         | Reason::Audit
         | Reason::DenyRule
@@ -235,18 +236,18 @@ rules: [{ name: web, allow: [http], from: a, to: b }]
             (Reason::PlaneMismatch, 0, Agreement::Differs),
         ] {
             assert_eq!(
-                agreement((&allowed, 1), &report(reason, rule)),
+                agreement((&allowed, 1), report(reason, rule)),
                 wanted,
                 "{reason:?}"
             );
         }
         let denied = explanation("tcp 10.0.0.1 10.0.0.2:81");
         assert_eq!(
-            agreement((&denied, 0), &report(Reason::DenyDefault, 0)),
+            agreement((&denied, 0), report(Reason::DenyDefault, 0)),
             Agreement::Same
         );
         assert_eq!(
-            agreement((&denied, 0), &report(Reason::LimitNewFlows, 0)),
+            agreement((&denied, 0), report(Reason::LimitNewFlows, 0)),
             Agreement::Differs
         );
     }

@@ -1,5 +1,6 @@
 //! Members and a policy's dynamic zones: what a change makes of both. No kernel, no clock.
 
+use std::collections::BTreeMap;
 use std::mem;
 
 use fw_policy::Policy;
@@ -23,7 +24,7 @@ pub(in super::super) fn filled(policy: &mut Policy, members: &Members) -> Result
     let aside = members.zones().filter(|zone| dynamic(policy, zone).is_none());
     Ok(aside
         .map(|zone| {
-            let count = members.of(zone).map_or(0, |members| members.len());
+            let count = members.of(zone).map_or(0, BTreeMap::len);
             format!(
                 "{count} members of the zone `{zone}` are kept aside: the policy has no dynamic zone of that name. \
                  `dpufw zone remove {zone} --all` forgets them"
@@ -110,7 +111,7 @@ fn change_one(members: &mut Members, change: &ZoneChange, now: Timestamp) -> Res
         }
         ZoneChange::Clear { zone } => outcome.removed = members.clear(zone),
     }
-    outcome.members = members.of(change.zone()).map_or(0, |members| members.len());
+    outcome.members = members.of(change.zone()).map_or(0, BTreeMap::len);
     if outcome.members > MAX_MEMBERS {
         return Err(Failure::input(format!(
             "the zone `{}` would have {} prefixes, and a dynamic zone holds {MAX_MEMBERS}; nothing was changed. Join prefixes, \

@@ -4,12 +4,12 @@ mod change;
 mod reload;
 
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fw_policy::Policy;
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::apply::InForce;
 use super::core::{Agent, lock};
@@ -27,8 +27,30 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Pause after a deadline that could not be kept.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// What the agent holds of dynamic zones.
+pub struct DynamicZones {
+    /// Members; none while they cannot be read.
+    members: Mutex<Option<Members>>,
+    /// Changes that wait for [`Agent::policy`].
+    queue: Mutex<Vec<Pending>>,
+    /// Members have changed, and so perhaps the next deadline.
+    changed: Notify,
+}
+
+impl DynamicZones {
+    /// With these members.
+    #[must_use]
+    pub fn new(members: Option<Members>) -> Self {
+        Self {
+            members: Mutex::new(members),
+            queue: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+}
+
 /// A request that waits for its turn.
-pub struct Pending {
+struct Pending {
     changes: Vec<ZoneChange>,
     /// Whose session must not be cut; none if that was forced.
     session: Option<Session>,
@@ -52,7 +74,7 @@ impl Agent {
         session: Option<Session>,
     ) -> Result<ZoneChanged, Failure> {
         let (answer, answered) = oneshot::channel();
-        lock(&self.zone_queue).push(Pending {
+        lock(&self.zones.queue).push(Pending {
             changes,
             session: session.filter(|_| !force),
             asked: Instant::now(),
@@ -61,7 +83,7 @@ impl Agent {
         {
             let mut in_force = self.policy.lock().await;
             // Whoever waited at the lock before may have done it already.
-            let batch = mem::take(&mut *lock(&self.zone_queue));
+            let batch = mem::take(&mut *lock(&self.zones.queue));
             if !batch.is_empty() {
                 tokio::task::block_in_place(|| self.settle(&mut in_force, batch));
             }
@@ -141,7 +163,7 @@ impl Agent {
 
     /// The members, read again if they could not be read before.
     fn known_members(&self) -> Result<Members, Failure> {
-        let mut known = lock(&self.members);
+        let mut known = lock(&self.zones.members);
         if let Some(members) = known.as_ref() {
             return Ok(members.clone());
         }
@@ -152,7 +174,7 @@ impl Agent {
 
     /// Remembers members that are in force, on disk too. Returns what went wrong with that.
     fn keep_members(&self, members: Members) -> Vec<String> {
-        let mut known = lock(&self.members);
+        let mut known = lock(&self.zones.members);
         let outcome = if known.as_ref() == Some(&members) && self.faults.of(Part::Members).is_none() {
             Ok(())
         } else {
@@ -166,7 +188,7 @@ impl Agent {
         });
         let notes = outcome.as_ref().err().cloned().into_iter().collect();
         self.faults.note(Part::Members, outcome);
-        self.zones_changed.notify_one();
+        self.zones.changed.notify_one();
         notes
     }
 
@@ -203,7 +225,7 @@ impl Agent {
                 .next_deadline()
                 .is_some_and(|next| next <= Timestamp::now())
         };
-        if !lock(&self.members).as_ref().is_some_and(due) {
+        if !lock(&self.zones.members).as_ref().is_some_and(due) {
             return Ok(());
         }
         let mut in_force = self.policy.lock().await;
@@ -212,7 +234,9 @@ impl Agent {
 
     /// How long nothing is due.
     fn quiet(&self) -> Duration {
-        let next = lock(&self.members).as_ref().and_then(Members::next_deadline);
+        let next = lock(&self.zones.members)
+            .as_ref()
+            .and_then(Members::next_deadline);
         let left = next.map(|next| next.duration_since(Timestamp::now()));
         left.map_or(LOOK, |left| {
             Duration::try_from(left).unwrap_or(Duration::ZERO).min(LOOK)
@@ -225,7 +249,7 @@ pub(super) async fn run(agent: Arc<Agent>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(agent.quiet()) => {}
-            () = agent.zones_changed.notified() => {}
+            () = agent.zones.changed.notified() => {}
         }
         if let Err(failure) = agent.expire_members().await {
             let fault = format!("members of dynamic zones stay beyond their deadline: {failure}");

@@ -219,9 +219,7 @@ impl List {
             match reply {
                 Reply::Zone(zone) if self.json => output::json(&zone)?,
                 Reply::Zone(zone) => {
-                    rows(&zone, Timestamp::now()).into_iter().for_each(|row| {
-                        table.add_row(row);
-                    });
+                    table.add_rows(rows(&zone, Timestamp::now()));
                     if !zone.in_force {
                         aside.push(zone.zone);
                     }

@@ -2,7 +2,7 @@
 
 mod stored;
 
-pub use stored::Stored;
+pub use stored::{Compared, Stored};
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use fw_common::abi::{
-    Control, ControlFlags, Engine, LinkKind, Mode, PortConfig, Reason, Side, Verdict, map_names,
+    Control, ControlFlags, Engine, Key4, Key6, LinkKind, Mode, PortConfig, Reason, Side, Verdict, map_names,
 };
 use fw_common::pipeline::{self, Scratch};
 use fw_common::wire::{Packet, Window};
@@ -162,6 +162,8 @@ pub struct Twin {
     /// Questions, and those whose answer the packet itself did not get, by both reasons.
     pub questioned: u64,
     pub differed: HashMap<(u8, u8), u64>,
+    /// Packets after which their flow was compared, by where it was.
+    pub compared: HashMap<Compared, u64>,
 }
 
 fn pin_dir() -> PathBuf {
@@ -263,6 +265,7 @@ impl Twin {
             sent: 0,
             questioned: 0,
             differed: HashMap::new(),
+            compared: HashMap::new(),
         };
         twin.advance(0);
         twin.beat();
@@ -357,7 +360,7 @@ impl Twin {
         context
     }
 
-    /// One packet through both; every 16th is asked about before.
+    /// One packet through both; every 16th is asked about before. Its flow is compared after it.
     pub fn send(&mut self, bytes: &[u8], via: &Via) -> Result<Said> {
         let question = if self.sent.is_multiple_of(16) {
             Some(self.ask(bytes, via)?)
@@ -368,6 +371,8 @@ impl Twin {
         let shown = self.shown(bytes, via);
         let (word, proof) = {
             let mut s = self.world.scratch.borrow_mut();
+            // Not that of an earlier packet, if this one has none.
+            (s.key4, s.key6) = (Key4::default(), Key6::default());
             let outcome = pipeline::judge(shown, &self.world, &mut s);
             let proof = (outcome.verdict() == Verdict::Reply && outcome.reason() == Reason::SynProof as u8)
                 .then(|| u32::from_be(s.reply.words[if s.meta.family == 4 { 7 } else { 12 }]));
@@ -376,6 +381,12 @@ impl Twin {
         let kernel = self.by(&self.plane, bytes, via)?;
         if kernel != word {
             bail!("{}", self.difference("judged", bytes, via, word, kernel));
+        }
+        let compared = self
+            .compare_last_flow()
+            .with_context(|| self.difference("left another flow", bytes, via, word, kernel))?;
+        if let Some(compared) = compared {
+            *self.compared.entry(compared).or_default() += 1;
         }
         if let Some(question) = question {
             let (asked, got) = ((question >> 2) as u8, (word >> 2) as u8);
@@ -424,7 +435,7 @@ impl Twin {
             format!("{verdict} by {reason}, rule {}", word >> 10)
         };
         format!(
-            "packet {} {what} at {} under the policy {}, {via:?} ({}): the model says {}, the kernel {}: {bytes:02x?}",
+            "packet {}, {what} at {} under the policy {}, {via:?} ({}): the model says {}, the kernel {}: {bytes:02x?}",
             self.sent,
             self.clock,
             self.policy,

@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap as BpfHash, Map, MapData};
-use fw_common::abi::{Flow, Half, LiveFlow, LiveHalf, PRESSURE_SLOTS, Shared, Source, SourceKey, map_names};
+use fw_common::abi::{
+    Flow, Half, Key4, Key6, LiveFlow, LiveHalf, PRESSURE_SLOTS, Shared, Source, SourceKey, map_names,
+};
 use fw_common::fragment::{FragmentKey, LiveDatagram};
 use fw_user::dataplane::{FlowKey, FlowTable, GRACE_NS};
 
@@ -60,6 +62,50 @@ impl Twin {
             self.world.buckets.borrow_mut().remove(&key);
         }
         Ok(())
+    }
+
+    /// Compares the flow of the last packet, if that has a key, as both tables hold it: state, numbers, times, counts. Returns
+    /// what it was about.
+    pub fn compare_last_flow(&self) -> Result<Option<Compared>> {
+        let Some(key) = self.last_key() else {
+            return Ok(None);
+        };
+        let mut found = Compared::NoFlow;
+        for table in [FlowTable::Main, FlowTable::HalfOpen] {
+            let kernel = self.plane.tables().flow(table, &key)?;
+            let known = self.model_flow(table, &key);
+            ensure!(
+                kernel.as_ref().map(words) == known.as_ref().map(words),
+                "{table:?}, {key:?}: the kernel has {kernel:?}, the model {known:?}"
+            );
+            found = match (known, table) {
+                (Some(_), FlowTable::Main) => Compared::Main,
+                (Some(_), FlowTable::HalfOpen) if found == Compared::Main => Compared::Both,
+                (Some(_), FlowTable::HalfOpen) => Compared::HalfOpen,
+                (None, _) => found,
+            };
+        }
+        Ok(Some(found))
+    }
+
+    /// The key under which the model has looked for the last packet's flow: for an ICMP error that of the packet it quotes.
+    fn last_key(&self) -> Option<FlowKey> {
+        let s = self.world.scratch.borrow();
+        match s.meta.family {
+            4 if s.key4 != Key4::default() => Some(FlowKey::V4(s.key4)),
+            6 if s.key6 != Key6::default() => Some(FlowKey::V6(s.key6)),
+            _ => None,
+        }
+    }
+
+    fn model_flow(&self, table: FlowTable, key: &FlowKey) -> Option<Flow> {
+        let world = &self.world;
+        match (key, table) {
+            (FlowKey::V4(key), FlowTable::Main) => world.main4.borrow().get(key).map(|flow| copy(flow)),
+            (FlowKey::V4(key), FlowTable::HalfOpen) => world.half4.borrow().get(key).map(|flow| copy(flow)),
+            (FlowKey::V6(key), FlowTable::Main) => world.main6.borrow().get(key).map(|flow| copy(flow)),
+            (FlowKey::V6(key), FlowTable::HalfOpen) => world.half6.borrow().get(key).map(|flow| copy(flow)),
+        }
     }
 
     /// Compares everything that both have stored.
@@ -245,6 +291,19 @@ impl Twin {
         }
         Ok(model.len())
     }
+}
+
+/// Where a packet's flow was when the two were compared after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compared {
+    /// Neither has an entry.
+    NoFlow,
+    /// In the main table.
+    Main,
+    /// In the half-open table.
+    HalfOpen,
+    /// In the half-open table, beside an entry of the main table that is over.
+    Both,
 }
 
 /// How much was compared.
