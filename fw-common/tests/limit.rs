@@ -340,8 +340,11 @@ fn zero_stays_the_mark_of_a_fresh_bucket() {
 #[test]
 fn smallest_bursts() {
     assert_eq!(min_burst(1, SECOND), 1);
-    assert_eq!(min_burst(100_000, SECOND), 1);
+    assert_eq!(min_burst(50_000, SECOND), 1);
+    assert_eq!(min_burst(50_001, SECOND), 2);
+    assert_eq!(min_burst(100_000, SECOND), 2);
     assert_eq!(min_burst(100_001, SECOND), 2);
+    assert_eq!(min_burst(200_001, SECOND), 3);
     assert_eq!(min_burst(1_000_000, SECOND), 10);
     assert_eq!(min_burst(50_000_000_000, SECOND), 500_000);
     assert_eq!(min_burst(0, SECOND), 1);

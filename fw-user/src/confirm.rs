@@ -72,7 +72,10 @@ pub fn confirm(
         ..Options::default()
     });
     let plane = plane.map_err(|error| refused(&error))?;
-    plane.tables().set_port(&port()).map_err(|error| refused(&error))?;
+    plane
+        .tables()
+        .set_port(&port())
+        .map_err(|error| refused(&error))?;
     let mut bare = policy.clone();
     bare.protect.screens.fill(ProtectMode::Skip);
     let mut stand = Stand {
@@ -145,7 +148,8 @@ impl Stand<'_> {
             ..environment.clone()
         };
         let tables = fw_policy::compile(policy, &environment);
-        let tables = tables.map_err(|error| Failure::input(format!("{} cannot be compiled: {error}", policy.file)))?;
+        let tables =
+            tables.map_err(|error| Failure::input(format!("{} cannot be compiled: {error}", policy.file)))?;
         let applied = self.plane.tables().apply(&tables.lines);
         applied.map_err(|error| refused(&error))?;
         Ok(Machine {
@@ -168,7 +172,10 @@ impl Stand<'_> {
             (&crossing.source_also, crossing.flow.src),
             (&crossing.destination_also, crossing.flow.dst),
         ];
-        if ends.iter().any(|(zones, _)| zones.iter().any(|zone| zone == "self")) {
+        if ends
+            .iter()
+            .any(|(zones, _)| zones.iter().any(|zone| zone == "self"))
+        {
             environment.own_addresses.clear();
         }
         for (zones, address) in ends {
@@ -218,7 +225,8 @@ impl Stand<'_> {
         if kernel != (reason, rule, passes) || beside {
             self.replay.differences += 1;
             if self.replay.listed.len() < LISTED {
-                let text = |rule, passes| format!("{} by {}", verdict(passes), rule_name(machine.policy, rule));
+                let text =
+                    |rule, passes| format!("{} by {}", verdict(passes), rule_name(machine.policy, rule));
                 self.replay.listed.push(Difference {
                     packet: format!("{flow} (VLAN {})", flow.tags()),
                     prover: text(prover.0, prover.1),
@@ -291,7 +299,11 @@ fn rule_name(policy: &Policy, number: u32) -> String {
     rule.map_or_else(
         || "the default".to_owned(),
         |rule| {
-            let audit = if lets_through(rule) && rule.action != RuleAction::Allow { " (audit)" } else { "" };
+            let audit = if lets_through(rule) && rule.action != RuleAction::Allow {
+                " (audit)"
+            } else {
+                ""
+            };
             format!("{}{audit}", rule.name)
         },
     )

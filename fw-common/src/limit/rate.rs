@@ -158,7 +158,11 @@ const fn normalise(units: u64, per_ns: u64) -> Result<(u32, u32), RateError> {
 }
 
 /// The smallest burst, in units, at which two CPUs that read the clock apart from each other still reach the rate: what it
-/// allows in 10 microseconds, and at least 1.
+/// allows in 10 microseconds, and at least 1, or 2 where a unit lasts less than 20 microseconds.
+///
+/// A burst of a single unit makes good for no delay: each unit passes only after the one before has been paid for, so what the
+/// next packet comes late, a quarter of a microsecond in the mean, is lost. Of 10 microseconds that is 2.7 % (measured at
+/// 100,000 packets a second by `tests/tests/stress/limits.rs`), of 20 half as much.
 #[must_use]
 pub const fn min_burst(units: u64, per_ns: u64) -> u64 {
     const WINDOW_NS: u64 = 10_000;
@@ -168,7 +172,12 @@ pub const fn min_burst(units: u64, per_ns: u64) -> u64 {
     let whole = (units / per_ns).saturating_mul(WINDOW_NS);
     let part = (units % per_ns).saturating_mul(WINDOW_NS).div_ceil(per_ns);
     let burst = whole.saturating_add(part);
-    if burst == 0 { 1 } else { burst }
+    let least = if units.saturating_mul(2 * WINDOW_NS) > per_ns {
+        2
+    } else {
+        1
+    };
+    if burst < least { least } else { burst }
 }
 
 /// Why numbers make no [`Rate`].

@@ -232,7 +232,9 @@ impl Vectors {
             record.source_classes = SOURCES;
             record.source_rows = push_rows(&mut lines, &sources_rows, stride);
         } else {
-            sources_rows.iter_mut().for_each(|row| row.fill(true));
+            for row in &mut sources_rows {
+                row.fill(true);
+            }
         }
         let words: Vec<u32> = decisions.iter().map(|decision| decision.0).collect();
         record.atoms = push(&mut lines, &words);

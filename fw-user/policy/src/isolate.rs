@@ -8,16 +8,19 @@
 //! make less pass. A rule with `audit: true` lets through what it matches. A rule with `track: false` also lets the answering
 //! side's packets through; those are packets that it would let through the other way, and both ways are looked at.
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
 
+pub(crate) use report::report;
+
 use crate::Environment;
-use crate::diagnostic::{Diagnostic, Diagnostics, Level};
 use crate::explain::RuleRef;
 use crate::flow::{DYNAMIC_PORT, Flow};
-use crate::model::{Isolation, Policy, Rule, RuleAction, Tags, ZoneIndex, ZoneKind};
+use crate::model::{Isolation, Policy, Rule, RuleAction, Tags, ZoneIndex};
 use crate::space::{
     AXES, Covered, FlowBox, Order, Piece, Ranges, Scope, Slab, Space, SpaceError, WITH_MESSAGES, WITH_PORTS,
     messages, protocol, uncovered,
@@ -176,37 +179,45 @@ impl Found {
             (Way::LeftToRight, &left, &right),
             (Way::RightToLeft, &right, &left),
         ] {
-            let mut at_hand: Option<(usize, [u32; AXES])> = None;
-            for flow_box in &side.boxes {
-                let place = flow_box.rule as usize;
-                if at_hand.is_some_and(|(rule, _)| rule != place)
-                    && let Some((rule, point)) = at_hand.take()
-                {
-                    self.crossing((number, rule, way), crossing(policy, space, way, rule, point));
-                }
-                let key = (number, place, way);
-                if !crosses(policy, isolation, place) || self.crossings.contains_key(&key) {
-                    continue;
-                }
-                match smallest(space, flow_box, (src, dst), &policy.rules[place]) {
-                    Ok(Some(point)) => {
-                        let best = at_hand.map_or(point, |(_, other)| other.min(point));
-                        at_hand = Some((place, best));
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        self.unproved.entry(number).or_insert_with(|| error.to_string());
-                    }
-                }
-            }
-            if let Some((rule, point)) = at_hand {
-                self.crossing((number, rule, way), crossing(policy, space, way, rule, point));
-            }
+            self.way(policy, space, (number, way), (src, dst));
         }
     }
 
-    fn crossing(&mut self, key: (usize, usize, Way), crossing: Crossing) {
-        self.crossings.entry(key).or_insert(crossing);
+    /// One direction of an isolation.
+    fn way(
+        &mut self,
+        policy: &Policy,
+        space: &Space,
+        (number, way): (usize, Way),
+        (src, dst): (&Ranges, &Ranges),
+    ) {
+        let isolation = &policy.isolations[number];
+        let touches = |side: &Ranges| -> Vec<bool> { space.sets.iter().map(|set| set.meets(side)).collect() };
+        let (from, to) = (touches(src), touches(dst));
+        let boxes = space.sides[0].boxes.iter();
+        let between = boxes.filter(|flow_box| from[flow_box.src as usize] && to[flow_box.dst as usize]);
+        let mut points: BTreeMap<usize, [u32; AXES]> = BTreeMap::new();
+        for flow_box in between {
+            let place = flow_box.rule as usize;
+            // What was found in an earlier realm or family stands.
+            if !crosses(policy, isolation, place) || self.crossings.contains_key(&(number, place, way)) {
+                continue;
+            }
+            match smallest(space, flow_box, (src, dst), &policy.rules[place]) {
+                Ok(Some(point)) => {
+                    let best = points.entry(place).or_insert(point);
+                    *best = point.min(*best);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.unproved.entry(number).or_insert_with(|| error.to_string());
+                }
+            }
+        }
+        for (place, point) in points {
+            let found = crossing(policy, space, way, place, point);
+            self.crossings.insert((number, place, way), found);
+        }
     }
 }
 
@@ -350,110 +361,5 @@ fn crossing(policy: &Policy, space: &Space, way: Way, place: usize, point: [u32;
         source_also: space.held(point[0]),
         destination_also: space.held(point[1]),
         untracked: !rule.track,
-    }
-}
-
-/// What is wrong with the isolations, as findings: errors for a machine whose addresses are in no zone of the policy, and
-/// warnings for what can cross only on a machine whose own addresses are in a zone of one side.
-pub(crate) fn report(policy: &Policy, findings: &mut Diagnostics) {
-    let found = violations(policy, &Environment::sample());
-    for violation in &found {
-        findings.push(finding(policy, violation));
-    }
-    let own = policy.built_in(ZoneKind::SelfMachine);
-    let mut zones = policy.rules.iter().flat_map(|rule| &rule.directions);
-    let uses_own = |zones: &[ZoneIndex]| own.is_some_and(|own| zones.contains(&own));
-    if !zones.any(|direction| uses_own(&direction.from) || uses_own(&direction.to)) {
-        return;
-    }
-    for violation in violations_in(policy, &Scope::everywhere()) {
-        if let Fault::Crossing(crossing) = &violation.fault
-            && !found
-                .iter()
-                .any(|known| same(known, violation.isolation, crossing))
-        {
-            let mut item = finding(policy, &violation);
-            item.level = Level::Warning;
-            item.code = "isolation_of_self";
-            item.message = format!("on a machine with an address there, {}", item.message);
-            findings.push(item);
-        }
-    }
-}
-
-fn same(known: &Violation, isolation: usize, crossing: &Crossing) -> bool {
-    matches!(&known.fault, Fault::Crossing(other)
-        if known.isolation == isolation && other.place == crossing.place && other.way == crossing.way)
-}
-
-fn finding(policy: &Policy, violation: &Violation) -> Diagnostic {
-    let isolation = &policy.isolations[violation.isolation];
-    let (left, right) = (&isolation.left_name, &isolation.right_name);
-    let error = |message: String| Diagnostic::error("isolation", isolation.span, message);
-    match &violation.fault {
-        Fault::Overlap { tags, address } => {
-            let vlan = if *tags == Tags::NONE {
-                String::new()
-            } else {
-                format!(" (VLAN {tags})")
-            };
-            error(format!(
-                "{left} and {right} are not apart: the address {address}{vlan} is on both sides"
-            ))
-            .label("says that they are")
-            .help("take the address out of the zones of one side")
-        }
-        Fault::Unproved { why } => error(format!(
-            "it is not proved that {left} and {right} are apart: {why}"
-        ))
-        .label("this could not be proved"),
-        Fault::Crossing(crossing) => {
-            let rule = &policy.rules[crossing.place];
-            let (from, to) = match crossing.way {
-                Way::LeftToRight => (left, right),
-                Way::RightToLeft => (right, left),
-            };
-            let vlan = match crossing.flow.tags() {
-                Tags::NONE => String::new(),
-                tags => format!(", VLAN {tags}"),
-            };
-            let message = format!(
-                "{from} can open flows to {to} by the rule `{}` (line {}): `{}`{vlan}{}",
-                rule.name,
-                rule.line,
-                crossing.packet,
-                also(crossing)
-            );
-            let label = if crossing.untracked {
-                "lets it through, and with `track: false` what answers as well"
-            } else {
-                "lets it through"
-            };
-            error(message)
-                .label("says that they are apart")
-                .also(rule.span, label)
-                .help(format!(
-                    "narrow the rule, put one that denies in front of it, or add it to `except: [{}]`",
-                    rule.name
-                ))
-        }
-    }
-}
-
-/// What must be so for the packet to cross, beside what the policy says.
-fn also(crossing: &Crossing) -> String {
-    let ends = [
-        (crossing.flow.src, &crossing.source_also),
-        (crossing.flow.dst, &crossing.destination_also),
-    ];
-    let texts: Vec<String> = ends
-        .iter()
-        .filter(|(_, zones)| !zones.is_empty())
-        .map(|(address, zones)| format!("{address} in {}", zones.join(" and ")))
-        .collect();
-    if texts.is_empty() {
-        String::new()
-    } else {
-        format!(", with {}", texts.join(", "))
     }
 }

@@ -2,12 +2,14 @@
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::{Policy, Rule, Tags};
-use crate::space::{Covered, FlowBox, Order, Scope, Slab, Space, SpaceError, uncovered};
+use crate::space::{AXES, Covered, FlowBox, Order, Range, Scope, Slab, Space, SpaceError, uncovered};
 
 /// Pieces of the space that one rule may cost.
 const STEPS: u64 = 100_000;
-/// Pairs of parts of rules that are compared. Beyond, the lint would take longer than the rest of a check.
-const MOST_PAIRS: u64 = 400_000_000;
+/// Pairs of parts of rules that are compared if that is all of them: up to some 30,000 rules, less than a second.
+const MOST_PAIRS: u64 = 450_000_000;
+/// Pairs that are compared of a larger policy: its first rules are looked at, the others are not.
+const PAIRS_OF_LARGE: u64 = 100_000_000;
 /// Rules that a finding points at.
 const MOST_SHOWN: usize = 4;
 
@@ -35,7 +37,7 @@ pub struct Lint {
 pub fn shadowed(policy: &Policy) -> Lint {
     let scope = Scope::everywhere();
     let mut rules: Vec<State> = vec![State::Shadowed(Vec::new()); policy.rules.len()];
-    let mut pairs = MOST_PAIRS;
+    let mut pairs = budget(policy);
     for tags in policy.realms() {
         for ipv4 in [true, false] {
             if look(policy, (tags, ipv4), &scope, (&mut rules, &mut pairs)).is_err() {
@@ -61,6 +63,17 @@ pub fn shadowed(policy: &Policy) -> Lint {
     lint
 }
 
+/// Pairs that may be compared in all.
+fn budget(policy: &Policy) -> u64 {
+    let rules = policy.rules.len() as u64;
+    // Both families.
+    if rules * rules <= MOST_PAIRS {
+        MOST_PAIRS
+    } else {
+        PAIRS_OF_LARGE
+    }
+}
+
 /// What is known of a rule so far.
 #[derive(Clone)]
 enum State {
@@ -78,18 +91,21 @@ fn look(
 ) -> Result<(), SpaceError> {
     let space = Space::new(&[policy], place, scope, &[], true)?;
     let boxes = &space.sides[0].boxes;
+    let hulls: Vec<Hull> = boxes.iter().map(|flow_box| hull(&space.slab(flow_box))).collect();
+    let mut begin = 0;
     for group in boxes.chunk_by(|a, b| a.rule == b.rule) {
+        let (before, own) = (begin, begin + group.len());
+        begin = own;
         let rule = group[0].rule as usize;
         let State::Shadowed(by) = &mut rules[rule] else {
             continue;
         };
-        let earlier = &boxes[..boxes.partition_point(|other| other.rule < group[0].rule)];
-        let work = earlier.len() as u64 * group.len() as u64;
+        let work = before as u64 * group.len() as u64;
         let state = match pairs.checked_sub(work) {
             None => State::Unknown,
             Some(left) => {
                 *pairs = left;
-                state(&space, group, earlier, by)
+                state(&space, &hulls[..own], (before, boxes), by)
             }
         };
         rules[rule] = state;
@@ -97,13 +113,31 @@ fn look(
     Ok(())
 }
 
-/// What the parts of a rule in a space say; `by`: the rules that are to blame so far.
-fn state(space: &Space, group: &[FlowBox], earlier: &[FlowBox], by: &[usize]) -> State {
+/// On each axis the first and the last number of a box: two boxes whose hulls do not meet have no point in common.
+type Hull = [Range; AXES];
+
+fn hull(slab: &Slab<'_>) -> Hull {
+    slab.map(|ranges| match ranges {
+        [first, .., last] => (first.0, last.1),
+        [one] => *one,
+        // No box is empty on an axis.
+        [] => (1, 0),
+    })
+}
+
+fn meet(a: &Hull, b: &Hull) -> bool {
+    a.iter().zip(b).all(|(a, b)| a.0 <= b.1 && b.0 <= a.1)
+}
+
+/// What the parts of a rule in a space say: those of `boxes` from `before` on that have a hull. `by`: the rules that are to
+/// blame so far.
+fn state(space: &Space, hulls: &[Hull], (before, boxes): (usize, &[FlowBox]), by: &[usize]) -> State {
     let mut by = by.to_vec();
-    for part in group {
-        let target = space.slab(part);
-        let meeting: Vec<&FlowBox> = earlier
-            .iter()
+    for index in before..hulls.len() {
+        let target = space.slab(&boxes[index]);
+        let near = (0..before).filter(|other| meet(&hulls[*other], &hulls[index]));
+        let meeting: Vec<&FlowBox> = near
+            .map(|other| &boxes[other])
             .filter(|other| space.meets(other, &target))
             .collect();
         let slabs: Vec<Slab<'_>> = meeting.iter().map(|other| space.slab(other)).collect();
@@ -149,6 +183,14 @@ pub(crate) fn warn(policy: &Policy, findings: &mut Diagnostics) {
             let by: Vec<&Rule> = by.iter().map(|place| &policy.rules[*place]).collect();
             findings.push(warning(&policy.rules[*place], &by));
         }
+    }
+    if let (skipped @ 1.., Some(first)) = (lint.skipped, policy.rules.first()) {
+        let message = format!("of {skipped} rules it was not looked at whether a packet reaches them");
+        findings.push(
+            Diagnostic::warning("not_looked_at", first.span, message)
+                .label("the first of all rules")
+                .help("that would take longer than a second; nothing is wrong with them for that"),
+        );
     }
 }
 

@@ -62,7 +62,9 @@ impl Diff {
         drop(progress);
         let found = found.map_err(|error| Failure::input(error.to_string()))?;
         if self.json {
-            output::json(&json!({ "old": old.file, "new": new.file, "same": found.is_empty(), "changes": found }))?;
+            output::json(
+                &json!({ "old": old.file, "new": new.file, "same": found.is_empty(), "changes": found }),
+            )?;
         } else {
             print!("{found}");
         }
@@ -104,7 +106,11 @@ impl Diff {
 
 /// The live flows that would end.
 fn ending(flows: &[DiffFlow], summary: &DiffSummary) {
-    println!("{} of {} would end", summary.ending, output::count(summary.flows, "live flow"));
+    println!(
+        "{} of {} would end",
+        summary.ending,
+        output::count(summary.flows, "live flow")
+    );
     if !flows.is_empty() {
         let mut table = output::table(&["protocol", "source", "destination", "allowed by", "then"]);
         for flow in flows.iter().take(LISTED) {

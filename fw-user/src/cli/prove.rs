@@ -19,14 +19,12 @@ use crate::exit::{Exit, Failure};
 /// All addresses, protocols, ports and VLANs are looked at, whatever dynamic zones hold. With --json the answer is a
 /// certificate.
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  dpufw prove policy.yaml --isolate gpu bastion\n  \
+#[command(after_help = "Examples:\n  dpufw prove policy.yaml --isolate gpu bastion\n  \
                         dpufw prove policy.yaml --isolate plane:training plane:management --except admin\n  \
                         dpufw prove policy.yaml --isolate label:tenant=a label:tenant=b --json > certificate.json\n  \
                         sudo dpufw prove policy.yaml --isolate gpu bastion --replay   # and ask the kernel's program\n\n\
                         Exits with 0 if it is proved, with 1 if not (a packet is shown), with 2 for bad input, with 3 if --replay \
-                        lacks privilege."
-)]
+                        lacks privilege.")]
 pub(super) struct Prove {
     /// The policy file
     policy: PathBuf,
@@ -110,7 +108,11 @@ fn print(printed: &Printed) {
         if certificate.exceptions.is_empty() {
             String::new()
         } else {
-            let names: Vec<&str> = certificate.exceptions.iter().map(|rule| rule.name.as_str()).collect();
+            let names: Vec<&str> = certificate
+                .exceptions
+                .iter()
+                .map(|rule| rule.name.as_str())
+                .collect();
             format!(", but by {}", names.join(", "))
         }
     );
@@ -129,14 +131,20 @@ fn print(printed: &Printed) {
     for assumption in &certificate.assumptions {
         println!("  assumed: {assumption}");
     }
-    println!("policy {}, tables {}", certificate.policy_sha256, certificate.tables_sha256);
+    println!(
+        "policy {}, tables {}",
+        certificate.policy_sha256, certificate.tables_sha256
+    );
     if let Some(replay) = &printed.replay {
         replay_text(replay);
     }
 }
 
 fn violation_text(violation: &Violation, certificate: &Certificate) -> String {
-    let (left, right) = (&certificate.statement.left.name, &certificate.statement.right.name);
+    let (left, right) = (
+        &certificate.statement.left.name,
+        &certificate.statement.right.name,
+    );
     match &violation.fault {
         Fault::Overlap { tags, address } => format!("{address} (VLAN {tags}) is on both sides"),
         Fault::Unproved { why } => why.clone(),

@@ -11,8 +11,8 @@ mod status;
 mod zones;
 
 pub use answers::{
-    Agreement, Comparison, DiffFlow, DiffSummary, FloodAnswer, FlowAnswer, FlowQuestion, FrameAnswer, FrameQuestion,
-    HostAnswer, KernelAnswer, KnownFlow, LimitAnswer, PortAnswer, SourceAnswer,
+    Agreement, Comparison, DiffFlow, DiffSummary, FloodAnswer, FlowAnswer, FlowQuestion, FrameAnswer,
+    FrameQuestion, HostAnswer, KernelAnswer, KnownFlow, LimitAnswer, PortAnswer, SourceAnswer,
 };
 pub use client::Client;
 pub use codec::{Connection, MAX_MESSAGE};

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Comparison, DiffFlow, DiffSummary, EventFilter, FlowAnswer, FlowFilter, FlowQuestion, FrameAnswer, FrameQuestion,
-    LimitInfo, Status, ZoneChange, ZoneChanged, ZoneInfo, ZonesReloaded,
+    Comparison, DiffFlow, DiffSummary, EventFilter, FlowAnswer, FlowFilter, FlowQuestion, FrameAnswer,
+    FrameQuestion, LimitInfo, Status, ZoneChange, ZoneChanged, ZoneInfo, ZonesReloaded,
 };
 use crate::exit::Failure;
 use crate::telemetry::{DropRecord, FlowInfo, FlowRecord};

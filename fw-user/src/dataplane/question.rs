@@ -56,9 +56,12 @@ fn link(flow: &Flow) -> Vec<u8> {
             bytes.extend(id.to_be_bytes());
         }
     }
-    let ipv4 = flow.src.is_ipv4() && flow.dst.is_ipv4();
-    bytes.extend((if ipv4 { IPV4 } else { IPV6 }).to_be_bytes());
+    bytes.extend((if is_ipv4(flow) { IPV4 } else { IPV6 }).to_be_bytes());
     bytes
+}
+
+const fn is_ipv4(flow: &Flow) -> bool {
+    flow.src.is_ipv4() && flow.dst.is_ipv4()
 }
 
 fn hops(flow: &Flow) -> u8 {
@@ -72,15 +75,30 @@ fn ip(flow: &Flow, hops: u8) -> Vec<u8> {
     match flow.proto {
         Proto::TCP => written(step.tcp_header(syn(flow)), &[]),
         Proto::UDP => written(step.udp(flow.source_port(), flow.selector), &[]),
-        Proto::ICMP | Proto::ICMPV6 => icmp(step, flow),
-        proto => {
-            let body = others(flow);
-            let mut bytes = Vec::with_capacity(step.size(body.len()));
-            // Writing to memory does not fail, and no body is longer than a packet.
-            let _ = step.write(&mut bytes, IpNumber(proto), &body);
-            bytes
-        }
+        Proto::ICMP if is_ipv4(flow) => icmp(step, flow),
+        Proto::ICMPV6 if !is_ipv4(flow) => icmp(step, flow),
+        _ => bare(flow, hops, &others(flow)),
     }
+}
+
+/// An IP header that names the flow's protocol, whatever that is, and what follows it. (The builder takes no number of an
+/// IPv6 extension header.)
+fn bare(flow: &Flow, hops: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = match headers(flow, hops) {
+        IpHeaders::Ipv4(mut header, _) => {
+            header.protocol = IpNumber(flow.proto);
+            header.total_len = (Ipv4Header::MIN_LEN + body.len()) as u16;
+            header.header_checksum = header.calc_header_checksum();
+            header.to_bytes().to_vec()
+        }
+        IpHeaders::Ipv6(mut header, _) => {
+            header.next_header = IpNumber(flow.proto);
+            header.payload_length = body.len() as u16;
+            header.to_bytes().to_vec()
+        }
+    };
+    bytes.extend_from_slice(body);
+    bytes
 }
 
 /// What a finished builder makes.
@@ -93,7 +111,7 @@ macro_rules! written {
         impl Written for PacketBuilderStep<$step> {
             fn into_bytes(self, payload: &[u8]) -> Vec<u8> {
                 let mut bytes = Vec::with_capacity(self.size(payload.len()));
-                // As in `ip`; and an ICMP message has the family of its addresses.
+                // Writing to memory does not fail, no body is longer than a packet, and ICMP has its own family.
                 let _ = self.write(&mut bytes, payload);
                 bytes
             }

@@ -180,7 +180,7 @@ impl Stand {
         self.forget()?;
         let frame = frame::opening(flow).build();
         let before = self.counters()?;
-        self.from(way).send(&frame)?;
+        put(self.from(way), &frame)?;
         let reason = self.judged(&before)?;
         let patience = |expected: bool| if expected { SOON } else { SHORTLY };
         let arrived = self
@@ -217,7 +217,7 @@ impl Stand {
         };
         let frame = answer.build();
         let before = self.counters()?;
-        self.to(way).send(&frame)?;
+        put(self.to(way), &frame)?;
         let reason = self.judged(&before)?;
         if !reason.allows() {
             return Ok(Some(reason.name()));
@@ -294,6 +294,19 @@ impl Stand {
         }
         found.map(|rule| rule.name.clone())
     }
+}
+
+/// Sends a frame. One that the data plane drops on its way out is an error of the sender's (ENOBUFS, see `packet_snd` in
+/// net/packet/af_packet.c); what became of it is told by the counters.
+fn put(wire: &Wire, frame: &[u8]) -> Result<()> {
+    let dropped = |error: &anyhow::Error| {
+        let cause = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<std::io::Error>());
+        cause.and_then(std::io::Error::raw_os_error) == Some(libc::ENOBUFS)
+    };
+    wire.send(frame)
+        .or_else(|error| if dropped(&error) { Ok(()) } else { Err(error) })
 }
 
 /// True if an event tells of a packet of this flow.

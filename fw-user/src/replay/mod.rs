@@ -245,7 +245,7 @@ version: 1
 zones: { client: [10.0.0.1], server: [10.0.0.2] }
 rules:
   - { name: web, allow: [http], from: client, to: server }
-  - { name: no, reject: [ssh], from: client, to: server }
+  - { name: closed, reject: [ssh], from: client, to: server }
 ";
 
     /// A TCP segment from (last byte, port) to (last byte, port).
@@ -297,7 +297,7 @@ rules:
             ("rule", web.clone()),
             ("established", web.clone()),
             ("established", web),
-            ("reject_rule", Some("no".to_owned())),
+            ("reject_rule", Some("closed".to_owned())),
             ("tcp_no_flow", None),
         ];
         let wanted = wanted.map(|(reason, rule)| (reason.to_owned(), rule));

@@ -13,7 +13,7 @@ zones:
   clients: { addresses: [10.1.0.0/16, "fd00:1::/64"] }
   servers: { addresses: [10.2.0.0/16, "fd00:2::/64"] }
 rules:
-  - { name: low,    deny:  [udp/53 from 0-1023], from: clients, to: servers }
+  - { name: low,    deny:  [udp/53 from 1-1023], from: clients, to: servers }
   - { name: dns,    allow: [udp/53], from: clients, to: servers }
   - { name: mixed,  allow: [udp/2000 from 5, udp/3000 from 6], from: clients, to: servers }
   - { name: syslog, allow: [udp/514 from 514], from: clients, to: servers, track: false }
@@ -50,7 +50,7 @@ fn opening(net: &Net) -> Vec<Case> {
     other.client.1 = 40_010;
     vec![
         case("the borders of a range")
-            .outer(udp(net, 0, 53), DenyRule)
+            .outer(udp(net, 1, 53), DenyRule)
             .outer(udp(net, 1023, 53), DenyRule)
             .outer(udp(net, 1024, 53), Rule)
             .outer(udp(net, 65_535, 53), Rule),

@@ -154,7 +154,7 @@ fn long(engine: Engine) -> Result<()> {
     let amount = LONG.to_string();
     scene.client.namespace.check(
         &["iperf3", "-c", &address, "-n", &amount, "-P", "4"],
-        Duration::from_mins(3),
+        Duration::from_mins(10),
     )?;
     drop(server.stop());
     let counted = guarded.bytes(Reason::Established)?;

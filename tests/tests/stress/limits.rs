@@ -208,10 +208,11 @@ fn packets_10_000_a_second() -> Result<()> {
     packet_rate(10_000, 1)
 }
 
+/// With a burst of one packet, which makes good for no delay, it would be 2.7 % less: see `min_burst`, by which `check` warns.
 #[test]
 fn packets_100_000_a_second() -> Result<()> {
     let _turn = turn();
-    packet_rate(100_000, 1)
+    packet_rate(100_000, 2)
 }
 
 /// The burst is what the rate allows in 10 microseconds, the least that must be enough.
@@ -299,10 +300,12 @@ fn new_flows_100_a_second() -> Result<()> {
     flow_rate(100, 1)
 }
 
+/// Two at once: a call for each flow leaves nearly 3 of 100 microseconds without one, for which a burst of one would not make
+/// good.
 #[test]
 fn new_flows_10_000_a_second() -> Result<()> {
     let _turn = turn();
-    flow_rate(10_000, 1)
+    flow_rate(10_000, 2)
 }
 
 /// Each new flow is a call of its own, some microseconds each on two CPUs: that many are all that the two can ask for with some

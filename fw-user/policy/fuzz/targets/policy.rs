@@ -72,21 +72,27 @@ fn run(policy: &Policy) {
 /// Every look-up finds an answer, and names a rule of the policy.
 fn look_up(policy: &Policy, tables: &TableSet) {
     let lines = tables.lines.as_slice();
-    let vlans = policy.zones.iter().map(|zone| (zone.vlan, zone.inner_vlan)).take(4);
+    let vlans = policy
+        .zones
+        .iter()
+        .map(|zone| (zone.vlan, zone.inner_vlan))
+        .take(4);
     for tags in vlans.chain([(0, 0), (4095, 0)]) {
-        let Ok(realm) = realm_record(lines, tags) else { continue };
+        let Ok(realm) = realm_record(lines, tags) else {
+            continue;
+        };
         for (src, dst) in ADDRESSES.iter().zip(ADDRESSES.iter().cycle().skip(1)) {
-            let ends: (IpAddr, IpAddr) = (
-                src.parse().expect("an address"),
-                dst.parse().expect("an address"),
-            );
-            for (proto, selector, source_port) in SERVICES {
-                let service = Service::of(proto, selector, source_port);
+            let ends: (IpAddr, IpAddr) = (src.parse().expect("an address"), dst.parse().expect("an address"));
+            for service in SERVICES {
                 let mut out = Classified::default();
                 let decision = match ends {
-                    (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                        classify(lines, realm, (Ip4(src.into()), Ip4(dst.into())), service, &mut out)
-                    }
+                    (IpAddr::V4(src), IpAddr::V4(dst)) => classify(
+                        lines,
+                        realm,
+                        (Ip4(src.into()), Ip4(dst.into())),
+                        service,
+                        &mut out,
+                    ),
                     (IpAddr::V6(src), IpAddr::V6(dst)) => {
                         let ends = (Ip6::from_bits(src.into()), Ip6::from_bits(dst.into()));
                         classify(lines, realm, ends, service, &mut out)
@@ -94,7 +100,10 @@ fn look_up(policy: &Policy, tables: &TableSet) {
                     _ => continue,
                 };
                 let decision = decision.expect("tables that were just compiled are not damaged");
-                assert!(decision.rule() as usize <= policy.rules.len(), "a rule that is none");
+                assert!(
+                    decision.rule() as usize <= policy.rules.len(),
+                    "a rule that is none"
+                );
             }
         }
     }

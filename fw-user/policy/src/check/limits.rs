@@ -175,7 +175,7 @@ fn doubts(rate: Throughput, burst: Option<&Node>, kind: LimitKind, findings: &mu
     let bytes = kind == LimitKind::Bytes;
     let least = min_burst(rate.units, rate.per_ns);
     let message = if rate.burst < least {
-        "the burst is below what the rate allows in 10 microseconds; with several CPUs the rate is not reached"
+        "the burst is too small for so fast a rate; with several CPUs the rate is not reached"
     } else if bytes && rate.burst < FRAME {
         "the burst is smaller than a frame of 9,000 bytes, which will never pass"
     } else {

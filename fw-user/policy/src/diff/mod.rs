@@ -6,6 +6,7 @@
 
 mod align;
 mod cells;
+mod merge;
 mod naming;
 mod set;
 

@@ -20,7 +20,9 @@ pub use sample::{Classes, Sample, samples};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProveError {
     /// Nothing has this name.
-    #[error("there is no {kind} `{name}` in the policy{help}; write a zone's name, plane:NAME or label:KEY=VALUE")]
+    #[error(
+        "there is no {kind} `{name}` in the policy{help}; write a zone's name, plane:NAME or label:KEY=VALUE"
+    )]
     Unknown {
         /// Zone, plane, label or rule.
         kind: &'static str,
@@ -105,7 +107,12 @@ pub struct Subject {
 ///
 /// # Errors
 /// [`ProveError`]: there is no such zone, plane, label or rule.
-pub fn isolation(policy: &Policy, left: &str, right: &str, except: &[String]) -> Result<Isolation, ProveError> {
+pub fn isolation(
+    policy: &Policy,
+    left: &str,
+    right: &str,
+    except: &[String],
+) -> Result<Isolation, ProveError> {
     let mut places = Vec::with_capacity(except.len());
     for name in except {
         let place = policy.rules.iter().position(|rule| rule.name == *name);
@@ -203,7 +210,12 @@ pub fn prove(
         (false, true) => Verdict::Unproved,
         (false, false) => Verdict::Refuted,
     };
-    let names = |zones: &[ZoneIndex]| zones.iter().map(|zone| policy.zones[*zone].name.clone()).collect();
+    let names = |zones: &[ZoneIndex]| {
+        zones
+            .iter()
+            .map(|zone| policy.zones[*zone].name.clone())
+            .collect()
+    };
     let statement = Statement {
         left: Subject {
             name: isolation.left_name.clone(),
@@ -272,7 +284,9 @@ fn assumptions(policy: &Policy, isolation: &Isolation, scope: &Scope) -> Vec<Str
     let used = |zone: ZoneIndex| {
         let directions = policy.rules.iter().flat_map(|rule| &rule.directions);
         let mut lists = directions.flat_map(|direction| [&direction.from, &direction.to]);
-        lists.any(|list| list.contains(&zone)) || isolation.left.contains(&zone) || isolation.right.contains(&zone)
+        lists.any(|list| list.contains(&zone))
+            || isolation.left.contains(&zone)
+            || isolation.right.contains(&zone)
     };
     for (index, zone) in policy.zones.iter().enumerate() {
         if zone.dynamic && used(index) && Some(index) != own {
@@ -282,11 +296,19 @@ fn assumptions(policy: &Policy, isolation: &Isolation, scope: &Scope) -> Vec<Str
                     zone.name
                 )
             } else {
-                format!("dynamic zone `{}`: it holds what it held when this was proved", zone.name)
+                format!(
+                    "dynamic zone `{}`: it holds what it held when this was proved",
+                    zone.name
+                )
             });
         }
     }
-    for rule in isolation.except.iter().map(|place| &policy.rules[*place]).filter(|rule| !rule.track) {
+    for rule in isolation
+        .except
+        .iter()
+        .map(|place| &policy.rules[*place])
+        .filter(|rule| !rule.track)
+    {
         out.push(format!(
             "the excepted rule `{}` has `track: false`: packets of the answering side pass without a flow, from its service's \
              ports, where no other rule denies them",
@@ -295,7 +317,8 @@ fn assumptions(policy: &Policy, isolation: &Isolation, scope: &Scope) -> Vec<Str
     }
     if policy.fragments == Fragments::PassEarly && !isolation.except.is_empty() {
         out.push(
-            "`fragments: pass_early`: later fragments pass where an excepted rule allows their protocol".to_owned(),
+            "`fragments: pass_early`: later fragments pass where an excepted rule allows their protocol"
+                .to_owned(),
         );
     }
     out

@@ -127,7 +127,11 @@ impl Grid {
         let mut pieces = BTreeSet::new();
         for piece in universe(false) {
             let target: Slab<'_> = space.slab_of(src, dst, &piece);
-            for flow_box in space.sides[0].boxes.iter().filter(|other| space.meets(other, &target)) {
+            for flow_box in space.sides[0]
+                .boxes
+                .iter()
+                .filter(|other| space.meets(other, &target))
+            {
                 rules.insert(flow_box.rule);
                 pieces.insert(flow_box.piece);
             }
@@ -165,7 +169,9 @@ impl Grid {
             if space.addresses.one_address(src, dst) {
                 return None;
             }
-            let rule = space.decide(0, &point).map(|flow_box| &policy.rules[flow_box.rule as usize]);
+            let rule = space
+                .decide(0, &point)
+                .map(|flow_box| &policy.rules[flow_box.rule as usize]);
             return Some(Sample {
                 flow: space.flow(point),
                 rule: rule.map_or(0, |rule| rule.number),
@@ -189,7 +195,10 @@ fn sendable(ipv4: bool, place: u32) -> bool {
 
 /// The services that these pieces tell apart, within all packets that can open a flow.
 fn services(space: &Space, pieces: &BTreeSet<u32>) -> Vec<(Vec<u32>, Vec<u32>, Vec<u32>)> {
-    let pieces: Vec<_> = pieces.iter().map(|piece| &space.pieces[*piece as usize]).collect();
+    let pieces: Vec<_> = pieces
+        .iter()
+        .map(|piece| &space.pieces[*piece as usize])
+        .collect();
     let mut out: Vec<(Vec<u32>, Vec<u32>, Vec<u32>)> = Vec::new();
     for part in universe(false) {
         let mut groups: Vec<(Vec<usize>, Vec<u32>)> = Vec::new();

@@ -82,6 +82,10 @@ impl Ranges {
         Self(out)
     }
 
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        meet(&self.0, &other.0)
+    }
+
     pub(crate) fn contains_all(&self, other: &Self) -> bool {
         covers(&self.0, &other.0)
     }

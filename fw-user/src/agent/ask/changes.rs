@@ -20,7 +20,8 @@ impl Agent {
         let (mut new, _) = policy::check(name, text, Timestamp::now().as_second())?;
         self.fill_zones(&mut new)?;
         let environment = current.environment(self);
-        let found = tokio::task::block_in_place(|| fw_policy::diff::diff(&current.policy, &new, &environment));
+        let found =
+            tokio::task::block_in_place(|| fw_policy::diff::diff(&current.policy, &new, &environment));
         let found = found.map_err(|error| Failure::input(error.to_string()))?;
         let changes = serde_json::to_value(&found);
         Ok(Comparison {

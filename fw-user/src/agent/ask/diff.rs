@@ -179,7 +179,7 @@ version: 1
 zones: { a: [10.0.0.1], b: [10.0.0.2] }
 rules:
   - { name: old, allow: [ssh], from: a, to: b, until: 1970-01-01T00:01:40Z }
-  - { name: no, deny: [http], from: a, to: b }
+  - { name: closed, deny: [http], from: a, to: b }
   - { name: web, allow: [http], from: b, to: a }
   - { name: trial, deny: [dns], from: a, to: b, audit: true }
 ";

@@ -111,10 +111,16 @@ rules:
             std::fs::write(path, text).unwrap();
         };
         write("policy.yaml", POLICY);
-        write("zones/base.yaml", "zones: { clients: [10.0.0.0/8] }\n");
+        write(
+            "zones/base.yaml",
+            "version: 1\nzones: { clients: [10.0.0.0/8] }\n",
+        );
         write("feeds/a.txt", "10.1.0.0/16\n");
         let (old, _) = files::policy(&dir.path().join("policy.yaml")).unwrap().unwrap();
-        write("zones/base.yaml", "zones: { clients: [11.0.0.0/8] }\n");
+        write(
+            "zones/base.yaml",
+            "version: 1\nzones: { clients: [11.0.0.0/8] }\n",
+        );
         write("policy.yaml", "not even a policy");
         write("feeds/a.txt", "10.1.0.0/16\n10.3.0.0/16 # new\n");
         write("feeds/b.txt", "10.5.0.0/16\n");
