@@ -1,5 +1,6 @@
 //! The files that a policy was read from, and how they are read.
 
+use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -49,7 +50,7 @@ impl Loader for NoFiles {
 }
 
 /// One file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Source {
     /// Its name: the path by which it was loaded.
     pub name: String,
@@ -57,6 +58,13 @@ pub struct Source {
     pub text: Arc<str>,
     /// It is a zone's list of addresses, no policy.
     pub list: bool,
+}
+
+/// Without the text, which may have a million lines.
+impl fmt::Debug for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({} bytes)", self.name, self.text.len())
+    }
 }
 
 /// The files of a policy: the policy itself, what it includes, and the files of its zones. Cheap to clone.
