@@ -13,7 +13,7 @@ use fw_common::abi::{
     Count, Event, Flow, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveLevels, LiveSource,
     PortConfig, Shared, Source, SourceKey, port_slot,
 };
-use fw_common::classify::{Lines, Search, Walk};
+use fw_common::classify::{Classified, Lines, Search, Walk};
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
 use fw_common::pipeline::{FlowMaps, FlowStat, Scratch, Stage, Tables, run};
 
@@ -45,6 +45,14 @@ impl<'a> Lines<'a> for Set {
         let walk = black_box(walk);
         dpufw_class6();
         black_box(walk);
+    }
+
+    #[inline(always)]
+    fn decide(self, out: &mut Classified) {
+        // As above.
+        let out = black_box(out);
+        dpufw_decide();
+        black_box(out);
     }
 
     #[inline(always)]
@@ -378,6 +386,7 @@ impl<'a> Tables<'a> for Kernel {
             Stage::Proof => dpufw_proof(),
             Stage::Reply => dpufw_reply(),
             Stage::Class6 => dpufw_class6(),
+            Stage::Decide => dpufw_decide(),
             Stage::Vectors => dpufw_vectors(),
             Stage::Options => dpufw_options(),
             Stage::Segment => dpufw_segment(),
@@ -417,6 +426,7 @@ stages! {
     dpufw_proof = Proof,
     dpufw_reply = Reply,
     dpufw_class6 = Class6,
+    dpufw_decide = Decide,
     dpufw_vectors = Vectors,
     dpufw_options = Options,
     dpufw_segment = Segment,

@@ -54,7 +54,7 @@ impl Service {
         }
     }
 
-    /// As one word, for a function of at most five arguments: protocol << 32 | selector << 16 | source port.
+    /// As one word, to lie in memory: protocol << 32 | selector << 16 | source port.
     #[inline(always)]
     #[must_use]
     pub const fn word(self) -> u64 {
@@ -83,6 +83,12 @@ pub trait Lines<'a>: Copy {
     #[inline(always)]
     fn class6(self, walk: &mut Walk) {
         walk6(self, walk);
+    }
+
+    /// The decision for the classes and the service in `out`: [`decide`], or a call of a function that does it.
+    #[inline(always)]
+    fn decide(self, out: &mut Classified) {
+        decide(self, out);
     }
 
     /// The first atom in the rows of `search`: [`search`], or a call of a function that does it.
@@ -145,8 +151,14 @@ pub struct Classified {
     pub pair: u32,
     /// 1 if the look-up found a decision, 0 if the set is damaged.
     pub found: u32,
+    /// Class of the source, as [`decide`] is asked.
+    pub src_class: u32,
+    /// Class of the destination.
+    pub dst_class: u32,
     /// Always 0.
     pub pad: u32,
+    /// [`Service::word`].
+    pub service: u64,
     /// Scratch memory of the address look-ups.
     pub walk: Walk,
     /// Scratch memory of the look-up in vectors.
@@ -286,7 +298,10 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     if src_class == CORRUPT || dst_class == CORRUPT {
         return Err(Reason::TableCorrupt);
     }
-    decide(lines, src_class, dst_class, service.word(), out);
+    out.src_class = src_class;
+    out.dst_class = dst_class;
+    out.service = service.word();
+    lines.decide(out);
     if out.found == 0 {
         Err(Reason::TableCorrupt)
     } else {
@@ -294,17 +309,10 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     }
 }
 
-/// From two address classes and a [`Service::word`] to the decision; `out.found` says whether it was found. Five arguments:
-/// a BPF function takes no more.
-#[inline(never)]
-pub fn decide<'a, L: Lines<'a>>(
-    lines: L,
-    src_class: u32,
-    dst_class: u32,
-    service: u64,
-    out: &mut Classified,
-) {
-    let service = Service::from_word(service);
+/// From the two address classes and the service in `out` to the decision; `out.found` says whether it was found.
+#[inline(always)]
+pub fn decide<'a, L: Lines<'a>>(lines: L, out: &mut Classified) {
+    let (src_class, dst_class, service) = (out.src_class, out.dst_class, Service::from_word(out.service));
     out.found = u32::from(lookup(lines, src_class, dst_class, service, out).is_some());
 }
 

@@ -35,7 +35,7 @@ pub use crate::wire::Packet;
 use crate::abi::{
     Event, Flow, Key4, Key6, LimitKey, LiveFlow, PortConfig, Proto, Reason, Side, Source, SourceKey, Verdict,
 };
-use crate::classify::{CORRUPT, Classified, Search, Walk, search, walk6};
+use crate::classify::{CORRUPT, Classified, Search, Walk, decide, search, walk6};
 use crate::fragment::{Datagram, FragmentKey, Scan};
 use crate::reply::{self, Reply};
 use crate::wire::{self, Kind, Meta};
@@ -182,7 +182,10 @@ impl Scratch {
                 rule_until: 0,
                 pair: 0,
                 found: 0,
+                src_class: 0,
+                dst_class: 0,
                 pad: 0,
+                service: 0,
                 walk: Walk {
                     x: 0,
                     base: 0,
@@ -344,6 +347,8 @@ pub enum Stage {
     Reply,
     /// Class of the IPv6 address in `Scratch::class.walk`.
     Class6,
+    /// The decision for the classes and the service in `Scratch::class`.
+    Decide,
     /// The first rule in a set of vectors, by `Scratch::class.search`.
     Vectors,
     /// Options of a TCP segment.
@@ -376,6 +381,14 @@ pub fn run<'a, T: Tables<'a>>(t: T, stage: Stage, s: &mut Scratch) -> u32 {
                 walk6(lines, &mut s.class.walk);
             } else {
                 s.class.walk.index = CORRUPT;
+            }
+            0
+        }
+        Stage::Decide => {
+            if let Some(lines) = t.lines(s.generation) {
+                decide(lines, &mut s.class);
+            } else {
+                s.class.found = 0;
             }
             0
         }

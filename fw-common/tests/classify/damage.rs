@@ -26,9 +26,12 @@ fn numbers_beyond_the_tables() {
     for (src, dst) in [(far, 0), (0, far), (CORRUPT, 0), (0, CORRUPT)] {
         let mut out = Classified {
             found: 1,
+            src_class: src,
+            dst_class: dst,
+            service: Service::of(6, 0, 0).word(),
             ..Classified::default()
         };
-        decide(&lines[..], src, dst, Service::of(6, 0, 0).word(), &mut out);
+        decide(&lines[..], &mut out);
         assert_eq!(out.found, 0);
     }
 }

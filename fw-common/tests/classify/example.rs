@@ -248,5 +248,6 @@ pub fn expected(model: &Model, (src, dst): (u32, u32), proto: u8, selector: u16)
 
 pub fn without_walk(mut out: Classified) -> Classified {
     out.walk = Walk::default();
+    (out.src_class, out.dst_class, out.service) = (0, 0, 0);
     out
 }

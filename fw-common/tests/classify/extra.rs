@@ -66,9 +66,12 @@ fn asked(lines: &[Line], classes: (u32, u32), service: Service) -> Classified {
             atom: 95,
             protos: 0,
         },
+        src_class: classes.0,
+        dst_class: classes.1,
+        service: service.word(),
         ..Classified::default()
     };
-    decide(lines, classes.0, classes.1, service.word(), &mut out);
+    decide(lines, &mut out);
     out
 }
 
