@@ -38,7 +38,10 @@ pub(super) fn start() {
         sweep();
         // Fails only where the program has a handler of its own; that one is then in charge of the exit.
         let _ = ctrlc::set_handler(|| {
-            remove_all();
+            // Held to the end: a thread that fails because its namespaces go away waits in their drop, and the exit code is
+            // the signal's.
+            let alive = alive();
+            remove(&alive);
             std::process::exit(130);
         });
     });
@@ -73,7 +76,10 @@ pub(super) fn remove_path(path: &Path) {
 /// Removes everything that this process has made. For the handler of a program that handles signals itself; such a
 /// program exits next.
 pub fn remove_all() {
-    let alive = alive();
+    remove(&alive());
+}
+
+fn remove(alive: &Alive) {
     for group in &alive.groups {
         let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
     }
