@@ -154,11 +154,12 @@ impl Known {
         )
     }
 
-    /// The policy's text with the prefixes written out.
+    /// The policy's text with the prefixes in a file, and that file's text.
     #[must_use]
-    pub fn written(self, known: &[IpNet]) -> String {
-        let list: Vec<String> = known.iter().map(|net| format!("\"{net}\"")).collect();
-        self.text(&format!("known: [{}]", list.join(", ")))
+    pub fn fed(self, known: &[IpNet], file: &std::path::Path) -> (String, String) {
+        let list: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let zone = format!("known: {{ file: \"{}\" }}", file.display());
+        (self.text(&zone), list.join("\n") + "\n")
     }
 
     /// The same for nftables.
