@@ -6,6 +6,8 @@ use crate::space::{AXES, Covered, FlowBox, Order, Range, Scope, Slab, Space, Spa
 
 /// Pieces of the space that one rule may cost.
 const STEPS: u64 = 100_000;
+/// Pieces that all rules together may cost: about a second.
+const ALL_STEPS: u64 = 3_000_000;
 /// Pairs of parts of rules that are compared if that is all of them: up to some 30,000 rules, less than a second.
 const MOST_PAIRS: u64 = 450_000_000;
 /// Pairs that are compared of a larger policy: its first rules are looked at, the others are not.
@@ -37,10 +39,13 @@ pub struct Lint {
 pub fn shadowed(policy: &Policy) -> Lint {
     let scope = Scope::everywhere();
     let mut rules: Vec<State> = vec![State::Shadowed(Vec::new()); policy.rules.len()];
-    let mut pairs = budget(policy);
+    let mut left = Left {
+        pairs: budget(policy),
+        steps: ALL_STEPS,
+    };
     for tags in policy.realms() {
         for ipv4 in [true, false] {
-            if look(policy, (tags, ipv4), &scope, (&mut rules, &mut pairs)).is_err() {
+            if look(policy, (tags, ipv4), &scope, (&mut rules, &mut left)).is_err() {
                 return Lint {
                     shadowed: Vec::new(),
                     skipped: policy.rules.len(),
@@ -61,6 +66,23 @@ pub fn shadowed(policy: &Policy) -> Lint {
         }
     }
     lint
+}
+
+/// What the look at all rules may still cost.
+struct Left {
+    pairs: u64,
+    steps: u64,
+}
+
+impl Left {
+    /// What one rule may cost of it.
+    fn spend<T>(&mut self, work: impl FnOnce(&mut u64) -> T) -> T {
+        let granted = STEPS.min(self.steps);
+        let mut left = granted;
+        let result = work(&mut left);
+        self.steps -= granted - left;
+        result
+    }
 }
 
 /// Pairs that may be compared in all.
@@ -87,7 +109,7 @@ fn look(
     policy: &Policy,
     place: (Tags, bool),
     scope: &Scope,
-    (rules, pairs): (&mut [State], &mut u64),
+    (rules, left): (&mut [State], &mut Left),
 ) -> Result<(), SpaceError> {
     let space = Space::new(&[policy], place, scope, &[], true)?;
     let boxes = &space.sides[0].boxes;
@@ -101,12 +123,12 @@ fn look(
             continue;
         };
         let work = before as u64 * group.len() as u64;
-        let state = match pairs.checked_sub(work) {
-            None => State::Unknown,
-            Some(left) => {
-                *pairs = left;
-                state(&space, &hulls[..own], (before, boxes), by)
+        let state = match left.pairs.checked_sub(work) {
+            Some(pairs) if left.steps > 0 => {
+                left.pairs = pairs;
+                state(&space, &hulls[..own], (before, boxes), (by, left))
             }
+            _ => State::Unknown,
         };
         rules[rule] = state;
     }
@@ -131,7 +153,12 @@ fn meet(a: &Hull, b: &Hull) -> bool {
 
 /// What the parts of a rule in a space say: those of `boxes` from `before` on that have a hull. `by`: the rules that are to
 /// blame so far.
-fn state(space: &Space, hulls: &[Hull], (before, boxes): (usize, &[FlowBox]), by: &[usize]) -> State {
+fn state(
+    space: &Space,
+    hulls: &[Hull],
+    (before, boxes): (usize, &[FlowBox]),
+    (by, left): (&[usize], &mut Left),
+) -> State {
     let mut by = by.to_vec();
     for index in before..hulls.len() {
         let target = space.slab(&boxes[index]);
@@ -141,11 +168,11 @@ fn state(space: &Space, hulls: &[Hull], (before, boxes): (usize, &[FlowBox]), by
             .filter(|other| space.meets(other, &target))
             .collect();
         let slabs: Vec<Slab<'_>> = meeting.iter().map(|other| space.slab(other)).collect();
-        match uncovered(&target, &slabs, Order::Quickest, &mut STEPS.clone()) {
+        match left.spend(|steps| uncovered(&target, &slabs, Order::Quickest, steps)) {
             Covered::No(_) => return State::Reached,
             Covered::Unknown => return State::Unknown,
             Covered::By(core) => {
-                let core = fewest(&target, &slabs, core);
+                let core = fewest(&target, &slabs, core, left);
                 by.extend(core.into_iter().map(|index| meeting[index].rule as usize));
             }
         }
@@ -154,7 +181,7 @@ fn state(space: &Space, hulls: &[Hull], (before, boxes): (usize, &[FlowBox]), by
 }
 
 /// Leaves out boxes that are not needed to cover the target. Only small sets are tried: of large ones a few are shown anyway.
-fn fewest(target: &Slab<'_>, slabs: &[Slab<'_>], mut core: Vec<usize>) -> Vec<usize> {
+fn fewest(target: &Slab<'_>, slabs: &[Slab<'_>], mut core: Vec<usize>, left: &mut Left) -> Vec<usize> {
     if core.len() > 16 {
         return core;
     }
@@ -163,7 +190,7 @@ fn fewest(target: &Slab<'_>, slabs: &[Slab<'_>], mut core: Vec<usize>) -> Vec<us
         let rest: Vec<usize> = core.iter().copied().filter(|index| *index != core[at]).collect();
         let others: Vec<Slab<'_>> = rest.iter().map(|index| slabs[*index]).collect();
         if matches!(
-            uncovered(target, &others, Order::Quickest, &mut STEPS.clone()),
+            left.spend(|steps| uncovered(target, &others, Order::Quickest, steps)),
             Covered::By(_)
         ) {
             core = rest;

@@ -97,7 +97,7 @@ fn what_fits_neither_way_says_so_and_names_the_largest() {
     let text = error.to_string();
     assert!(text.contains("The most of it comes from the "), "{text}");
     let options = |choice| Options {
-        limit: 8 << 20,
+        limit: 4 << 20,
         choice,
     };
     let vectors = options(Choice::Only(Representation::Vectors));

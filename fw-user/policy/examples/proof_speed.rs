@@ -1,10 +1,12 @@
-//! How long proofs take of ten thousand rules. The times are printed (`--nocapture`); the bounds are far above them, so that
-//! only a way of looking that grows with the square of everything fails.
+//! How long proofs take of ten thousand rules: check, lint, isolate and diff, over few zones and of a router's access list.
+//!
+//! `cargo run --release -p fw-policy --example proof_speed`
 
+#[path = "../tests/random/mod.rs"]
 mod random;
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fw_policy::diff::diff_in;
 use fw_policy::isolate::violations_in;
@@ -14,14 +16,11 @@ use fw_policy::{Environment, Policy, Span, check, lint};
 use random::Random;
 
 const RULES: usize = 10_000;
-const BOUND: Duration = Duration::from_secs(40);
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let result = work();
-    let took = began.elapsed();
-    println!("{what}: {:.0} ms", took.as_secs_f64() * 1000.0);
-    assert!(took < BOUND, "{what} took {took:?}");
+    println!("{what}: {:.0} ms", began.elapsed().as_secs_f64() * 1000.0);
     result
 }
 
@@ -90,7 +89,6 @@ fn looked_at(what: &str, text: &str, [left, right]: [&str; 2]) {
         lint.shadowed.len(),
         lint.skipped
     );
-    assert_eq!(lint.skipped, 0);
     let mut asked = policy.clone();
     let zone = |name: &str| policy.zone(name).expect("a zone of the policy");
     asked.isolations = vec![Isolation {
@@ -122,12 +120,7 @@ fn looked_at(what: &str, text: &str, [left, right]: [&str; 2]) {
     }
 }
 
-#[test]
-fn ten_thousand_rules_of_few_zones() {
+fn main() {
     looked_at("zones", &zones(&mut Random(1)), ["z1", "z2"]);
-}
-
-#[test]
-fn ten_thousand_rules_of_an_access_list() {
     looked_at("access list", &access_list(&mut Random(2)), ["p1", "p2"]);
 }
