@@ -252,18 +252,14 @@ fn join(policy: &mut Policy, environment: &mut Environment, name: &str, address:
 
 /// Reason, rule and whether the packet passes, by the compiled tables on the host.
 fn by_tables(machine: &Machine<'_>, flow: &Flow) -> Result<(&'static str, u32, bool), Failure> {
-    let text = flow.to_string();
-    let spec: FlowSpec = text
-        .parse()
-        .map_err(|error| Failure::no(format!("`{text}` cannot be asked: {error}")))?;
     let asked = Asked {
-        flow: &spec,
+        flow: &FlowSpec::from(flow),
         tags: Some(flow.tags()),
         role: None,
         peer: None,
     };
     let found = fw_policy::ask(machine.policy, &machine.tables, &machine.environment, &asked);
-    let found = found.map_err(|error| Failure::no(format!("`{text}` cannot be asked: {error}")))?;
+    let found = found.map_err(|error| Failure::no(format!("`{flow}` cannot be asked: {error}")))?;
     let rules = &machine.policy.rules;
     let rule = found
         .rule

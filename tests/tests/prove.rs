@@ -81,7 +81,8 @@ fn the_kernel_confirms_what_is_proved_and_what_is_refuted() -> Result<()> {
         (("plane:training", "plane:management", &[][..]), Verdict::Refuted),
         (("plane:storage", "bastion", &[][..]), Verdict::Refuted),
         (("label:tenant=a", "label:tenant=b", &[][..]), Verdict::Proved),
-        (("jobs", "inner", &[][..]), Verdict::Proved),
+        // A job may be given addresses of the storage, which `inner` pulls from.
+        (("jobs", "inner", &[][..]), Verdict::Refuted),
     ] {
         let found = proof(&policy, sides, &Scope::everywhere())?;
         confirmed(&found)?;
@@ -90,7 +91,9 @@ fn the_kernel_confirms_what_is_proved_and_what_is_refuted() -> Result<()> {
             "{sides:?}: {:?}",
             found.0.counter_examples
         );
-        ensure!(found.1.samples > 0 || sides.0.starts_with("label"), "{sides:?}");
+        // Of tenants in VLANs of their own, and of a job that has no address yet, there are no packets.
+        let none = sides.0.starts_with("label") || sides.0 == "jobs";
+        ensure!((found.1.samples > 0) != none, "{sides:?}");
     }
     Ok(())
 }

@@ -177,6 +177,28 @@ impl fmt::Display for Flow {
     }
 }
 
+impl From<&Flow> for FlowSpec {
+    /// The flow as one would ask for it; unlike its text it may have port 0, which packets can carry and nobody writes.
+    fn from(flow: &Flow) -> Self {
+        let [kind, code] = flow.selector.to_be_bytes();
+        let (proto, selector) = match flow.proto {
+            Proto::TCP | Proto::UDP | Proto::SCTP => (flow.proto, Selector::Port(flow.selector)),
+            Proto::ICMP | Proto::ICMPV6 => {
+                let message = IcmpMessage::Number(kind, code);
+                (Proto::ICMP, Selector::Icmp(Some(message)))
+            }
+            other => (other, Selector::None),
+        };
+        Self {
+            proto,
+            src: Endpoint::Address(flow.src),
+            dst: Endpoint::Address(flow.dst),
+            sport: flow.sport,
+            selector,
+        }
+    }
+}
+
 impl FromStr for FlowSpec {
     type Err = FlowError;
 
