@@ -99,7 +99,7 @@ fn limits_are_listed_with_their_keys_and_refuse_with_their_reasons() -> Result<(
         "{flows:?}"
     );
     ensure!(
-        (new.kind.as_str(), new.limit.as_str(), new.burst) == ("new_flows", "1/min", Some(50))
+        (new.kind.as_str(), new.limit.as_str(), new.burst) == ("new_flows", "0.017/s", Some(50))
             && new.source.as_deref() == Some("10.9.0.0/24")
             && new.fill > 0.0
             && new.fill < 0.1,
