@@ -63,6 +63,14 @@ impl Agent {
                 self.pulse.progress(coarse_now());
             }
         };
+        // The half-open table first: flows go from there into the main table and never back, so one that is promoted meanwhile
+        // is met once at least. The other way round it could be missed by both walks, and a limit would forget it.
+        let half = self.tables.age_half_open(now, |key, flow, fate| {
+            sign();
+            if fate == Fate::Keep && !flow.expired(now) {
+                census.count(Table::HalfOpen, &key, flow, &limits);
+            }
+        });
         let main = self.tables.age(now, |key, flow, fate| {
             sign();
             match fate {
@@ -77,13 +85,7 @@ impl Agent {
         if mended > 0 {
             tracing::warn!("the level of a flow table was {mended} off and has been put right");
         }
-        let half = self.tables.age_half_open(now, |key, flow, fate| {
-            sign();
-            if fate == Fate::Keep && !flow.expired(now) {
-                census.count(Table::HalfOpen, &key, flow, &limits);
-            }
-        })?;
-        self.totals.unanswered.add(half.unanswered);
+        self.totals.unanswered.add(half?.unanswered);
         self.mend(&before, &census)?;
         self.remember(&census, before.sources.len());
         Ok(())
