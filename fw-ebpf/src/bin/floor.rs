@@ -1,6 +1,7 @@
 //! What the bench measures dpufw against, and what it measures with. No part of the firewall.
 //!
 //! - `floor_redirect`, `floor_drop`: the least a program can do.
+//! - `floor_pass`: hands everything to the kernel, for peers that stand there.
 //! - `floor_lookup`: parse, one hash look-up with dpufw's key, value and map, one counter; a hit is redirected, a miss
 //!   dropped. What any firewall with a flow table pays.
 //! - `floor_generate`: writes the next frame of a list, whole, because the kernel recycles pages, and sends it.
@@ -21,6 +22,7 @@ use fw_common::abi::{Flow, Ip4, Ip6, Key4, Key6, Proto};
 /// Return codes of `include/uapi/linux/bpf.h`, `enum xdp_action`.
 mod xdp_code {
     pub const DROP: u32 = 1;
+    pub const PASS: u32 = 2;
     pub const TX: u32 = 3;
 }
 
@@ -32,10 +34,12 @@ mod slot {
     pub const BARE: u32 = 1;
     /// Packets that the look-up did not find.
     pub const MISS: u32 = 2;
+    /// Packets that were handed to the kernel.
+    pub const PASS: u32 = 3;
 }
 
-/// Bytes of every generated frame: the least that Ethernet carries, check sequence aside.
-const FRAME_BYTES: u32 = 64;
+/// Bytes of every generated frame: the least that hold the headers of TCP over IPv6, in whole words.
+const FRAME_BYTES: u32 = 80;
 /// Ethernet types and header lengths as they lie in memory.
 const ETH: usize = 14;
 
@@ -107,6 +111,13 @@ pub fn floor_redirect(_ctx: XdpContext) -> u32 {
 pub fn floor_drop(_ctx: XdpContext) -> u32 {
     count(slot::BARE);
     xdp_code::DROP
+}
+
+/// Hands everything to the kernel: a veth end takes what the generator sends only while it has a program.
+#[xdp]
+pub fn floor_pass(_ctx: XdpContext) -> u32 {
+    count(slot::PASS);
+    xdp_code::PASS
 }
 
 /// Counts and drops.

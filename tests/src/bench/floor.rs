@@ -20,7 +20,7 @@ use super::frames::{FRAME_BYTES, Frame};
 const BATCH: u32 = 64;
 
 /// A flow as words.
-const FLOW_WORDS: usize = size_of::<Flow>() / 8;
+pub(super) const FLOW_WORDS: usize = size_of::<Flow>() / 8;
 
 /// A program of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Program {
     Redirect,
     /// Drops everything.
     Drop,
+    /// Hands everything to the kernel, and counts it.
+    Pass,
     /// Parse, one look-up, one counter.
     Lookup,
     /// Sends frames.
@@ -38,9 +40,10 @@ pub enum Program {
 }
 
 impl Program {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Redirect,
         Self::Drop,
+        Self::Pass,
         Self::Lookup,
         Self::Generate,
         Self::Sink,
@@ -50,6 +53,7 @@ impl Program {
         match self {
             Self::Redirect => "floor_redirect",
             Self::Drop => "floor_drop",
+            Self::Pass => "floor_pass",
             Self::Lookup => "floor_lookup",
             Self::Generate => "floor_generate",
             Self::Sink => "floor_sink",
@@ -66,6 +70,8 @@ pub enum Counter {
     Bare = 1,
     /// Packets whose flow the look-up did not find.
     Miss = 2,
+    /// Packets that the kernel was handed.
+    Pass = 3,
 }
 
 /// The loaded object.
@@ -95,11 +101,20 @@ impl Floor {
                 .with_context(|| format!("the verifier refuses {}", program.name()))?;
         }
         let mut floor = Self(ebpf);
-        let mut list = Array::<_, [u8; FRAME_BYTES]>::try_from(floor.map_mut("FRAMES")?)?;
+        floor.reload(frames)?;
+        Ok(floor)
+    }
+
+    /// Exchanges all frames; there must be as many as at loading.
+    ///
+    /// # Errors
+    /// If there are more, or the kernel refuses.
+    pub fn reload(&mut self, frames: &[Frame]) -> Result<()> {
+        let mut list = Array::<_, [u8; FRAME_BYTES]>::try_from(self.map_mut("FRAMES")?)?;
         for (index, frame) in (0..).zip(frames) {
             list.set(index, frame, 0)?;
         }
-        Ok(floor)
+        Ok(())
     }
 
     fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
@@ -132,8 +147,11 @@ impl Floor {
     pub fn divide(&mut self, frames: u32, cpus: u32) -> Result<()> {
         let share = frames / cpus;
         ensure!(share > 0, "{frames} frames cannot be divided among {cpus} CPUs");
+        self.turns(|cpu| [(cpu % cpus) * share, share, 0, 0])
+    }
+
+    fn turns(&mut self, turn: impl Fn(u32) -> [u32; 4]) -> Result<()> {
         let possible = nr_cpus().map_err(|(path, error)| anyhow!(error).context(path))? as u32;
-        let turn = |cpu: u32| [(cpu % cpus) * share, share, 0, 0];
         let turns: Vec<[u32; 4]> = (0..possible).map(turn).collect();
         let mut map = PerCpuArray::<_, [u32; 4]>::try_from(self.map_mut("TURN")?)?;
         Ok(map.set(0, PerCpuValues::try_from(turns)?, 0)?)
@@ -146,21 +164,10 @@ impl Floor {
     pub fn insert(&mut self, key: &FlowKey) -> Result<()> {
         let value = [0_u64; FLOW_WORDS];
         match key {
-            FlowKey::V4(key) => {
-                let bytes = key_bytes::<16>(
-                    [key.lo.0, key.hi.0],
-                    [key.lo_port, key.hi_port, key.realm],
-                    key.proto,
-                )?;
-                HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS4")?)?
-                    .insert(bytes, value, 0)?;
-            }
-            FlowKey::V6(key) => {
-                let addresses = key.lo.0.into_iter().chain(key.hi.0);
-                let bytes = key_bytes::<40>(addresses, [key.lo_port, key.hi_port, key.realm], key.proto)?;
-                HashMap::<_, [u8; 40], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS6")?)?
-                    .insert(bytes, value, 0)?;
-            }
+            FlowKey::V4(_) => HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS4")?)?
+                .insert(key_bytes(key)?, value, 0)?,
+            FlowKey::V6(_) => HashMap::<_, [u8; 40], [u64; FLOW_WORDS]>::try_from(self.map_mut("FLOWS6")?)?
+                .insert(key_bytes(key)?, value, 0)?,
         }
         Ok(())
     }
@@ -219,14 +226,25 @@ impl Floor {
 }
 
 /// A flow key as it lies in memory: `Key4` or `Key6`, whose fields follow each other without padding.
-fn key_bytes<const N: usize>(
-    addresses: impl IntoIterator<Item = u32>,
-    halves: [u16; 3],
-    proto: u8,
-) -> Result<[u8; N]> {
+///
+/// # Errors
+/// If it has another size.
+pub(super) fn key_bytes<const N: usize>(key: &FlowKey) -> Result<[u8; N]> {
+    let (addresses, halves, last): (Vec<u32>, _, _) = match key {
+        FlowKey::V4(key) => (
+            vec![key.lo.0, key.hi.0],
+            [key.lo_port, key.hi_port, key.realm],
+            [key.proto, key.realm_high],
+        ),
+        FlowKey::V6(key) => (
+            key.lo.0.into_iter().chain(key.hi.0).collect(),
+            [key.lo_port, key.hi_port, key.realm],
+            [key.proto, key.realm_high],
+        ),
+    };
     let mut bytes: Vec<u8> = addresses.into_iter().flat_map(u32::to_ne_bytes).collect();
     bytes.extend(halves.into_iter().flat_map(u16::to_ne_bytes));
-    bytes.extend([proto, 0]);
+    bytes.extend(last);
     bytes
         .try_into()
         .map_err(|_| anyhow!("a flow key of another size than {N} bytes"))

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 const PROG_GET_FD_BY_ID: i64 = 13;
 const LINK_CREATE: i64 = 28;
 const LINK_UPDATE: i64 = 29;
+const ATTACH_TCX_INGRESS: u32 = 46;
 const ATTACH_XDP: u32 = 37;
 /// `XDP_FLAGS_DRV_MODE`: native XDP or an error.
 const XDP_DRIVER: u32 = 1 << 2;
@@ -35,6 +36,24 @@ impl XdpLink {
     pub fn update(&self, program: BorrowedFd<'_>) -> Result<()> {
         bpf(LINK_UPDATE, [raw(self.0.as_fd()), raw(program), 0, 0]).context("exchanging the XDP program")?;
         Ok(())
+    }
+}
+
+/// A TC program that sees what an interface receives, until dropped. TCX needs Linux 6.6.
+#[derive(Debug)]
+pub struct TcxLink {
+    _link: OwnedFd,
+}
+
+impl TcxLink {
+    /// Attaches a program to an interface of the calling thread's namespace.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn ingress(program: BorrowedFd<'_>, ifindex: u32) -> Result<Self> {
+        let fd = bpf(LINK_CREATE, [raw(program), ifindex, ATTACH_TCX_INGRESS, 0])
+            .with_context(|| format!("attaching TC to interface {ifindex}"))?;
+        Ok(Self { _link: own(fd) })
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
 
 /// Facts that belong to every result.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// Release of the kernel.
     pub kernel: String,
@@ -15,9 +18,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Asks the kernel and git. What cannot be known is `unknown`.
+    /// Asks the kernel and git, once. What cannot be known is `unknown`.
     #[must_use]
     pub fn here() -> Self {
+        static HERE: OnceLock<Machine> = OnceLock::new();
+        HERE.get_or_init(Self::ask).clone()
+    }
+
+    fn ask() -> Self {
         let unknown = || "unknown".to_owned();
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
             .map_or_else(|_| unknown(), |text| text.trim().to_owned());

@@ -1,56 +1,122 @@
-//! The bench: dpufw's packet path beside the least that any program could do, on the same packets in the same rounds.
+//! The bench: dpufw's packet path beside the least that any program could do and beside its peers, on the same packets in the
+//! same rounds.
 //!
 //! A generator sends frames through an inline pair to a sink. Everything stays in place except for the program at the
-//! pair's first port, which is exchanged from slice to slice: A B C A B C. Absolute rates of a machine wander by a third
-//! within half a minute, the ratios of one round by a few per cent; so the result is the median of the rounds' ratios.
-//! Afterwards the counters must say that every packet went the way that was meant to be measured.
+//! pair's first port, which is exchanged from slice to slice: A B C A B C. Peers in the kernel have wires of their own.
+//! Absolute rates of a machine wander by a third within half a minute, the ratios of one round by a few per cent; so the
+//! result is the median of the rounds' ratios. Afterwards the counters must say that every packet went the way that was
+//! meant to be measured.
 
-mod cases;
-pub mod classify;
+mod classify;
+mod compare;
+mod deny;
+mod established;
 mod floor;
 mod frames;
 mod link;
 mod machine;
+mod peers;
 mod plane;
 mod report;
-mod rounds;
 mod stand;
 mod stats;
+mod turns;
 mod watch;
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-pub use cases::Case;
+pub use compare::{Verdict, compare};
 pub use machine::Machine;
-pub use report::{Row, Target, markdown, write_json};
+pub use report::{Row, Target, markdown, read_json, write_json};
 
 use stand::Wires;
 
 /// How to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Rounds that count; one more warms up.
     pub rounds: usize,
     /// Length of a slice: one contender in one round.
     pub slice: Duration,
-    /// CPUs that generate, each with flows of its own.
-    pub cpus: u32,
-    /// Flows of `established`, sources of `deny`.
-    pub flows: u32,
+    /// Few cases and the peers that have targets.
+    pub quick: bool,
+    /// Only cases with this in their name.
+    pub only: Option<String>,
 }
 
-/// Runs cases one after the other; says on stderr where it stands.
+impl Settings {
+    fn wants(&self, case: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| case.contains(only.as_str()))
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Packets of flows that are in the main table.
+    Established,
+    /// Packets that no rule allows.
+    Deny,
+    /// First packets and denied ones, by the size of the policy.
+    Classify,
+    /// Compiling and applying a policy.
+    Policy,
+}
+
+impl Table {
+    /// All tables, in order.
+    pub const ALL: [Self; 4] = [Self::Established, Self::Deny, Self::Classify, Self::Policy];
+    /// Those of `--quick`, unless tables are named.
+    pub const QUICK: [Self; 2] = [Self::Established, Self::Deny];
+
+    /// Name on the command line and in rows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Deny => "deny",
+            Self::Classify => "classify",
+            Self::Policy => "policy",
+        }
+    }
+
+    fn measure(self, settings: &Settings) -> Result<Vec<Row>> {
+        match self {
+            Self::Established => {
+                let mut rows = Vec::new();
+                for case in established::Case::list(settings.quick) {
+                    if settings.wants(&case.name()) {
+                        rows.extend(established::measure(case, &Wires::new()?, settings)?);
+                    }
+                }
+                rows.extend(established::families(&rows));
+                Ok(rows)
+            }
+            Self::Deny => {
+                let mut rows = Vec::new();
+                for case in deny::Case::list(settings.quick) {
+                    if settings.wants(&case.name()) {
+                        rows.extend(deny::measure(case, &Wires::new()?, settings)?);
+                    }
+                }
+                Ok(rows)
+            }
+            Self::Classify => classify::run(settings),
+            Self::Policy => classify::policies(settings),
+        }
+    }
+}
+
+/// Measures tables one after the other; says on stderr where it stands.
 ///
 /// # Errors
 /// If something cannot be set up, or packets went another way than meant.
-pub fn run(cases: &[Case], settings: &Settings) -> Result<Vec<Row>> {
-    let machine = Machine::here();
-    let wires = Wires::new()?;
+pub fn run(tables: &[Table], settings: &Settings) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for case in cases {
-        rows.extend(wires.in_firewall(|| case.measure(&wires, settings, &machine))?);
+    for table in tables {
+        rows.extend(table.measure(settings)?);
     }
     Ok(rows)
 }

@@ -5,17 +5,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use aya::maps::{Map, MapData, MapInfo, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapInfo, PerCpuArray};
 use aya::programs::loaded_programs;
 use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side, StateWord, map_names};
 use fw_policy::{Environment, Policy};
 use fw_user::dataplane::{DataPlane, EventReader, FlowKey, FlowSizes, FlowTable, Hook, Options, TestContext};
 
+use super::floor::{FLOW_WORDS, key_bytes};
 use super::frames::{Frame, Traffic};
 use super::link::{XdpLink, program_by_id};
 
 /// Denied packets reported per CPU and 67 ms: as the agent has it.
 const EVENTS_PER_WINDOW: u32 = 32;
+/// Flows that are opened by their own packets.
+const BY_PACKETS: u32 = 1000;
 
 /// The firewall's two ports.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,8 @@ pub struct Plane {
     counters: PerCpuArray<MapData, [u64; 2]>,
     events: EventReader,
     pair: Pair,
+    hook: Hook,
+    id: u32,
 }
 
 impl Plane {
@@ -46,11 +51,25 @@ impl Plane {
         Self::of(pair, sizes, &policy)
     }
 
+    /// The same at TC.
+    ///
+    /// # Errors
+    /// As [`Plane::open`].
+    pub fn at_tc(pair: Pair, sizes: FlowSizes, policy: &str) -> Result<Self> {
+        let (policy, _warnings) =
+            fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
+        Self::with(pair, sizes, &policy, Hook::TcIn)
+    }
+
     /// The same with a policy that was read already.
     ///
     /// # Errors
     /// As [`Plane::open`].
     pub fn of(pair: Pair, sizes: FlowSizes, policy: &Policy) -> Result<Self> {
+        Self::with(pair, sizes, policy, Hook::XdpIn)
+    }
+
+    fn with(pair: Pair, sizes: FlowSizes, policy: &Policy, hook: Hook) -> Result<Self> {
         let options = Options {
             sizes,
             events_per_window: EVENTS_PER_WINDOW,
@@ -62,7 +81,7 @@ impl Plane {
             (pair.outer, pair.inner, Side::Outer),
             (pair.inner, pair.outer, Side::Inner),
         ] {
-            tables.set_port(&port(ifindex, peer, side))?;
+            tables.set_port(&port(ifindex, peer, side, hook))?;
         }
         let environment = Environment {
             own_addresses: Vec::new(),
@@ -72,11 +91,11 @@ impl Plane {
         };
         tables.apply(&fw_policy::compile(policy, &environment)?.lines)?;
         let sizes = loaded.program_sizes()?;
-        let xdp = sizes
+        let own = sizes
             .iter()
-            .find(|size| size.hook == Hook::XdpIn)
-            .context("no XDP program is loaded")?;
-        let (program, counters) = (program_by_id(xdp.id)?, counters(xdp.id)?);
+            .find(|size| size.hook == hook)
+            .with_context(|| format!("no program for {hook:?} is loaded"))?;
+        let (program, counters) = (program_by_id(own.id)?, counters(own.id)?);
         let events = loaded.events()?;
         Ok(Self {
             loaded,
@@ -84,6 +103,8 @@ impl Plane {
             counters,
             events,
             pair,
+            hook,
+            id: own.id,
         })
     }
 
@@ -93,14 +114,46 @@ impl Plane {
         self.program.as_fd()
     }
 
-    /// Brings flows into the main table by their own packets, and returns their keys.
+    /// Brings flows into the main table, and returns their keys: the first thousand by their own packets, the others as copies
+    /// of the first, since a million openings within a second are a flood to a firewall. Whether their packets meet
+    /// them is seen when they are measured.
     ///
     /// # Errors
     /// If one of them does not end up there, confirmed.
     pub fn prime(&self, traffic: Traffic, flows: u32) -> Result<Vec<FlowKey>> {
-        // A port takes test runs only while it has a program.
-        let _inner = XdpLink::attach(self.program(), self.pair.inner)?;
-        let _outer = XdpLink::attach(self.program(), self.pair.outer)?;
+        let opened = flows.min(BY_PACKETS);
+        let mut keys = self.open_flows(traffic, opened)?;
+        if flows > opened {
+            let copied: Vec<FlowKey> = (opened..flows).map(|flow| traffic.key(flow)).collect();
+            self.copy(&traffic.key(0), &copied)?;
+            keys.extend(copied);
+        }
+        Ok(keys)
+    }
+
+    /// Gives flows the entry of another one.
+    fn copy(&self, from: &FlowKey, to: &[FlowKey]) -> Result<()> {
+        match from {
+            FlowKey::V4(_) => copy::<16>(self.map(map_names::FLOWS4)?, from, to),
+            FlowKey::V6(_) => copy::<40>(self.map(map_names::FLOWS6)?, from, to),
+        }
+    }
+
+    /// A map of the program.
+    fn map(&self, name: &str) -> Result<MapData> {
+        map_of(self.id, name)
+    }
+
+    /// Opens flows by their packets.
+    fn open_flows(&self, traffic: Traffic, flows: u32) -> Result<Vec<FlowKey>> {
+        // A port takes XDP test runs only while it has a program.
+        let _links = match self.hook {
+            Hook::XdpIn => [self.pair.inner, self.pair.outer]
+                .map(|ifindex| XdpLink::attach(self.program(), ifindex))
+                .into_iter()
+                .collect::<Result<Vec<_>>>()?,
+            Hook::TcIn | Hook::TcOut => Vec::new(),
+        };
         for flow in 0..flows {
             let packets = traffic.opening(flow);
             for (packet, ifindex) in packets
@@ -108,7 +161,7 @@ impl Plane {
                 .zip([self.pair.outer, self.pair.inner, self.pair.outer])
             {
                 self.loaded
-                    .test_run(Hook::XdpIn, &packet.build(), &TestContext::on(ifindex))?;
+                    .test_run(self.hook, &packet.build(), &TestContext::on(ifindex))?;
             }
         }
         let mut keys = Vec::new();
@@ -167,33 +220,46 @@ impl Plane {
             repeat,
             ..TestContext::on(self.pair.outer)
         };
-        Ok(self.loaded.test_run(Hook::XdpIn, frame, &context)?.duration)
+        Ok(self.loaded.test_run(self.hook, frame, &context)?.duration)
     }
+}
+
+/// Writes a flow's value under other keys.
+fn copy<const N: usize>(map: MapData, from: &FlowKey, to: &[FlowKey]) -> Result<()> {
+    let mut map = HashMap::<_, [u8; N], [u64; FLOW_WORDS]>::try_from(Map::HashMap(map))?;
+    let value = map.get(&key_bytes(from)?, 0)?;
+    to.iter()
+        .try_for_each(|key| Ok(map.insert(key_bytes(key)?, value, 0)?))
 }
 
 /// The counters of the program with this id: `Tables::counters` reads all of them, which is too slow while packets flow.
 fn counters(program: u32) -> Result<PerCpuArray<MapData, [u64; 2]>> {
+    let map = map_of(program, map_names::COUNTERS)?;
+    Ok(PerCpuArray::try_from(Map::PerCpuArray(map))?)
+}
+
+/// A map that the program with this id uses.
+fn map_of(program: u32, name: &str) -> Result<MapData> {
     for info in loaded_programs() {
         let info = info?;
         if info.id() != program {
             continue;
         }
         for id in info.map_ids()?.unwrap_or_default() {
-            let map = MapInfo::from_id(id)?;
-            if map.name_as_str() == Some(map_names::COUNTERS) {
-                return Ok(PerCpuArray::try_from(Map::PerCpuArray(MapData::from_id(id)?))?);
+            if MapInfo::from_id(id)?.name_as_str() == Some(name) {
+                return Ok(MapData::from_id(id)?);
             }
         }
     }
-    bail!("program {program} has no map {}", map_names::COUNTERS)
+    bail!("program {program} has no map {name}")
 }
 
-fn port(ifindex: u32, peer_ifindex: u32, side: Side) -> PortConfig {
+fn port(ifindex: u32, peer_ifindex: u32, side: Side, hook: Hook) -> PortConfig {
     PortConfig {
         ifindex,
         peer_ifindex,
         mode: Mode::Inline as u8,
-        engine: Engine::Xdp as u8,
+        engine: if hook == Hook::XdpIn { Engine::Xdp } else { Engine::Tc } as u8,
         link: LinkKind::Ethernet as u8,
         side: side as u8,
         ..PortConfig::default()

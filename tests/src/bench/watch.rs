@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::stats::upper_quartile;
 
@@ -70,19 +70,4 @@ pub fn hurry(nice: i32) -> Result<()> {
         std::io::Error::last_os_error()
     );
     Ok(())
-}
-
-/// Packets that an interface of the calling thread's namespace has received.
-///
-/// # Errors
-/// If there is none of that name.
-pub fn received(interface: &str) -> Result<u64> {
-    let table = std::fs::read_to_string("/proc/thread-self/net/dev")?;
-    let columns = table
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find_map(|(name, columns)| (name.trim() == interface).then_some(columns));
-    // Bytes, then packets.
-    let packets = columns.and_then(|columns| columns.split_whitespace().nth(1)?.parse().ok());
-    packets.with_context(|| format!("there is no interface {interface}"))
 }

@@ -1,64 +1,82 @@
-//! `fw-bench`: measures dpufw's packet path beside the floor. Started by `cargo xtask bench`, as root.
+//! `fw-bench`: measures dpufw beside the floor and its peers. Started by `cargo xtask bench`, as root.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::Parser;
-use fw_tests::bench::{self, Case, Machine, Row, Settings};
+use clap::{Parser, Subcommand};
+use fw_tests::bench::{self, Row, Settings, Table};
 use fw_tests::lab::require_root;
 
-/// Measure the packet path beside a bare redirect or drop, in network namespaces.
+/// Measure dpufw beside the bare floor and its peers, in network namespaces.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench",
-    after_help = "`path` measures the packets of known flows and denied ones, `classify` first packets by the size of the \
-                  policy, and what compiling one costs.\n\n\
-                  Examples:\n  cargo xtask bench --quick\n  cargo xtask bench classify --quick --json classify.json\n  cargo xtask bench --quick --json bench.json\n  \
-                  cargo xtask bench --case deny --cpus 2\n\n\
-                  Exit codes: 0 every target is met; 1 one is missed, or packets went another way than meant; \
-                  2 bad input; 3 no privilege."
+    args_conflicts_with_subcommands = true,
+    after_help = "Tables: established (packets of known flows), deny (a flood that no rule allows), classify (first packets by the size \
+                  of the policy), policy (what compiling and applying one costs). --quick alone measures the first two.\n\n\
+                  Examples:\n  cargo xtask bench --quick --json bench.json\n  cargo xtask bench classify policy --quick --json classify.json\n  \
+                  cargo xtask bench established --case 'tcp4, 1000 flows'\n  cargo xtask bench compare old.json new.json\n\n\
+                  Exit codes: 0 every target is met; 1 one is missed, packets went another way than meant, or a row got \
+                  worse (compare); 2 bad input; 3 no privilege."
 )]
 struct Args {
-    /// What to measure.
-    #[arg(default_value = "path", value_parser = ["path", "classify"])]
-    bench: String,
-    /// 31 rounds instead of 101: about a minute and a half.
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// What to measure; everything if nothing is named.
+    #[arg(value_name = "TABLE", value_parser = table)]
+    tables: Vec<Table>,
+    /// 31 rounds instead of 101, few cases, the peers that have targets: about two minutes.
     #[arg(long)]
     quick: bool,
     /// Writes the rows to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only this case; may be repeated.
-    #[arg(long, value_name = "NAME", value_parser = case)]
-    case: Vec<Case>,
+    /// Writes the table to this file as well.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Only cases with this in their name.
+    #[arg(long, value_name = "TEXT")]
+    case: Option<String>,
     /// Rounds that count.
     #[arg(long)]
     rounds: Option<usize>,
     /// Length of one contender's slice of a round, ms.
     #[arg(long, default_value_t = 150)]
     slice_ms: u64,
-    /// Generating CPUs.
-    #[arg(long, default_value_t = 1)]
-    cpus: u32,
-    /// Flows of `established`, sources of `deny`.
-    #[arg(long, default_value_t = 1000)]
-    flows: u32,
 }
 
-fn case(name: &str) -> Result<Case, String> {
-    let found = Case::ALL.into_iter().find(|case| case.name() == name);
-    found.ok_or_else(|| format!("there is {}", Case::ALL.map(Case::name).join(", ")))
+#[derive(Subcommand)]
+enum Command {
+    /// Judge two result files by their spread: which ratios have changed.
+    Compare {
+        /// The earlier result.
+        old: PathBuf,
+        /// The later one.
+        new: PathBuf,
+    },
+}
+
+fn table(name: &str) -> Result<Table, String> {
+    let found = Table::ALL.into_iter().find(|table| table.name() == name);
+    found.ok_or_else(|| format!("there is {}", Table::ALL.map(Table::name).join(", ")))
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Compare { old, new }) = &args.command {
+        return outcome(compare(old, new));
+    }
     if let Err(error) = require_root() {
         eprintln!("bench: {error}");
         return ExitCode::from(3);
     }
-    match measure(&args) {
+    outcome(measure(&args))
+}
+
+fn outcome(result: Result<bool>) -> ExitCode {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -72,38 +90,54 @@ fn main() -> ExitCode {
 fn measure(args: &Args) -> Result<bool> {
     let rounds = args.rounds.unwrap_or(if args.quick { 31 } else { 101 });
     ensure!(rounds > 0, "a bench of no rounds has no result");
-    let slice = Duration::from_millis(args.slice_ms);
     let settings = Settings {
         rounds,
-        slice,
-        cpus: args.cpus,
-        flows: args.flows,
+        slice: Duration::from_millis(args.slice_ms),
+        quick: args.quick,
+        only: args.case.clone(),
     };
-    if args.bench == "classify" {
-        return classify(args, &settings);
+    let tables = match (&args.tables[..], args.quick) {
+        ([], true) => &Table::QUICK[..],
+        ([], false) => &Table::ALL,
+        (named, _) => named,
+    };
+    let rows = bench::run(tables, &settings)?;
+    ensure!(!rows.is_empty(), "no case has {:?} in its name", args.case.as_deref().unwrap_or(""));
+    let text = bench::markdown(&rows);
+    print!("{text}");
+    if let Some(path) = &args.markdown {
+        std::fs::write(path, &text)?;
     }
-    let cases = if args.case.is_empty() {
-        &Case::ALL[..]
-    } else {
-        &args.case
-    };
-    let rows = bench::run(cases, &settings)?;
-    print!("{}", bench::markdown(&rows, &Machine::here()));
     if let Some(path) = &args.json {
         bench::write_json(&rows, path)?;
     }
     Ok(rows.iter().all(Row::good))
 }
 
-fn classify(args: &Args, settings: &Settings) -> Result<bool> {
+/// True if no target was lost.
+fn compare(old: &Path, new: &Path) -> Result<bool> {
+    let verdicts = bench::compare(&bench::read_json(old)?, &bench::read_json(new)?);
     ensure!(
-        args.case.is_empty() && args.cpus == 1,
-        "--case and --cpus belong to the bench `path`"
+        !verdicts.is_empty(),
+        "{} and {} have no row in common",
+        old.display(),
+        new.display()
     );
-    let rows = bench::classify::run(settings)?;
-    print!("{}", bench::classify::markdown(&rows, &Machine::here()));
-    if let Some(path) = &args.json {
-        bench::classify::write_json(&rows, path)?;
+    println!("| table | case | peer | old | new | change | noise | |\n| --- | --- | --- | ---: | ---: | ---: | ---: | --- |");
+    for verdict in &verdicts {
+        let word = match (verdict.lost_target, verdict.changed()) {
+            (true, _) => "target lost",
+            (false, true) => "changed",
+            (false, false) => "",
+        };
+        println!(
+            "| {} | {:.3} | {:.3} | {:+.1} % | {:.1} % | {word} |",
+            verdict.title.join(" | "),
+            verdict.ratios[0],
+            verdict.ratios[1],
+            verdict.change * 100.0,
+            verdict.noise * 100.0
+        );
     }
-    Ok(rows.iter().all(bench::classify::Row::good))
+    Ok(verdicts.iter().all(|verdict| !verdict.lost_target))
 }

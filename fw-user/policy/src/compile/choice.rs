@@ -114,7 +114,7 @@ impl Parts<'_> {
                 lines.set_limit(limit);
                 match tried {
                     Err(error) if error.is_size() => {
-                        lines.rewind(mark);
+                        lines.rewind(&mark);
                         let why = format!("a table of pairs was tried: {error}");
                         self.vectors(why, lines, header)
                     }

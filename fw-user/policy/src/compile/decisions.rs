@@ -293,8 +293,9 @@ impl<'p> Table<'p> {
             let directory_of = |page: u32| page as usize / LINE_WORDS;
             for own in self.own[first..end].chunk_by(|a, b| directory_of(a.0) == directory_of(b.0)) {
                 let mut w = [uniform; LINE_WORDS];
-                own.iter()
-                    .for_each(|(page, line)| w[*page as usize % LINE_WORDS] = *line);
+                for (page, line) in own {
+                    w[*page as usize % LINE_WORDS] = *line;
+                }
                 table[at + directory_of(own[0].0)] =
                     lines.share(Section::Decisions, &mut self.pool, Line { w })?;
             }

@@ -210,7 +210,7 @@ impl Lines {
     }
 
     /// Takes away what was added since.
-    pub(super) fn rewind(&mut self, mark: Mark) {
+    pub(super) fn rewind(&mut self, mark: &Mark) {
         self.set.truncate(mark.len);
         self.used = mark.used;
     }

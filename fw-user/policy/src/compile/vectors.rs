@@ -36,7 +36,9 @@ pub(super) fn count(policy: &Policy, services: &Services) -> usize {
 fn atoms(policy: &Policy, axes: &Axes, services: &Services) -> Vec<Atom> {
     let mut edges_of: Vec<Vec<u32>> = vec![Vec::new(); policy.rules.len()];
     for (edge, rules) in (0_u32..).zip(&axes.rules) {
-        rules.iter().for_each(|rule| edges_of[*rule as usize].push(edge));
+        for rule in rules {
+            edges_of[*rule as usize].push(edge);
+        }
     }
     let mut atoms = Vec::new();
     for (rule, edges) in edges_of.iter().enumerate() {
@@ -182,7 +184,9 @@ impl<'l> Writer<'l> {
 
     fn groups(&mut self, groups: &Groups, masks: &[Mask]) -> Result<u32, CompileError> {
         self.rows(&groups.lists, |lists, row| {
-            lists.iter().for_each(|list| masks[*list as usize].put(row));
+            for list in lists {
+                masks[*list as usize].put(row);
+            }
         })
     }
 

@@ -167,7 +167,9 @@ fn mark(sides: &mut [Vec<Part<'_>>; 2]) {
     for (side, kept) in sides.iter_mut().zip([in_old, in_new]) {
         let groups = side.chunk_by_mut(|a, b| a.rule == b.rule && a.action == b.action);
         for (group, kept) in groups.zip(kept) {
-            group.iter_mut().for_each(|part| part.own = !kept);
+            for part in group {
+                part.own = !kept;
+            }
         }
     }
 }

@@ -132,12 +132,12 @@ pub(super) fn parts_text(parts: &[AddressPart]) -> String {
 }
 
 fn condition_text(held_by: &[String], not_held_by: &[String]) -> String {
-    let mut text = String::new();
-    if !held_by.is_empty() {
-        text += &format!(" in {}", held_by.join(" and "));
-    }
-    if !not_held_by.is_empty() {
-        text += &format!(" not in {}", not_held_by.join(" or "));
-    }
-    text
+    let part = |word: &str, names: &[String], between: &str| {
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!(" {word} {}", names.join(between))
+        }
+    };
+    part("in", held_by, " and ") + &part("not in", not_held_by, " or ")
 }

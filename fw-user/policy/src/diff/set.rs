@@ -265,7 +265,8 @@ fn match_text(found: &ServiceMatch) -> String {
         _ => format!("{name}/{}", range(found.lo, found.hi)),
     };
     if !found.any_source_port() {
-        text += &format!(" from port {}", range(found.src_lo, found.src_hi));
+        text += " from port ";
+        text += &range(found.src_lo, found.src_hi).as_str();
     }
     text
 }

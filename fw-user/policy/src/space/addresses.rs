@@ -84,13 +84,12 @@ impl Addresses {
             }
             held.clear();
             held.extend(open.iter().map(|(member, _)| *member));
-            let base = match numbers.get(&held) {
-                Some(base) => *base,
-                None => {
-                    self.members.push(held.clone());
-                    numbers.insert(held.clone(), self.members.len() as u32 - 1);
-                    self.members.len() as u32 - 1
-                }
+            let base = if let Some(base) = numbers.get(&held) {
+                *base
+            } else {
+                self.members.push(held.clone());
+                numbers.insert(held.clone(), self.members.len() as u32 - 1);
+                self.members.len() as u32 - 1
             };
             if self.intervals.last().is_none_or(|(_, last)| *last != base) {
                 self.intervals.push((at, base));
@@ -160,8 +159,9 @@ impl Addresses {
     pub(crate) fn of_members(&self, members: usize) -> Vec<Ranges> {
         let mut bases: Vec<Vec<u32>> = vec![Vec::new(); members];
         for (base, held) in self.members.iter().enumerate() {
-            held.iter()
-                .for_each(|member| bases[*member as usize].push(base as u32));
+            for member in held {
+                bases[*member as usize].push(base as u32);
+            }
         }
         bases
             .into_iter()
@@ -274,7 +274,7 @@ fn plausible(ipv4: bool, first: u128, last: u128) -> Vec<u128> {
     if at > end {
         return Vec::new();
     }
-    let host = u128::from(end - at >= 3 && at % 4 == 0);
+    let host = u128::from(end - at >= 3 && at.is_multiple_of(4));
     (at + host..=end).take(2).collect()
 }
 

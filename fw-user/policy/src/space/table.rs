@@ -307,7 +307,7 @@ impl Maker<'_> {
             Holds::Known(_) | Holds::Unknown(_) => set.as_ref(),
             _ => None,
         });
-        let inside = Ranges::union(named.flat_map(|set| set.as_slice()).copied().collect());
+        let inside = Ranges::union(named.flat_map(Ranges::as_slice).copied().collect());
         let outside = addresses.all().minus(&inside);
         let fill = |(holds, set): (&Holds, Option<Ranges>)| match holds {
             Holds::Outside => Some(outside.clone()),

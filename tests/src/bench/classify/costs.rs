@@ -10,7 +10,8 @@ use fw_user::files::Files;
 
 use super::SIZES;
 use super::policies::{Known, Rules};
-use super::rows::Row;
+use super::super::Settings;
+use super::super::report::{Row, Target};
 use crate::lab::{Agent, Leftover};
 
 /// Runs of each case; the median counts.
@@ -24,7 +25,7 @@ struct Case {
 }
 
 /// Measures all cases, the smallest first.
-pub(super) fn measure(prefixes: usize) -> Result<Vec<Row>> {
+pub(super) fn measure(prefixes: usize, settings: &Settings) -> Result<Vec<Row>> {
     let known = Known { ipv6: false };
     let feed = Leftover::claim(&std::env::temp_dir(), "fw-bench-", "known.txt");
     let (fed, prefixes) = known.fed(&known.many(prefixes), feed.path());
@@ -52,7 +53,7 @@ pub(super) fn measure(prefixes: usize) -> Result<Vec<Row>> {
         ..Options::default()
     })?;
     let mut rows = Vec::new();
-    for case in &cases {
+    for case in cases.iter().filter(|case| settings.wants(&case.name)) {
         eprintln!("   bench  policy: {}", case.name);
         rows.extend(one(case, &plane)?);
     }
@@ -69,40 +70,25 @@ fn one(case: &Case, plane: &DataPlane) -> Result<Vec<Row>> {
         times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    let row = |what: &str, peer: &str, unit, value: f64, limit: f64, at_most| Row {
-        table: "policy",
-        case: format!("{}: {what}", case.name),
-        peer: peer.to_owned(),
-        unit,
-        dpufw: value,
-        peer_value: limit,
-        ratio: value / limit,
-        spread: 0.0,
-        above_bare: None,
-        at_most,
-        rounds: RUNS,
+    let row = |what: &str, peer: &str, unit, value: f64, limit: f64| {
+        Row::new("policy", &format!("{}: {what}", case.name), peer, unit, [value, limit])
     };
     let (check, compile, apply) = (median(0), median(1), median(2));
     let all = check + compile + apply;
+    let mut whole = row("check, compile and apply", "limit", "s", all, case.limit)
+        .wanted(Target::at_most(1.0))
+        .with("check, s", check)
+        .with("compile, s", compile)
+        .with("apply, s", apply);
+    whole.rounds = RUNS;
     Ok(vec![
-        row(
-            "check, compile and apply",
-            "limit",
-            "s",
-            all,
-            case.limit,
-            Some(1.0),
-        ),
-        row("check", "all three", "s", check, all, None),
-        row("compile", "all three", "s", compile, all, None),
-        row("apply", "all three", "s", apply, all, None),
+        whole,
         row(
             "peak memory of `dpufw check`",
             "bytes of the text",
             "MiB",
             peak_mib(&case.text)?,
             mib(case.text.len() as u64),
-            None,
         ),
     ])
 }
