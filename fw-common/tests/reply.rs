@@ -48,7 +48,7 @@ impl Packet for Frame<'_> {
         1
     }
 
-    fn wire_bytes(self) -> u32 {
+    fn wire_bytes(self, _len: u32) -> u32 {
         self.len()
     }
 

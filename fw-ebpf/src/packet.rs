@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use fw_common::abi::Mode;
 use fw_common::pipeline::{Scratch, Tables};
-use fw_common::wire::{NO_TAG, Packet, WINDOW_BYTES, Window};
+use fw_common::wire::{ETHERNET_SKIP, NO_TAG, Packet, WINDOW_BYTES, Window};
 
 use crate::kernel::Kernel;
 
@@ -82,6 +82,67 @@ fn load(
     skip + bytes
 }
 
+/// Words behind an Ethernet header's first two bytes, and bytes, of the shortest frame that is read in place: TCP over IPv4.
+const SHORT_WORDS: usize = 13;
+const SHORT_BYTES: u32 = 2 + 4 * SHORT_WORDS as u32;
+
+/// The first buffer of a frame: where it begins and ends.
+#[derive(Clone, Copy)]
+struct Head(usize, usize);
+
+impl Head {
+    #[inline(always)]
+    fn len(self) -> u32 {
+        self.1.wrapping_sub(self.0) as u32
+    }
+
+    /// Compared in the form that the verifier understands.
+    #[inline(always)]
+    fn holds(self, bytes: u32) -> bool {
+        self.0 + bytes as usize <= self.1
+    }
+
+    /// Copies word `word`, which the caller has checked to be there. An IP header is aligned in the window, not in the frame.
+    #[inline(always)]
+    fn word(self, word: usize, into: &mut Window) {
+        let from = (self.0 + 2 + 4 * word) as *const u32;
+        // SAFETY: `holds` was asked for these bytes, as the verifier demands. Volatile, because LLVM makes calls of memmove of
+        // plain copies, byte by byte; all targets of BPF's JITs that are supported here load words at any even address.
+        into.words[word + 1] = unsafe { from.read_volatile() };
+    }
+
+    /// Copies words `FIRST .. END`, with the two bytes in front of them if the first is 0.
+    #[inline(always)]
+    fn copy<const FIRST: usize, const END: usize>(self, into: &mut Window) {
+        if FIRST == 0 {
+            // SAFETY: as in `word`; the window's first word has room for them.
+            unsafe {
+                let first = (self.0 as *const u16).read_volatile();
+                into.words.as_mut_ptr().cast::<u16>().add(1).write_volatile(first);
+            }
+        }
+        let mut word = FIRST;
+        while word < END {
+            self.word(word, into);
+            word += 1;
+        }
+    }
+
+    /// Copies the words behind the short frame's, as many as are there, and returns the end of the data in the window.
+    #[inline(always)]
+    fn copy_rest(self, into: &mut Window) -> u32 {
+        let mut word = SHORT_WORDS;
+        while word < 31 {
+            if !self.holds(6 + 4 * word as u32) {
+                break;
+            }
+            self.word(word, into);
+            word += 1;
+        }
+        4 + 4 * word as u32
+    }
+}
+
 impl Packet for Xdp {
     #[inline(always)]
     fn len(self) -> u32 {
@@ -95,6 +156,22 @@ impl Packet for Xdp {
             // SAFETY: `to` has room for `bytes` bytes; the verifier checks it against the scratch map's value.
             unsafe { bpf_xdp_load_bytes(self.0, offset, to, bytes) }
         })
+    }
+
+    /// Reads in place what lies in the frame's first buffer: a helper's call costs more than the rest of parsing.
+    #[inline(always)]
+    fn load_head(self, len: u32, into: &mut Window) -> u32 {
+        // SAFETY: context fields that the verifier knows as pointers to packet data and its end.
+        let head = unsafe { Head((*self.0).data as usize, (*self.0).data_end as usize) };
+        if head.holds(WINDOW_BYTES - ETHERNET_SKIP) {
+            head.copy::<0, 31>(into);
+            return WINDOW_BYTES;
+        }
+        if head.len() != len || !head.holds(SHORT_BYTES) {
+            return self.load(0, ETHERNET_SKIP, into);
+        }
+        head.copy::<0, SHORT_WORDS>(into);
+        head.copy_rest(into)
     }
 
     #[inline(always)]
@@ -114,8 +191,8 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
-    fn wire_bytes(self) -> u32 {
-        self.len()
+    fn wire_bytes(self, len: u32) -> u32 {
+        len
     }
 
     #[inline(always)]
@@ -173,9 +250,9 @@ macro_rules! tc_packet {
             }
 
             #[inline(always)]
-            fn wire_bytes(self) -> u32 {
-                // SAFETY: context fields that the verifier permits to read.
-                let (len, wire) = unsafe { ((*self.0).len, (*self.0).wire_len) };
+            fn wire_bytes(self, len: u32) -> u32 {
+                // SAFETY: a context field that the verifier permits to read.
+                let wire = unsafe { (*self.0).wire_len };
                 if wire > len { wire } else { len }
             }
 

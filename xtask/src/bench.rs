@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the packet path measured against the bare floor and nftables.
+//! `cargo xtask bench`: dpufw measured beside the bare floor, nftables, iptables and the kernel alone.
 
 use std::process::ExitCode;
 
@@ -6,10 +6,11 @@ use anyhow::Result;
 
 use crate::{bpf, lab, setup};
 
-/// Measure the packet path against the floor, or first packets by the size of the policy beside nftables (`classify`).
+/// Measure dpufw beside the bare floor and its peers, or compare two results.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask bench --quick\n  cargo xtask bench --quick --json bench.json\n  cargo xtask bench classify --quick --json classify.json"
+    after_help = "Examples:\n  cargo xtask bench --quick --json bench.json\n  cargo xtask bench classify policy --quick --json classify.json\n  \
+                        cargo xtask bench compare old.json new.json"
 )]
 pub struct Args {
     /// Handed to the bench (`cargo xtask bench -- --help` lists them).
@@ -20,6 +21,7 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<ExitCode> {
     setup::ensure(setup::Level::Build)?;
     setup::ensure(setup::Level::Test)?;
+    setup::ensure(setup::Level::Bench)?;
     bpf::object()?;
     bpf::floor()?;
     lab::run("fw-bench", &args.rest)

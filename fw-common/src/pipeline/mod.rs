@@ -455,7 +455,7 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
     if !t.port(s.meta.ifindex, &mut s.port) {
         s.meta.reset();
         s.meta.len = pkt.len();
-        s.meta.wire_bytes = pkt.wire_bytes();
+        s.meta.wire_bytes = pkt.wire_bytes(s.meta.len);
         s.meta.segments = pkt.segments();
         return Outcome::drop(Reason::UnknownPort);
     }

@@ -78,18 +78,22 @@ impl Window {
 }
 
 /// A frame, wherever it lies. Implemented for XDP, for TC and for byte slices.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a frame is empty")]
 pub trait Packet: Copy {
     /// Bytes of the frame that can be read.
     fn len(self) -> u32;
 
-    /// True if there is no byte to read.
-    fn is_empty(self) -> bool {
-        self.len() == 0
-    }
-
     /// Copies bytes `offset..` of the frame into the window from byte `skip` on, as many as fit and are there.
     /// Returns the end of the data in the window (`skip` plus bytes copied), or 0 if nothing could be read.
     fn load(self, offset: u32, skip: u32, into: &mut Window) -> u32;
+
+    /// The same from the frame's begin behind the two bytes that align an Ethernet header; `len` is the frame's [`Packet::len`].
+    /// Whole words of the window may be all that is read: every header behind an Ethernet header ends at one.
+    #[inline(always)]
+    fn load_head(self, len: u32, into: &mut Window) -> u32 {
+        let _ = len;
+        self.load(0, ETHERNET_SKIP, into)
+    }
 
     /// Interface whose hook runs.
     fn ifindex(self) -> u32;
@@ -100,8 +104,8 @@ pub trait Packet: Copy {
     /// Segments that this packet stands for: 1, or a GSO super-packet's count.
     fn segments(self) -> u32;
 
-    /// Bytes that this packet takes on the wire.
-    fn wire_bytes(self) -> u32;
+    /// Bytes that this packet takes on the wire; `len` is its [`Packet::len`].
+    fn wire_bytes(self, len: u32) -> u32;
 
     /// True at the egress hook.
     fn egress(self) -> bool;
@@ -348,7 +352,7 @@ fn parse_frame<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) {
     m.reset();
     m.len = pkt.len();
     m.segments = pkt.segments();
-    m.wire_bytes = pkt.wire_bytes();
+    m.wire_bytes = pkt.wire_bytes(m.len);
     m.status = if link == LinkKind::Ethernet as u8 {
         ethernet(pkt, port_realm, m)
     } else {
@@ -376,7 +380,7 @@ fn raw<P: Packet>(pkt: P, port_realm: u8, m: &mut Meta) -> u32 {
 
 #[inline(always)]
 fn ethernet<P: Packet>(pkt: P, port_realm: u8, m: &mut Meta) -> u32 {
-    m.window_end = pkt.load(0, ETHERNET_SKIP, &mut m.window);
+    m.window_end = pkt.load_head(m.len, &mut m.window);
     if m.window_end < ETHERNET_SKIP + 14 {
         return Reason::Truncated as u32;
     }

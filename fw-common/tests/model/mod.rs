@@ -70,7 +70,7 @@ impl Packet for Frame<'_> {
         1
     }
 
-    fn wire_bytes(self) -> u32 {
+    fn wire_bytes(self, _len: u32) -> u32 {
         self.len()
     }
 

@@ -4,6 +4,8 @@
 mod judge;
 mod text;
 
+pub(crate) use text::attributes;
+
 use std::net::IpAddr;
 
 use fw_common::abi::{Proto, Reason};
@@ -120,7 +122,7 @@ pub fn explain(
 }
 
 /// Explains a flow. `tables` must be compiled from `policy` and `environment`. Limits, floods and `until` are taken as not
-/// reached: they are a matter of time.
+/// reached: they are a matter of time (for `until` see [`Explanation::at`]).
 ///
 /// # Errors
 /// [`ResolveError`]: the flow names a zone that stands for no address.
@@ -161,6 +163,25 @@ pub fn ask(
         attributes: rule.map_or_else(Vec::new, text::attributes),
         note: note(policy, &flow, found.reversed),
     })
+}
+
+impl Explanation {
+    /// The explanation at a point in time (seconds since 1970, UTC): what the deciding rule lets through is denied once its
+    /// `until` has passed, and no later rule is asked.
+    #[must_use]
+    pub fn at(mut self, policy: &Policy, now_unix_s: i64) -> Self {
+        let id = self.rule.as_ref().map(|rule| rule.id);
+        let until = policy
+            .rules
+            .iter()
+            .find(|rule| Some(rule.id) == id)
+            .and_then(|rule| rule.until);
+        if self.verdict == RuleAction::Allow && until.is_some_and(|until| until <= now_unix_s) {
+            let reason = Reason::RuleExpired;
+            (self.verdict, self.reason, self.sentence) = (RuleAction::Deny, reason.name(), reason.sentence());
+        }
+        self
+    }
 }
 
 const fn rules_decide(reason: Reason) -> bool {

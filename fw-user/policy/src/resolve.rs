@@ -54,9 +54,12 @@ pub fn resolve(
         None => common_tags(policy, &src, &dst)?,
     };
     let both = |ipv4: bool| {
+        let src = src.address(policy, environment, ipv4, None)?;
+        // A packet from an address to itself is none that anybody means; a zone of one address has no other.
+        let other = dst.address(policy, environment, ipv4, Some(src));
         Some((
-            src.address(policy, environment, ipv4)?,
-            dst.address(policy, environment, ipv4)?,
+            src,
+            other.or_else(|| dst.address(policy, environment, ipv4, None))?,
         ))
     };
     let Some((src, dst)) = both(true).or_else(|| both(false)) else {
@@ -115,10 +118,17 @@ impl End {
         seen.any(|seen| seen.tags() == tags)
     }
 
-    fn address(&self, policy: &Policy, environment: &Environment, ipv4: bool) -> Option<IpAddr> {
+    /// An address of the family that stands for the end; of a zone another one than `taken`.
+    fn address(
+        &self,
+        policy: &Policy,
+        environment: &Environment,
+        ipv4: bool,
+        taken: Option<IpAddr>,
+    ) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address).filter(|address| address.is_ipv4() == ipv4),
-            Self::Zone(zone) => representative(policy, environment, *zone, ipv4),
+            Self::Zone(zone) => representative(policy, environment, *zone, (ipv4, taken)),
         }
     }
 }
@@ -134,7 +144,7 @@ fn common_tags(policy: &Policy, src: &End, dst: &End) -> Result<Tags, ResolveErr
 }
 
 fn no_address(policy: &Policy, environment: &Environment, src: &End, dst: &End) -> ResolveError {
-    let has = |end: &End, ipv4| end.address(policy, environment, ipv4).is_some();
+    let has = |end: &End, ipv4| end.address(policy, environment, ipv4, None).is_some();
     for (end, other) in [(src, dst), (dst, src)] {
         for (ipv4, family) in [(true, "IPv4"), (false, "IPv6")] {
             if has(other, ipv4) && !has(other, !ipv4) && !has(end, ipv4) && !has(end, !ipv4) {
@@ -157,10 +167,16 @@ fn no_address(policy: &Policy, environment: &Environment, src: &End, dst: &End) 
 }
 
 /// An address that stands for a zone: preferably one whose most specific zone it is.
-fn representative(policy: &Policy, environment: &Environment, zone: ZoneIndex, ipv4: bool) -> Option<IpAddr> {
+fn representative(
+    policy: &Policy,
+    environment: &Environment,
+    zone: ZoneIndex,
+    (ipv4, taken): (bool, Option<IpAddr>),
+) -> Option<IpAddr> {
     let own = environment.own_addresses.as_slice();
     let wanted = &policy.zones[zone];
-    let candidates = candidates(policy, wanted, own, ipv4);
+    let mut candidates = candidates(policy, wanted, own, ipv4);
+    candidates.retain(|address| Some(*address) != taken);
     let tags = wanted.tags();
     let best = candidates
         .iter()
@@ -207,12 +223,12 @@ fn candidates(policy: &Policy, wanted: &Zone, own: &[IpAddr], ipv4: bool) -> Vec
     }
 }
 
-/// The first host's address, and the network's own.
+/// The addresses of the first two hosts, and the network's own.
 fn hosts(net: &IpNet) -> impl Iterator<Item = IpAddr> + use<> {
     let network = net.network();
-    [next(network).filter(|first| net.contains(first)), Some(network)]
-        .into_iter()
-        .flatten()
+    let first = next(network).filter(|first| net.contains(first));
+    let second = first.and_then(next).filter(|second| net.contains(second));
+    [first, second, Some(network)].into_iter().flatten()
 }
 
 /// The address behind a prefix.

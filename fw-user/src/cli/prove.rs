@@ -128,6 +128,12 @@ fn print(printed: &Printed) {
         output::count(classes.rules as u64, "rule"),
         output::count(classes.realms as u64, "realm")
     );
+    if classes.packets == 0 {
+        println!(
+            "  the two are in no VLAN together, so there was nothing to look at: where one of them has a tag, the other's \
+             addresses are `outside`"
+        );
+    }
     for assumption in &certificate.assumptions {
         println!("  assumed: {assumption}");
     }

@@ -54,7 +54,7 @@ impl Packet for Frame<'_> {
         1
     }
 
-    fn wire_bytes(self) -> u32 {
+    fn wire_bytes(self, _len: u32) -> u32 {
         self.length
     }
 

@@ -55,12 +55,20 @@ impl Case {
     }
 
     pub(super) fn name(self) -> String {
-        let sources = if self.sources == RANDOM { "random".to_owned() } else { self.sources.to_string() };
+        let sources = if self.sources == RANDOM {
+            "random".to_owned()
+        } else {
+            self.sources.to_string()
+        };
         format!("{sources} sources, {} live flows", self.live)
     }
 
     fn rules(self) -> Vec<u32> {
-        if self.quick { vec![10, 10_000] } else { RULES.to_vec() }
+        if self.quick {
+            vec![10, 10_000]
+        } else {
+            RULES.to_vec()
+        }
     }
 
     fn target(self) -> Option<Target> {
@@ -140,7 +148,8 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
         }
         Ok(plane)
     };
-    let mut planes = wires.in_firewall(|| rules.iter().map(|rules| open(*rules)).collect::<Result<Vec<_>>>())?;
+    let mut planes =
+        wires.in_firewall(|| rules.iter().map(|rules| open(*rules)).collect::<Result<Vec<_>>>())?;
     let before = planes.iter().map(Plane::by_reason).collect::<Result<Vec<_>>>()?;
     let peers = peers(case, &frames)?;
     let line = Line::new(wires, &floor, Fate::Dropped)?;
@@ -153,7 +162,11 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
         Contender::new("XDP drop with parse and one look-up", Judge::Lookup, &line),
     ];
     for (rules, plane) in rules.iter().zip(&mut planes) {
-        contenders.push(Contender::new(format!("dpufw with {rules} rules"), Judge::Dpufw(plane), &line));
+        contenders.push(Contender::new(
+            format!("dpufw with {rules} rules"),
+            Judge::Dpufw(plane),
+            &line,
+        ));
     }
     for (peer, line) in peers.iter().zip(&peer_lines) {
         contenders.push(Contender::new(peer.name.clone(), Judge::Kernel, line));
@@ -165,7 +178,10 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
         only(before, plane, Reason::DenyDefault)?;
     }
     let sunk: u64 = floor.count(Counter::Sink)?.iter().sum();
-    ensure!(sunk == 0, "{sunk} packets that should have been dropped reached the sink");
+    ensure!(
+        sunk == 0,
+        "{sunk} packets that should have been dropped reached the sink"
+    );
     let hot = wires.in_firewall(|| hot(wires, &floor, &planes[0], &frames[0], Program::Drop))?;
     let row = |rules: u32, own: usize, other: usize| {
         let compared = rates.compare(own, other);

@@ -65,8 +65,16 @@ impl Case {
     fn sizes(self) -> FlowSizes {
         let flows = (2 * self.flows + 1).max(FlowSizes::DEFAULT.flows4);
         FlowSizes {
-            flows4: if self.traffic.ipv6() { FlowSizes::DEFAULT.flows4 } else { flows },
-            flows6: if self.traffic.ipv6() { flows } else { FlowSizes::DEFAULT.flows6 },
+            flows4: if self.traffic.ipv6() {
+                FlowSizes::DEFAULT.flows4
+            } else {
+                flows
+            },
+            flows6: if self.traffic.ipv6() {
+                flows
+            } else {
+                FlowSizes::DEFAULT.flows6
+            },
             ..FlowSizes::DEFAULT
         }
     }
@@ -137,7 +145,11 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
     let (mut plane, keys) = wires.in_firewall(|| open(Plane::open(wires.pair, sizes, &policy)))?;
     keys.iter().try_for_each(|key| floor.insert(key))?;
     let mut tc = if case.all {
-        Some(wires.in_firewall(|| open(Plane::at_tc(wires.pair, sizes, &policy)))?.0)
+        Some(
+            wires
+                .in_firewall(|| open(Plane::at_tc(wires.pair, sizes, &policy)))?
+                .0,
+        )
     } else {
         None
     };
@@ -163,8 +175,13 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
     let rates = Rates::measure(&mut contenders, settings, 1, &case.name())?;
     let names: Vec<String> = contenders.iter().map(|one| one.name.clone()).collect();
     drop(contenders);
-    for (plane, before, number) in [(Some(&plane), Some(before), 0), (tc.as_ref(), tc_before, names.len() - 1)] {
-        let (Some(plane), Some(before)) = (plane, before) else { continue };
+    for (plane, before, number) in [
+        (Some(&plane), Some(before), 0),
+        (tc.as_ref(), tc_before, names.len() - 1),
+    ] {
+        let (Some(plane), Some(before)) = (plane, before) else {
+            continue;
+        };
         let (judged, arrived) = (only(&before, plane, Reason::Established)?, rates.packets(number));
         ensure!(
             arrived <= judged && (judged - arrived) * LOSS <= judged,
@@ -176,7 +193,12 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
     ensure!(missed == 0, "the floor's look-up missed {missed} packets");
     let hot = wires.in_firewall(|| hot(wires, &floor, &plane, &frames[0], Program::Redirect))?;
     let targets = [
-        Some(if flows >= 1_000_000 { OF_LOOKUP_MANY } else { OF_LOOKUP }).filter(|_| flows >= 1000 && flows != 100_000),
+        Some(if flows >= 1_000_000 {
+            OF_LOOKUP_MANY
+        } else {
+            OF_LOOKUP
+        })
+        .filter(|_| flows >= 1000 && flows != 100_000),
         None,
     ];
     let targets = targets.into_iter().chain(kernel.iter().map(|peer| peer.target));
@@ -239,7 +261,13 @@ fn kernel(case: Case, frames: &[Frame]) -> Result<Vec<Kernel>> {
 }
 
 /// ns of a run with warm caches: dpufw, look-up, bare.
-pub(super) fn hot(wires: &Wires, floor: &Floor, plane: &Plane, frame: &Frame, bare: Program) -> Result<[f64; 3]> {
+pub(super) fn hot(
+    wires: &Wires,
+    floor: &Floor,
+    plane: &Plane,
+    frame: &Frame,
+    bare: Program,
+) -> Result<[f64; 3]> {
     let outer = wires.pair.outer;
     let times = [
         plane.time(frame, HOT_RUNS)?,
@@ -259,7 +287,9 @@ pub(super) fn families(rows: &[Row]) -> Vec<Row> {
     let mut found = Vec::new();
     for (v4, v6) in [(Traffic::Udp4, Traffic::Udp6), (Traffic::Tcp4, Traffic::Tcp6)] {
         for flows in ["1", "1000", "100000", "1000000"] {
-            let (Some(four), Some(six)) = (find(v4, flows), find(v6, flows)) else { continue };
+            let (Some(four), Some(six)) = (find(v4, flows), find(v6, flows)) else {
+                continue;
+            };
             // Measured one after the other, each beside the floor of its own rounds: the ratio of the ratios.
             let cost = four.ratio / six.ratio;
             let mut row = Row::new(

@@ -195,7 +195,9 @@ pub fn allowing_nft() -> String {
 pub fn allowing_iptables() -> [String; 2] {
     let rules = |from: &str, to: &str| {
         let one = |proto: &str| {
-            format!("-A FORWARD -s {from} -d {to} -p {proto} --dport {SERVICE} -m conntrack --ctstate NEW -j ACCEPT\n")
+            format!(
+                "-A FORWARD -s {from} -d {to} -p {proto} --dport {SERVICE} -m conntrack --ctstate NEW -j ACCEPT\n"
+            )
         };
         format!(
             "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n-A FORWARD -m conntrack --ctstate \
@@ -204,7 +206,10 @@ pub fn allowing_iptables() -> [String; 2] {
             one("tcp")
         )
     };
-    [rules("10.128.0.0/10", "10.250.0.0/16"), rules("fd00:1::/32", "fd00:2::/32")]
+    [
+        rules("10.128.0.0/10", "10.250.0.0/16"),
+        rules("fd00:1::/32", "fd00:2::/32"),
+    ]
 }
 
 /// Rules of `deny` use even ports below, the packets odd ones: none is allowed, and no rule is far from matching.
@@ -213,7 +218,11 @@ const PORTS: u32 = 100;
 
 /// A rule of `deny`: from which zone to which one, to which port.
 const fn denying_rule(rule: u32, zones: u32) -> (u32, u32, u32) {
-    (rule / zones % zones, rule % zones, FIRST_PORT as u32 + 2 * (rule / (zones * zones) * 7 + rule * 7) % (2 * PORTS))
+    (
+        rule / zones % zones,
+        rule % zones,
+        FIRST_PORT as u32 + 2 * (rule / (zones * zones) * 7 + rule * 7) % (2 * PORTS),
+    )
 }
 
 /// A policy with this many rules between `zones` zones of a /16 and a /48 each, and one for the flows of `established`; each
@@ -247,7 +256,10 @@ pub fn denying_nft(rules: u32, zones: u32) -> String {
     let mut text = String::from(RAW);
     for rule in 0..rules {
         let (from, to, port) = denying_rule(rule, zones);
-        let _ = writeln!(text, "ip saddr 10.{from}.0.0/16 ip daddr 10.{to}.0.0/16 udp dport {port} accept");
+        let _ = writeln!(
+            text,
+            "ip saddr 10.{from}.0.0/16 ip daddr 10.{to}.0.0/16 udp dport {port} accept"
+        );
     }
     text + "}\n}\n"
 }

@@ -25,7 +25,8 @@ const TRIES: usize = 4;
 pub(super) struct Router {
     /// Its wires.
     pub(super) wires: Wires,
-    tracks: bool,
+    /// Held where connections are tracked.
+    room: Option<Room>,
 }
 
 impl Router {
@@ -37,7 +38,7 @@ impl Router {
         let wires = Wires::new()?;
         route(&wires.firewall, mac(4))?;
         back(&wires.firewall)?;
-        Ok(Self { wires, tracks: false })
+        Ok(Self { wires, room: None })
     }
 
     /// One with a rule set of nftables'.
@@ -47,10 +48,11 @@ impl Router {
     pub(super) fn nftables(ruleset: &str) -> Result<Self> {
         let router = Self::plain()?;
         router.load("nft", &["nft", "-f"], ruleset)?;
-        Ok(Self {
-            tracks: ruleset.contains("ct state"),
-            ..router
-        })
+        if ruleset.contains("ct state") {
+            let room = Some(Room::make()?);
+            return Ok(Self { room, ..router });
+        }
+        Ok(router)
     }
 
     /// The same for packets that each open a connection: these are forgotten after a second, so that the table is never full.
@@ -59,7 +61,6 @@ impl Router {
     /// If `nft` refuses.
     pub(super) fn forgetful(ruleset: &str) -> Result<Self> {
         let router = Self::nftables(ruleset)?;
-        make_room()?;
         router
             .wires
             .firewall
@@ -75,7 +76,8 @@ impl Router {
         let router = Self::plain()?;
         router.load("iptables", &["iptables-nft-restore"], &rules[0])?;
         router.load("ip6tables", &["ip6tables-nft-restore"], &rules[1])?;
-        Ok(Self { tracks: true, ..router })
+        let room = Some(Room::make()?);
+        Ok(Self { room, ..router })
     }
 
     fn load(&self, kind: &str, command: &[&str], text: &str) -> Result<()> {
@@ -86,7 +88,9 @@ impl Router {
         let command: Vec<&str> = command.iter().copied().chain([name.as_str()]).collect();
         let loaded = firewall.check(&command, LOAD);
         let _ = std::fs::remove_file(&file);
-        loaded.with_context(|| format!("{kind} refuses its rules")).map(drop)
+        loaded
+            .with_context(|| format!("{kind} refuses its rules"))
+            .map(drop)
     }
 
     /// Lets flows open as their ends would: what their openers send, what comes back, what is sent then. Afterwards the list of
@@ -95,22 +99,27 @@ impl Router {
     /// # Errors
     /// If flows are missing from the kernel's table of connections.
     pub(super) fn prime(&self, floor: &mut Floor, traffic: Traffic, flows: u32) -> Result<()> {
-        if !self.tracks {
+        if self.room.is_none() {
             return Ok(());
         }
-        make_room()?;
         floor.divide(flows, 1)?;
         let lists = opening(traffic, flows)?;
         for _ in 0..TRIES {
-            for (list, end) in lists.iter().zip([Outside::Generator, Outside::Sink, Outside::Generator]) {
+            for (list, end) in lists
+                .iter()
+                .zip([Outside::Generator, Outside::Sink, Outside::Generator])
+            {
                 floor.reload(list)?;
                 floor.divide(flows, 1)?;
                 let _sinks = self.wires.sinks(floor)?;
                 let pass = floor.program(Program::Pass)?;
                 let pair = self.wires.pair;
-                let _ports = self
-                    .wires
-                    .in_firewall(|| Ok([XdpLink::attach(pass, pair.outer)?, XdpLink::attach(pass, pair.inner)?]))?;
+                let _ports = self.wires.in_firewall(|| {
+                    Ok([
+                        XdpLink::attach(pass, pair.outer)?,
+                        XdpLink::attach(pass, pair.inner)?,
+                    ])
+                })?;
                 self.wires.send(floor, end, flows)?;
             }
             if self.connections()? >= flows {
@@ -147,15 +156,32 @@ fn opening(traffic: Traffic, flows: u32) -> Result<[Vec<Frame>; 3]> {
     Ok(lists)
 }
 
-/// Gives connection tracking a table of a size that suits a million flows.
-fn make_room() -> Result<()> {
-    for (file, least) in [(MOST_CONNECTIONS, CONNECTIONS), (BUCKETS, CONNECTIONS)] {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
-        if text.trim().parse().unwrap_or(0) < least {
-            std::fs::write(file, least.to_string()).with_context(|| format!("cannot write {file}"))?;
+/// Settings of the whole machine that were changed, with what they were; put back at the end.
+#[derive(Debug, Default)]
+struct Room(Vec<(&'static str, String)>);
+
+impl Room {
+    /// Gives connection tracking a table of a size that suits a million flows.
+    fn make() -> Result<Self> {
+        let mut room = Self::default();
+        for file in [MOST_CONNECTIONS, BUCKETS] {
+            let before = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+            if before.trim().parse().unwrap_or(0) < CONNECTIONS {
+                std::fs::write(file, CONNECTIONS.to_string())
+                    .with_context(|| format!("cannot write {file}"))?;
+                room.0.push((file, before));
+            }
+        }
+        Ok(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        for (file, before) in &self.0 {
+            let _ = std::fs::write(file, before);
         }
     }
-    Ok(())
 }
 
 /// Makes the firewall's namespace a router from `f0` to whatever is behind `f1`.

@@ -259,7 +259,11 @@ fn port(ifindex: u32, peer_ifindex: u32, side: Side, hook: Hook) -> PortConfig {
         ifindex,
         peer_ifindex,
         mode: Mode::Inline as u8,
-        engine: if hook == Hook::XdpIn { Engine::Xdp } else { Engine::Tc } as u8,
+        engine: if hook == Hook::XdpIn {
+            Engine::Xdp
+        } else {
+            Engine::Tc
+        } as u8,
         link: LinkKind::Ethernet as u8,
         side: side as u8,
         ..PortConfig::default()

@@ -155,7 +155,11 @@ impl Row {
     /// The target in words.
     fn judged(&self) -> String {
         self.target.map_or_else(String::new, |target| {
-            format!("{}: {}", target.words(), if self.good() { "met" } else { "missed" })
+            format!(
+                "{}: {}",
+                target.words(),
+                if self.good() { "met" } else { "missed" }
+            )
         })
     }
 }
@@ -247,6 +251,12 @@ mod tests {
         assert_eq!(read[0].title(), row.title());
         assert_eq!((read[0].ratio, read[0].target), (0.5, row.target));
         assert!(markdown(&read).contains("| 0.500 | 0.0 % | ns above peer: 100 | at least 0.55: missed |"));
-        assert_eq!(["0.123", "1.23", "12.3", "1234"], [0.1234, 1.234, 12.34, 1234.4].map(digits).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0.123", "1.23", "12.3", "1234"],
+            [0.1234, 1.234, 12.34, 1234.4]
+                .map(digits)
+                .each_ref()
+                .map(String::as_str)
+        );
     }
 }

@@ -205,12 +205,9 @@ impl<'a> Contender<'a> {
             self.name,
             self.instead()?
         );
-        let rate = rate.filter(|rate| *rate > 0.0).with_context(|| {
-            format!(
-                "{} was too fast to be watched: make the slices longer",
-                self.name
-            )
-        })?;
+        let rate = rate
+            .filter(|rate| *rate > 0.0)
+            .with_context(|| format!("{} was too fast to be watched: make the slices longer", self.name))?;
         Ok(Slice { packets, rate })
     }
 

@@ -102,7 +102,11 @@ fn measure(args: &Args) -> Result<bool> {
         (named, _) => named,
     };
     let rows = bench::run(tables, &settings)?;
-    ensure!(!rows.is_empty(), "no case has {:?} in its name", args.case.as_deref().unwrap_or(""));
+    ensure!(
+        !rows.is_empty(),
+        "no case has {:?} in its name",
+        args.case.as_deref().unwrap_or("")
+    );
     let text = bench::markdown(&rows);
     print!("{text}");
     if let Some(path) = &args.markdown {
@@ -123,7 +127,9 @@ fn compare(old: &Path, new: &Path) -> Result<bool> {
         old.display(),
         new.display()
     );
-    println!("| table | case | peer | old | new | change | noise | |\n| --- | --- | --- | ---: | ---: | ---: | ---: | --- |");
+    println!(
+        "| table | case | peer | old | new | change | noise | |\n| --- | --- | --- | ---: | ---: | ---: | ---: | --- |"
+    );
     for verdict in &verdicts {
         let word = match (verdict.lost_target, verdict.changed()) {
             (true, _) => "target lost",

@@ -41,6 +41,8 @@ pub enum Level {
     Check,
     /// libFuzzer's compiler.
     Fuzz,
+    /// Peers of the bench.
+    Bench,
     /// All of these.
     All,
 }
@@ -60,7 +62,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 
 /// Installs what `level` lacks. Silent where nothing is missing, but for one line.
 pub fn ensure(level: Level) -> Result<()> {
-    for part in [Level::Build, Level::Test, Level::Vm, Level::Check, Level::Fuzz] {
+    for part in [
+        Level::Build,
+        Level::Test,
+        Level::Vm,
+        Level::Check,
+        Level::Fuzz,
+        Level::Bench,
+    ] {
         if level.includes(part) {
             apt::ensure(packages::of(part))?;
         }

@@ -64,6 +64,9 @@ const CHECK: &[Package] = &[package("rust-web-clippy", "/usr/bin/cargo-clippy")]
 /// libFuzzer is written in C++.
 const FUZZ: &[Package] = &[package("g++", "c++")];
 
+/// What the bench measures beside dpufw and the lab has no use for.
+const BENCH: &[Package] = &[package("iptables", "iptables-nft-restore")];
+
 /// The packages of one level.
 pub fn of(level: Level) -> &'static [Package] {
     match level {
@@ -72,6 +75,7 @@ pub fn of(level: Level) -> &'static [Package] {
         Level::Vm => VM,
         Level::Check => CHECK,
         Level::Fuzz => FUZZ,
+        Level::Bench => BENCH,
         Level::All => &[],
     }
 }

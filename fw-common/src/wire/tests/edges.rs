@@ -3,8 +3,8 @@
 use std::vec::Vec;
 
 use super::frames::{
-    Frame, authentication, good, ipv4, ipv6, join, options6, packet4, packet6, refused, routing, tagged, tcp,
-    udp,
+    Frame, authentication, fragment6, good, ipv4, ipv6, join, options6, packet4, packet6, parsed_raw,
+    refused, routing, tagged, tcp, udp,
 };
 use crate::abi::{LinkKind, Proto, Reason, Screen};
 use crate::wire::{Kind, Meta, PARSED, ethertype, parse, quoted, tcp_flag};
@@ -149,5 +149,57 @@ fn segments_left_are_a_source_route() {
         header[3] = left;
         let m = good(&ipv6(43, &join(&[&header, &udp(8)])));
         assert_eq!(m.screens, screens);
+    }
+}
+
+/// Slow protocols (IEEE 802.3 annex 57A) are told apart from what nobody knows.
+#[test]
+fn every_link_protocol_has_its_kind() {
+    for (kind, found) in [
+        (ethertype::ARP, Ok(Kind::Arp)),
+        (ethertype::LLDP, Ok(Kind::Lldp)),
+        (ethertype::SLOW, Ok(Kind::Slow)),
+        (0x88b5, Err(Reason::UnknownEthertype)),
+    ] {
+        assert_eq!(Frame::new(&tagged(&[], kind, &[0; 50])).on_port(0).0, found);
+    }
+}
+
+/// The version and the header's length are judged each by itself.
+#[test]
+fn a_header_of_another_version_or_length_is_refused() {
+    let frame = ipv4(Proto::UDP, &udp(8));
+    for first in [0x44, 0x40, 0x55, 0x35] {
+        let mut frame = frame.clone();
+        frame[14] = first;
+        assert_eq!(refused(&frame), Reason::BadIpv4, "{first:#x}");
+    }
+}
+
+/// A header alone, of a protocol that has none behind it.
+#[test]
+fn a_port_without_link_header_takes_a_header_alone() {
+    assert_eq!(parsed_raw(&packet4(&[], 0, 89, &[])).0, Ok(Kind::Ipv4));
+}
+
+/// Reserved bytes of a fragment header are no length (RFC 8200 section 4.5).
+#[test]
+fn a_fragment_header_has_8_bytes_whatever_its_reserved_one_says() {
+    let mut header = fragment6(Proto::UDP, 0, false);
+    header[1] = 3;
+    assert_eq!(good(&ipv6(44, &join(&[&header, &udp(8)]))).dport, 53);
+}
+
+/// The shortest authentication header (RFC 4302 section 2.2), and one with nothing behind it.
+#[test]
+fn an_authentication_header_may_be_short_and_last() {
+    let shortest = join(&[&authentication(Proto::UDP, 3), &udp(8)]);
+    assert_eq!(good(&ipv6(51, &shortest)).dport, 53);
+    for frame in [
+        ipv4(Proto::AH, &authentication(89, 3)),
+        ipv6(51, &authentication(89, 3)),
+    ] {
+        let m = good(&frame);
+        assert_eq!((m.proto, m.l4_len), (89, 0));
     }
 }

@@ -51,7 +51,7 @@ impl Packet for Frame<'_> {
         self.segments
     }
 
-    fn wire_bytes(self) -> u32 {
+    fn wire_bytes(self, _len: u32) -> u32 {
         self.len()
     }
 

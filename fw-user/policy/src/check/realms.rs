@@ -1,12 +1,13 @@
 //! Zones without a VLAN, as the other side of a rule sees them. `from: gateway, to: tenant_a`, where only `tenant_a` has a
 //! VLAN, means packets with its tag: a router has brought the gateway's traffic there. A zone lies in one realm, so the rule
-//! gets a second zone, `gateway@101`, with the same addresses in that realm.
+//! gets a second zone, `gateway@101`, with the same addresses in that realm. A rule that denies something from or to `any`
+//! means every realm: what it keeps out must not come in with a tag.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::zones::Zones;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::model::{Isolation, Rule, Tags, Zone, ZoneIndex, ZoneKind};
+use crate::model::{Isolation, Rule, RuleAction, Tags, Zone, ZoneIndex, ZoneKind};
 use crate::names;
 use crate::ranges::{Range, Ranges};
 
@@ -23,9 +24,11 @@ impl Seen {
     pub(super) fn new(zones: &mut Zones, rules: &mut [Rule], findings: &mut Diagnostics) -> Self {
         let list = &zones.list;
         let mut wanted: BTreeSet<(ZoneIndex, Tags)> = BTreeSet::new();
-        for way in rules.iter().flat_map(|rule| &rule.directions) {
-            wanted.extend(seen(list, &way.from, &way.to));
-            wanted.extend(seen(list, &way.to, &way.from));
+        for rule in rules.iter() {
+            for way in &rule.directions {
+                wanted.extend(seen(list, &way.from, &realms(list, rule, &way.to)));
+                wanted.extend(seen(list, &way.to, &realms(list, rule, &way.from)));
+            }
         }
         let named = zones.written.len();
         let numbered = wanted.into_iter().enumerate();
@@ -42,10 +45,16 @@ impl Seen {
             .map(|(zone, tags)| copy(list, *zone, *tags))
             .collect();
         for rule in rules {
-            for way in &mut rule.directions {
-                let from = this.with_copies(&way.from, &tags_of(list, &way.to));
-                way.to = this.with_copies(&way.to, &tags_of(list, &way.from));
-                way.from = from;
+            let ways = rule.directions.iter().map(|way| {
+                let of = |side: &[ZoneIndex]| realms(list, rule, side);
+                (
+                    this.with_copies(&way.from, &of(&way.to)),
+                    this.with_copies(&way.to, &of(&way.from)),
+                )
+            });
+            let ways: Vec<_> = ways.collect();
+            for (way, (from, to)) in rule.directions.iter_mut().zip(ways) {
+                (way.from, way.to) = (from, to);
             }
         }
         warn(list, &added, findings);
@@ -92,9 +101,18 @@ fn tags_of(zones: &[Zone], list: &[ZoneIndex]) -> BTreeSet<Tags> {
     tags.filter(|tags| *tags != Tags::NONE).collect()
 }
 
-/// Untagged zones of one side, each with the realms of the other side.
-fn seen(zones: &[Zone], side: &[ZoneIndex], other: &[ZoneIndex]) -> Vec<(ZoneIndex, Tags)> {
-    let realms = tags_of(zones, other);
+/// The realms in which a rule sees what stands on the side across from `other`.
+fn realms(zones: &[Zone], rule: &Rule, other: &[ZoneIndex]) -> BTreeSet<Tags> {
+    let any = other.iter().any(|zone| zones[*zone].kind == ZoneKind::Any);
+    if any && rule.action != RuleAction::Allow {
+        let all: Vec<ZoneIndex> = (0..zones.len()).collect();
+        return tags_of(zones, &all);
+    }
+    tags_of(zones, other)
+}
+
+/// Untagged zones of one side, each in these realms.
+fn seen(zones: &[Zone], side: &[ZoneIndex], realms: &BTreeSet<Tags>) -> Vec<(ZoneIndex, Tags)> {
     let untagged = side.iter().filter(|zone| {
         let zone = &zones[**zone];
         zone.kind == ZoneKind::Named && zone.tags() == Tags::NONE

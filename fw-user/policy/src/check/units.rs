@@ -162,8 +162,11 @@ fn bits(text: &str) -> Result<u64, Option<String>> {
     if let Some((_, factor)) = SIZES.iter().find(|(name, _)| *name == unit) {
         return decimal(number, *factor).ok_or(None);
     }
+    // `Gb` is a gigabit, `gB` a gigabyte: what is written of a unit's case counts where it tells bits from bytes.
+    let bits_meant = unit.ends_with('b') && !unit.contains(['i', 'I']);
     let near = SIZES
         .iter()
+        .filter(|(name, _)| !bits_meant || name.ends_with("bit"))
         .find(|(name, _)| name.eq_ignore_ascii_case(unit) || same_unit(name, unit))
         .map(|(name, _)| *name)
         .or_else(|| unit.is_empty().then_some("B"));
@@ -178,7 +181,9 @@ fn same_unit(name: &str, unit: &str) -> bool {
         .trim_end_matches("ps")
         .trim_end_matches("its")
         .trim_end_matches('b');
-    name.ends_with("bit") && !short.is_empty() && name.eq_ignore_ascii_case(&format!("{short}bit"))
+    name.ends_with("bit")
+        && (!short.is_empty() || unit == "b")
+        && name.eq_ignore_ascii_case(&format!("{short}bit"))
 }
 
 /// `number * factor`, exactly, or nothing.
@@ -253,5 +258,20 @@ mod tests {
             Some("write `120s` for seconds".into())
         );
         assert!(duration("9999999w").is_err() && duration("").is_err() && bytes("3 bit").is_err());
+    }
+
+    /// A small `b` is a bit: advice that makes eight times as much of it would be worse than none.
+    #[test]
+    fn bits_are_not_made_bytes() {
+        for (text, help) in [
+            ("10 Gb/s", "write `10 Gbit/s`"),
+            ("100 Mb/s", "write `100 Mbit/s`"),
+            ("1 Kb/s", "write `1 kbit/s`"),
+            ("8 b/s", "write `8 bit/s`"),
+            ("10 gB/s", "write `10 GB/s`"),
+            ("10 GBIT/s", "write `10 Gbit/s`"),
+        ] {
+            assert_eq!(byte_rate(text).unwrap_err().help.as_deref(), Some(help), "{text}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! through the other way, and what runs already, follows from them.
 
 mod align;
+mod also;
 mod cells;
 mod merge;
 mod naming;
@@ -34,12 +35,20 @@ pub struct Diff {
     pub denied: Vec<FlowSet>,
     /// Flows that are refused as before, but told so or not told so any more.
     pub answered: Vec<FlowSet>,
+    /// What has changed beside the rules' decisions, in words: limits, deadlines, `track`, screens, ports.
+    pub also: Vec<String>,
 }
 
 impl Diff {
-    /// True if every flow meets the same fate.
+    /// True if nothing has changed for any packet.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
+        self.flows_are_the_same() && self.also.is_empty()
+    }
+
+    /// True if the rules decide the same of every flow.
+    #[must_use]
+    pub const fn flows_are_the_same(&self) -> bool {
         self.allowed.is_empty() && self.denied.is_empty() && self.answered.is_empty()
     }
 }
@@ -72,7 +81,9 @@ pub fn diff_in(old: &Policy, new: &Policy, scope: &Scope) -> Result<Diff, SpaceE
             }
         }
     }
-    Ok(sorted(families(sets), policies))
+    let mut diff = sorted(families(sets), policies);
+    diff.also = also::changed(old, new);
+    Ok(diff)
 }
 
 /// What two sets have in common that differ in realms only.
@@ -218,6 +229,9 @@ impl fmt::Display for Diff {
         if self.is_empty() {
             return writeln!(out, "no difference: every flow meets the same fate");
         }
+        if self.flows_are_the_same() {
+            writeln!(out, "the rules decide the same of every flow that is opened")?;
+        }
         for (word, list) in [
             ("becomes allowed", &self.allowed),
             ("becomes denied", &self.denied),
@@ -229,6 +243,12 @@ impl fmt::Display for Diff {
             writeln!(out, "{word}:")?;
             for set in list {
                 writeln!(out, "  {set}")?;
+            }
+        }
+        if !self.also.is_empty() {
+            writeln!(out, "has changed besides:")?;
+            for line in &self.also {
+                writeln!(out, "  {line}")?;
             }
         }
         Ok(())

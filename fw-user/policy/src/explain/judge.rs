@@ -66,9 +66,11 @@ pub(super) fn judge(
         return Found::new(Reason::Untracked, decision.rule());
     }
     let audited = flags & RuleFlags::AUDIT != 0;
+    // A deny of the packet's own direction is never beaten by the other one.
     if untracked
         && !decision.allows()
         && !audited
+        && decision.rule() == 0
         && let Some(rule) = answers_untracked(tables, realm, flow)
     {
         return Found {
@@ -110,14 +112,21 @@ fn look_up(
     Ok((decision?, out.rule_flags))
 }
 
-/// The rule with `track: false` whose answer this packet can be. Without a source port nobody knows.
+/// The rule with `track: false` whose answer this packet can be. Without a source port nobody knows; protocols without ports
+/// show nothing that tells an answer ([`fw_common::pipeline`], `open.rs`).
 fn answers_untracked(tables: &TableSet, realm: u32, flow: &Flow) -> Option<u32> {
     let selector = match flow.proto {
-        // Of TCP a flow is shown by its SYN, which is no answer.
-        Proto::TCP => return None,
         Proto::UDP | Proto::SCTP => flow.sport?,
-        proto @ (Proto::ICMP | Proto::ICMPV6) => u16::from(names::echo_request(proto)) << 8,
-        _ => 0,
+        proto @ (Proto::ICMP | Proto::ICMPV6) => {
+            let request = u16::from(names::echo_request(proto));
+            // Who asks for an echo does not answer one.
+            if flow.selector >> 8 == request {
+                return None;
+            }
+            request << 8
+        }
+        // Of TCP a flow is shown by its SYN, which is no answer.
+        _ => return None,
     };
     // The port that it goes to is where the other side's packets come from.
     let service = Service::of(flow.proto, selector, flow.selector);

@@ -14,7 +14,7 @@ use crate::names;
 const MAX_LISTED: usize = 20;
 
 /// What a rule says beside action, zones and services.
-pub(super) fn attributes(rule: &Rule) -> Vec<String> {
+pub(crate) fn attributes(rule: &Rule) -> Vec<String> {
     let limits = rule.limits.iter().map(|limit| format!("limit: {limit}"));
     let words = [
         (rule.log, "log: true"),

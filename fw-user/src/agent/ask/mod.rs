@@ -72,7 +72,8 @@ impl Agent {
                 peer: place.peer.as_deref(),
             };
             let explanation = fw_policy::ask(&current.policy, &current.tables, &environment, &asked)
-                .map_err(|error| Failure::input(error.to_string()))?;
+                .map_err(|error| Failure::input(error.to_string()))?
+                .at(&current.policy, jiff::Timestamp::now().as_second());
             let report = self.ask_kernel(place, &bytes, flow.vlan != 0)?;
             answers.push((explanation, report, place));
         }

@@ -134,7 +134,8 @@ impl Explain {
             tables,
         } = compiled;
         let explanation = fw_policy::ask(policy, tables, environment, &asked)
-            .map_err(|error| Failure::input(error.to_string()))?;
+            .map_err(|error| Failure::input(error.to_string()))?
+            .at(policy, jiff::Timestamp::now().as_second());
         if self.json {
             output::json(&explanation)?;
         } else {

@@ -8,10 +8,10 @@ use fw_policy::Environment;
 use fw_user::dataplane::{DataPlane, Options};
 use fw_user::files::Files;
 
-use super::SIZES;
-use super::policies::{Known, Rules};
 use super::super::Settings;
 use super::super::report::{Row, Target};
+use super::SIZES;
+use super::policies::{Known, Rules};
 use crate::lab::{Agent, Leftover};
 
 /// Runs of each case; the median counts.
@@ -71,7 +71,13 @@ fn one(case: &Case, plane: &DataPlane) -> Result<Vec<Row>> {
         times[times.len() / 2]
     };
     let row = |what: &str, peer: &str, unit, value: f64, limit: f64| {
-        Row::new("policy", &format!("{}: {what}", case.name), peer, unit, [value, limit])
+        Row::new(
+            "policy",
+            &format!("{}: {what}", case.name),
+            peer,
+            unit,
+            [value, limit],
+        )
     };
     let (check, compile, apply) = (median(0), median(1), median(2));
     let all = check + compile + apply;

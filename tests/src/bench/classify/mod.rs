@@ -127,7 +127,12 @@ fn rules(fate: Fate, settings: &Settings) -> Result<Vec<Row>> {
     let wires = Wires::new()?;
     let frames = RULES
         .iter()
-        .map(|rules| Ok((*rules, Rules { rules: *rules }.frames(BY_RULE, fate == Fate::Forwarded)?)))
+        .map(|rules| {
+            Ok((
+                *rules,
+                Rules { rules: *rules }.frames(BY_RULE, fate == Fate::Forwarded)?,
+            ))
+        })
         .collect::<Result<BTreeMap<_, _>>>()?;
     let sources = RULES
         .iter()
@@ -173,7 +178,13 @@ fn rules(fate: Fate, settings: &Settings) -> Result<Vec<Row>> {
     }
     for ((rules, _), peer) in peers.iter().zip(floor + 1..) {
         let own = RULES.iter().position(|own| own == rules).unwrap_or(0);
-        rows.push(row(case(*rules), &names[peer], &rates, [own, peer, floor], settings));
+        rows.push(row(
+            case(*rules),
+            &names[peer],
+            &rates,
+            [own, peer, floor],
+            settings,
+        ));
     }
     Ok(rows)
 }
@@ -221,7 +232,13 @@ fn prefixes(known: Known, fate: Fate, settings: &Settings) -> Result<Vec<Row>> {
     });
     let handful = name.replace("1,000,000", "a handful of");
     let row = |case: &str, own: usize, peer: usize| {
-        row(case.to_owned(), &contenders[peer].name, &rates, [own, peer, 2], settings)
+        row(
+            case.to_owned(),
+            &contenders[peer].name,
+            &rates,
+            [own, peer, 2],
+            settings,
+        )
     };
     Ok(vec![
         row(&handful, 0, 2),
@@ -231,12 +248,7 @@ fn prefixes(known: Known, fate: Fate, settings: &Settings) -> Result<Vec<Row>> {
 }
 
 /// Lets all take turns; nearly all packets of dpufw's must have met the reason that is measured.
-fn measured(
-    contenders: &mut [Contender<'_>],
-    fate: Fate,
-    settings: &Settings,
-    name: &str,
-) -> Result<Rates> {
+fn measured(contenders: &mut [Contender<'_>], fate: Fate, settings: &Settings, name: &str) -> Result<Rates> {
     let reasons = |contenders: &[Contender<'_>]| -> Result<Vec<BTreeMap<_, _>>> {
         let of = |one: &Contender<'_>| match &one.judge {
             Judge::Dpufw(plane) => Ok(plane.by_reason()?.into_iter().collect()),
@@ -250,8 +262,14 @@ fn measured(
         Fate::Forwarded => Reason::Rule.name(),
         Fate::Dropped => Reason::DenyDefault.name(),
     };
-    for ((since, before), contender) in reasons(contenders)?.into_iter().zip(before).zip(contenders.iter()) {
-        let Judge::Dpufw(_) = contender.judge else { continue };
+    for ((since, before), contender) in reasons(contenders)?
+        .into_iter()
+        .zip(before)
+        .zip(contenders.iter())
+    {
+        let Judge::Dpufw(_) = contender.judge else {
+            continue;
+        };
         let grown: BTreeMap<_, u64> = since
             .into_iter()
             .map(|(name, count)| (name, count - before.get(name).unwrap_or(&0)))

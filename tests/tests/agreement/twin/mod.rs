@@ -126,7 +126,7 @@ impl Packet for Shown<'_> {
     fn segments(self) -> u32 {
         self.super_packet.map_or(1, |(segments, _)| segments.max(1))
     }
-    fn wire_bytes(self) -> u32 {
+    fn wire_bytes(self, _len: u32) -> u32 {
         self.super_packet.map_or(0, |(_, wire)| wire).max(self.len())
     }
     fn egress(self) -> bool {
