@@ -51,7 +51,7 @@ const DENIES: f64 = 2.5;
 const IPV6: f64 = 3.0;
 
 /// One of how many packets may meet another reason than the one that is measured: flows that are still in the table.
-const STRAYS: u64 = 50;
+const STRAYS: u64 = 20;
 
 /// The table `policy`.
 ///

@@ -192,7 +192,7 @@ impl Known {
                 })
                 .collect()
         } else {
-            (1..8)
+            (1..7)
                 .map(|part| Ipv4Net::new_assert(Ipv4Addr::new(part * 32, 0, 0, 0), 3).into())
                 .collect()
         }
