@@ -218,7 +218,7 @@ impl Stand<'_> {
             .report
             .ok_or_else(|| Failure::no("the program was loaded without the report of its verdict"))?;
         let (reason, rule, passes) = by_tables(machine, flow)?;
-        let kernel = (report.reason.name(), report.rule, passes_kernel(&report));
+        let kernel = (report.reason.name(), report.rule, passes_kernel(report));
         // Where rules decide, the prover must agree too; the link section and answers of rules with `track: false` are not
         // its affair.
         let beside = (rule, passes) != prover && !is_beside(reason);
@@ -281,7 +281,7 @@ fn is_beside(reason: &str) -> bool {
     !rules.iter().any(|own| own.name() == reason)
 }
 
-fn passes_kernel(report: &Report) -> bool {
+fn passes_kernel(report: Report) -> bool {
     matches!(report.verdict, Verdict::Pass | Verdict::Forward)
 }
 

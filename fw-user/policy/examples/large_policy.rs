@@ -26,6 +26,7 @@ fn main() {
 }
 
 /// The policy.
+#[must_use]
 pub fn text() -> String {
     let mut text = HEAD.to_owned();
     for tenant in 1..=TENANTS {

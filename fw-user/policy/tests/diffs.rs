@@ -33,7 +33,7 @@ fn pair(random: &mut Random) -> (Policy, Policy) {
     let dynamic = random.one_in(3);
     let mut old = parts.policy(&parts.rules, dynamic);
     let mut rules = parts.rules.clone();
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..=random.below(3) {
         let other = Parts::new(random);
         match random.below(5) {
             0 if !rules.is_empty() => drop(rules.remove(random.below(rules.len()))),
@@ -43,7 +43,7 @@ fn pair(random: &mut Random) -> (Policy, Policy) {
             }
             2 => {
                 let zone = random.below(parts.zones.len());
-                parts.zones[zone].1 = random.pick(&other.zones).1.clone();
+                parts.zones[zone].1.clone_from(&random.pick(&other.zones).1);
             }
             _ => {
                 let rule = parts.extra_rule(random);

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 
 use super::core::{Agent, lock};
-use crate::control::{EventFilter, FlowFilter, Handler, Replies, Reply, Request};
+use crate::control::{EventFilter, FlowFilter, FrameQuestion, Handler, Replies, Reply, Request};
 use crate::dataplane::{self, FlowTable, coarse_now};
 use crate::exit::Failure;
 use crate::telemetry::{FlowInfo, WallClock};
@@ -52,14 +52,7 @@ impl Handler for Service {
                 send(replies, Reply::Explained(Box::new(answer))).await
             }
             Request::Judge { frames, role, peer } => {
-                let answers = agent
-                    .judge_frames(&frames, role.as_deref(), peer.as_deref())
-                    .await?;
-                for answer in answers {
-                    let fed = replies.feed(Reply::Judged(Box::new(answer))).await;
-                    fed.map_err(|error| gone(&error))?;
-                }
-                Ok(())
+                judge(agent, &frames, (role.as_deref(), peer.as_deref()), replies).await
             }
             Request::Diff { name, text } => diff(agent, name, text, replies).await,
             Request::Compare { name, text } => {
@@ -84,6 +77,20 @@ impl Handler for Service {
             }
         }
     }
+}
+
+/// Answers one frame after the other.
+async fn judge(
+    agent: &Agent,
+    frames: &[FrameQuestion],
+    (role, peer): (Option<&str>, Option<&str>),
+    replies: &mut Replies,
+) -> Result<(), Failure> {
+    for answer in agent.judge_frames(frames, role, peer).await? {
+        let fed = replies.feed(Reply::Judged(Box::new(answer))).await;
+        fed.map_err(|error| gone(&error))?;
+    }
+    Ok(())
 }
 
 async fn send(replies: &mut Replies, reply: Reply) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! `dpufw prove`.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -159,19 +160,20 @@ fn violation_text(violation: &Violation, certificate: &Certificate) -> String {
                 Way::LeftToRight => (left, right),
                 Way::RightToLeft => (right, left),
             };
+            // Writing to a String cannot fail.
             let mut text = format!(
                 "{from} -> {to}: `{}` by rule `{}` ({}:{})",
                 crossing.packet, crossing.rule.name, crossing.rule.file, crossing.rule.line
             );
             if crossing.flow.tags() != fw_policy::model::Tags::NONE {
-                text += &format!(", VLAN {}", crossing.flow.tags());
+                let _ = write!(text, ", VLAN {}", crossing.flow.tags());
             }
             for (address, zones) in [
                 (crossing.flow.src, &crossing.source_also),
                 (crossing.flow.dst, &crossing.destination_also),
             ] {
                 if !zones.is_empty() {
-                    text += &format!(", with {address} in {}", zones.join(" and "));
+                    let _ = write!(text, ", with {address} in {}", zones.join(" and "));
                 }
             }
             text

@@ -296,8 +296,8 @@ impl Stand {
     }
 }
 
-/// Sends a frame. One that the data plane drops on its way out is an error of the sender's (ENOBUFS, see `packet_snd` in
-/// net/packet/af_packet.c); what became of it is told by the counters.
+/// Sends a frame. One that the data plane drops on its way out is an error of the sender's (`ENOBUFS`, see `packet_snd` in
+/// `net/packet/af_packet.c`); what became of it is told by the counters.
 fn put(wire: &Wire, frame: &[u8]) -> Result<()> {
     let dropped = |error: &anyhow::Error| {
         let cause = error

@@ -128,6 +128,10 @@ impl Kernel {
 }
 
 /// Measures one case; the XDP programs stand on `wires`.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one case from set-up to rows: contenders borrow what is set up before them"
+)]
 pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<Vec<Row>> {
     let Case { traffic, flows, .. } = case;
     let sizes = case.sizes();

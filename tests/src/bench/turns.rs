@@ -207,12 +207,8 @@ impl<'a> Contender<'a> {
             self.name,
             self.instead()?
         );
-        let watched = watched.with_context(|| {
-            format!(
-                "{} was too fast to be watched: make the slices longer",
-                self.name
-            )
-        })?;
+        let watched = watched
+            .with_context(|| format!("{} was too fast to be watched: make the slices longer", self.name))?;
         // Where less than one packet falls into a step of the watch, the whole slice says more.
         #[expect(clippy::cast_precision_loss, reason = "a number of packets")]
         let rate = if watched > 0.0 {

@@ -266,7 +266,7 @@ fn match_text(found: &ServiceMatch) -> String {
     };
     if !found.any_source_port() {
         text += " from port ";
-        text += &range(found.src_lo, found.src_hi).as_str();
+        text += &range(found.src_lo, found.src_hi);
     }
     text
 }

@@ -64,7 +64,7 @@ impl Parts {
             services,
             rules: Vec::new(),
         };
-        for number in 0..1 + random.below(8) {
+        for number in 0..=random.below(8) {
             let rule = parts.rule(random, number);
             parts.rules.push(rule);
         }
@@ -135,7 +135,7 @@ impl Parts {
 }
 
 fn zone(random: &mut Random) -> String {
-    let prefixes: Vec<String> = (0..1 + random.below(3))
+    let prefixes: Vec<String> = (0..=random.below(3))
         .map(|_| format!("\"{}\"", prefix(random)))
         .collect();
     let vlan = if random.one_in(5) { ", vlan: 101" } else { "" };
@@ -159,7 +159,7 @@ fn prefix(random: &mut Random) -> IpNet {
 }
 
 fn services(random: &mut Random) -> String {
-    let matches: Vec<String> = (0..1 + random.below(3)).map(|_| service(random)).collect();
+    let matches: Vec<String> = (0..=random.below(3)).map(|_| service(random)).collect();
     matches.join(", ")
 }
 

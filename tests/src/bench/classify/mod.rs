@@ -122,6 +122,10 @@ impl Nft {
 }
 
 /// The same policy shape with more and more rules.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one case from set-up to rows: contenders borrow what is set up before them"
+)]
 fn rules(fate: Fate, settings: &Settings) -> Result<Vec<Row>> {
     let name = format!("rules, {}", happens(fate));
     let wires = Wires::new()?;
@@ -169,17 +173,17 @@ fn rules(fate: Fate, settings: &Settings) -> Result<Vec<Row>> {
     let names: Vec<String> = contenders.iter().map(|one| one.name.clone()).collect();
     let floor = RULES.len();
     let case = |rules: u32| format!("{rules} rules, {}", happens(fate));
-    let mut rows = vec![row(case(10), &names[floor], &rates, [0, floor, floor], settings)];
+    let mut rows = vec![row(&case(10), &names[floor], &rates, [0, floor, floor], settings)];
     for (number, rules) in RULES.iter().enumerate().skip(1) {
         rows.push(
-            row(case(*rules), &names[0], &rates, [number, 0, floor], settings)
+            row(&case(*rules), &names[0], &rates, [number, 0, floor], settings)
                 .wanted(Target::at_most(MORE_RULES)),
         );
     }
     for ((rules, _), peer) in peers.iter().zip(floor + 1..) {
         let own = RULES.iter().position(|own| own == rules).unwrap_or(0);
         rows.push(row(
-            case(*rules),
+            &case(*rules),
             &names[peer],
             &rates,
             [own, peer, floor],
@@ -232,13 +236,7 @@ fn prefixes(known: Known, fate: Fate, settings: &Settings) -> Result<Vec<Row>> {
     });
     let handful = name.replace("1,000,000", "a handful of");
     let row = |case: &str, own: usize, peer: usize| {
-        row(
-            case.to_owned(),
-            &contenders[peer].name,
-            &rates,
-            [own, peer, 2],
-            settings,
-        )
+        row(case, &contenders[peer].name, &rates, [own, peer, 2], settings)
     };
     Ok(vec![
         row(&handful, 0, 2),
@@ -287,12 +285,12 @@ fn measured(contenders: &mut [Contender<'_>], fate: Fate, settings: &Settings, n
 }
 
 /// A row in ns for a packet, with what both cost above the bare program.
-fn row(case: String, peer: &str, rates: &Rates, [own, other, floor]: [usize; 3], settings: &Settings) -> Row {
+fn row(case: &str, peer: &str, rates: &Rates, [own, other, floor]: [usize; 3], settings: &Settings) -> Row {
     let compared = rates.costs(own, other);
     let bare = rates.costs(own, floor).peer;
     Row::new(
         Table::Classify.name(),
-        &case,
+        case,
         peer,
         "ns/packet",
         [compared.own, compared.peer],
