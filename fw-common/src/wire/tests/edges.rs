@@ -203,3 +203,24 @@ fn an_authentication_header_may_be_short_and_last() {
         assert_eq!((m.proto, m.l4_len), (89, 0));
     }
 }
+
+/// What follows a no-operation or another option is looked at.
+#[test]
+fn an_option_behind_another_is_one() {
+    for options in [&[1, 131, 3, 4][..], &[7, 4, 0, 0, 131, 4, 0, 0]] {
+        let packet = packet4(options, 0, Proto::UDP, &udp(8));
+        let m = good(&tagged(&[], ethertype::IPV4, &packet));
+        assert_eq!(m.screens, Screen::SourceRoute.bit());
+    }
+}
+
+#[test]
+fn every_word_of_an_address_is_its_own() {
+    let mut packet = packet6(Proto::UDP, &udp(8));
+    for (value, byte) in (1..).zip(&mut packet[8..40]) {
+        *byte = value;
+    }
+    let m = good(&tagged(&[], ethertype::IPV6, &packet));
+    assert_eq!(m.src, [0x0102_0304, 0x0506_0708, 0x090a_0b0c, 0x0d0e_0f10]);
+    assert_eq!(m.dst, [0x1112_1314, 0x1516_1718, 0x191a_1b1c, 0x1d1e_1f20]);
+}
