@@ -4,9 +4,9 @@
 //! [`Scratch::tcp`] and leaves its answer there.
 
 use super::{Scratch, Stage, Tables};
-use crate::abi::{ControlFlags, FlowFlags, LiveFlow, LiveHalf, Reason, StateWord};
+use crate::abi::{ControlFlags, FlowFlags, LiveFlow, LiveHalf, Reason, Shared, StateWord};
 use crate::tcp::window::fits;
-use crate::tcp::{self, Judged, Known, Numbers, Outcome, Segment};
+use crate::tcp::{self, Judged, Known, Numbers, Outcome, Segment, State};
 
 /// A question to the TCP machine, and its answer.
 #[repr(C)]
@@ -99,24 +99,32 @@ pub(super) fn judge<'a, T: Tables<'a>>(
 
 /// Stores what the segment has changed: its own side's numbers, where they differ. `flow` may be the entry that took the
 /// judged one's place in the main map.
+///
+/// One direction may leave by two CPUs: a socket's owner sends on one, the answer to an acknowledgement on another. Once a
+/// connection is established its numbers only go forward ([`Numbers::after`]), so one that was overtaken by the other
+/// CPU's is left out. Before that, and where a connection was adopted, they are set anew.
 #[inline(always)]
 pub(super) fn note(s: &Scratch, flow: &LiveFlow, reply: bool) {
     let half = if reply { &flow.half[1] } else { &flow.half[0] };
     let own = &s.tcp.own;
-    if half.seq_end.load() != own.end {
-        half.seq_end.store(own.end);
-    }
-    if half.ack.load() != own.ack {
-        half.ack.store(own.ack);
-    }
-    if half.edge.load() != own.edge {
-        half.edge.store(own.edge);
-    }
+    let established = StateWord(flow.state.load()).state() >= State::Established as u32;
+    let forward = established && flow.flags.load() & FlowFlags::PICKED_UP == 0;
+    put(&half.seq_end, own.end, forward);
+    put(&half.ack, own.ack, forward);
+    put(&half.edge, own.edge, forward);
     if half.window.load() != own.window {
         half.window.store(own.window);
     }
     if s.tcp.answered != 0 {
         flow.answer.store(s.tcp.answer);
+    }
+}
+
+#[inline(always)]
+fn put(cell: &Shared<u32>, number: u32, forward: bool) {
+    let known = cell.load();
+    if known != number && (!forward || tcp::before(known, number)) {
+        cell.store(number);
     }
 }
 
