@@ -2,9 +2,11 @@
 
 use super::report::Row;
 
-/// How many spreads a ratio must have moved to count as changed; the spread is a quartile distance, so that of two equal runs'
-/// medians hardly ever are so far apart.
-const SPREADS: f64 = 2.0;
+/// How many standard errors a median must have moved to count as changed.
+const ERRORS: f64 = 2.0;
+/// The standard error of a median of n values with this quartile distance is so much of it over the root of n: 1.2533 standard
+/// deviations of a normal distribution, whose quartiles are 1.349 of them apart.
+const OF_QUARTILES: f64 = 1.2533 / 1.349;
 /// What is never called a change: two runs of one program differ by so much.
 const NOISE: f64 = 0.03;
 
@@ -41,11 +43,17 @@ pub fn compare(old: &[Row], new: &[Row]) -> Vec<Verdict> {
                 title: new.title().map(str::to_owned),
                 ratios: [old.ratio, new.ratio],
                 change: new.ratio / old.ratio - 1.0,
-                noise: (SPREADS * old.spread.hypot(new.spread)).max(NOISE),
+                noise: (ERRORS * error(old).hypot(error(new))).max(NOISE),
                 lost_target: old.good() && !new.good(),
             })
         })
         .collect()
+}
+
+/// Standard error of a row's ratio, relative.
+#[expect(clippy::cast_precision_loss, reason = "a number of rounds")]
+fn error(row: &Row) -> f64 {
+    OF_QUARTILES * row.spread / (row.rounds.max(1) as f64).sqrt()
 }
 
 #[cfg(test)]
@@ -56,14 +64,14 @@ mod tests {
     fn row(case: &str, ratio: f64, spread: f64) -> Row {
         let mut row =
             Row::new("deny", case, "bare XDP drop", "Mpps", [ratio, 1.0]).wanted(Target::at_least(0.55));
-        row.spread = spread;
+        (row.spread, row.rounds) = (spread, 31);
         row
     }
 
     #[test]
     fn a_change_must_exceed_the_spread() {
-        let old = [row("a", 0.60, 0.01), row("b", 0.60, 0.05), row("gone", 1.0, 0.0)];
-        let new = [row("new", 1.0, 0.0), row("a", 0.54, 0.01), row("b", 0.54, 0.05)];
+        let old = [row("a", 0.60, 0.01), row("b", 0.60, 0.30), row("gone", 1.0, 0.0)];
+        let new = [row("new", 1.0, 0.0), row("a", 0.54, 0.01), row("b", 0.54, 0.30)];
         let verdicts = compare(&old, &new);
         let changed: Vec<_> = verdicts
             .iter()
