@@ -104,6 +104,7 @@ fn layouts() -> String {
             replies_per_window,
             heartbeat,
             secret,
+            presence,
             reserved
         }
     );

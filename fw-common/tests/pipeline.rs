@@ -2,7 +2,7 @@
 
 mod model;
 
-use fw_common::abi::{Flow, Proto, Reason, StateWord, Verdict};
+use fw_common::abi::{Flow, Presence, Proto, Reason, StateWord, Verdict};
 use fw_common::pipeline::{FlowStat, INSERT_TRIES, code};
 use fw_common::tcp::State;
 use fw_common::wire::tcp_flag::{ACK, FIN, RST, SYN};
@@ -474,7 +474,97 @@ fn a_packet_cut_anywhere_is_dropped() {
     }
 }
 
+/// Lets packets read the bits of flows, in so many words: few, so that strangers share bits with flows.
+fn read_presence(world: &World, words: u32) {
+    world.presence_words.set(words);
+    world.control.presence.store(Presence::READ | Presence::KEPT);
+}
+
+#[test]
+fn a_flow_is_found_by_its_bit_from_the_first_packet_on() {
+    let world = World::new(&[Proto::TCP]);
+    read_presence(&world, 1024);
+    handshake(&world);
+    let set: u32 = world
+        .presence
+        .borrow()
+        .values()
+        .map(|word| word.load().count_ones())
+        .sum();
+    assert_eq!(set, 2, "one flow, both halves");
+}
+
+#[test]
+fn a_flow_without_its_bit_is_not_looked_for_once_a_packet_has_missed() {
+    let world = World::new(&[Proto::TCP]);
+    read_presence(&world, 1024);
+    handshake(&world);
+    let segment = tcp(A, B, (4000, 80), ACK, 100, 501);
+    // The handshake's last packet was still found in the half-open table.
+    assert_eq!(world.send(Frame::new(&segment, 2)).1, Reason::Established);
+    let forget = || {
+        world.presence.borrow_mut().clear();
+        world.send(Frame::new(&segment, 2)).1
+    };
+    assert_eq!(forget(), Reason::Established, "the main table is asked first");
+    let stranger = tcp(A, B, (4001, 80), ACK, 100, 501);
+    assert_eq!(world.send(Frame::new(&stranger, 2)).1, Reason::TcpNoFlow);
+    assert_eq!(forget(), Reason::TcpNoFlow, "the bits are asked first");
+    world.control.presence.store(Presence::KEPT);
+    assert_eq!(forget(), Reason::Established, "the bits are not read");
+    world.control.presence.store(Presence::READ | Presence::KEPT);
+    assert_eq!(forget(), Reason::Established, "the last packet had a flow");
+}
+
+#[test]
+fn only_the_halves_that_are_kept_are_written() {
+    for (half, keep) in (0..).zip(Presence::KEEP) {
+        let world = World::new(&[Proto::UDP]);
+        world.presence_words.set(1024);
+        world.control.presence.store(keep);
+        assert_eq!(world.send(Frame::new(&udp(A, B, (1, 2)), 2)).1, Reason::Rule);
+        let words: Vec<u32> = world.presence.borrow().keys().copied().collect();
+        assert_eq!(words.len(), 1);
+        assert_eq!(words[0] / 1024, half);
+        let second = if half == 0 { 0 } else { Presence::SECOND };
+        world.control.presence.store(Presence::READ | second | keep);
+        for port in 3..5 {
+            let answer = world.send(Frame::new(&udp(B, A, (2, 1)), 3));
+            assert_eq!(answer.1, Reason::Established, "found by the half that is read");
+            assert_eq!(world.send(Frame::new(&udp(B, A, (port, 1)), 2)).1, Reason::Rule);
+        }
+    }
+}
+
 proptest! {
+    /// The bits change the cost of a packet, never what becomes of it.
+    #[test]
+    fn the_bits_change_no_verdict(
+        packets in prop::collection::vec((0_u16..12, any::<bool>(), 0_u8..4, 0_u64..40), 1..200),
+        words in prop::sample::select(vec![1_u32, 4, 4096]),
+    ) {
+        let worlds = [World::new(&[Proto::TCP, Proto::UDP]), World::new(&[Proto::TCP, Proto::UDP])];
+        read_presence(&worlds[1], words);
+        for (port, answer, kind, seconds) in packets {
+            let ports = if answer { (80, 4000 + port) } else { (4000 + port, 80) };
+            let (from, to, ifindex) = if answer { (B, A, 3) } else { (A, B, 2) };
+            let flags = [SYN, SYN | ACK, ACK, FIN | ACK][usize::from(kind)];
+            let bytes = if port % 2 == 0 {
+                udp(from, to, ports)
+            } else {
+                tcp(from, to, ports, flags, u32::from(port), 1)
+            };
+            let outcomes = worlds.each_ref().map(|world| {
+                world.now.set(world.now.get() + seconds * SECOND);
+                world.control.heartbeat.store(world.now.get());
+                world.send(Frame::new(&bytes, ifindex))
+            });
+            prop_assert_eq!(outcomes[0], outcomes[1]);
+        }
+        let held = worlds.each_ref().map(|world| (world.half4.borrow().len(), world.main4.borrow().len()));
+        prop_assert_eq!(held[0], held[1]);
+    }
+
     #[test]
     fn any_bytes_get_exactly_one_reason_that_agrees_with_the_verdict(
         bytes in prop::collection::vec(any::<u8>(), 0..200),

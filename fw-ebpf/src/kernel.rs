@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 use core::hint::black_box;
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
 use core::ptr::NonNull;
 
 use aya_ebpf::helpers::{
@@ -287,6 +287,12 @@ impl<'a> Tables<'a> for Kernel {
     }
 
     #[inline(always)]
+    fn or64(self, cell: &Shared<u64>, bits: u64) {
+        // SAFETY: as in `swap`.
+        unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), bits) };
+    }
+
+    #[inline(always)]
     fn exchange64(self, cell: &Shared<u64>, new: u64) -> u64 {
         // SAFETY: as in `swap`.
         unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), new) }
@@ -305,6 +311,16 @@ impl<'a> Tables<'a> for Kernel {
     #[inline(always)]
     fn source_bits(self, word: u32) -> Option<&'a Shared<u32>> {
         shared(pointer(&maps::SOURCE_BITS), &word)
+    }
+
+    #[inline(always)]
+    fn presence_words(self) -> u32 {
+        maps::presence_words()
+    }
+
+    #[inline(always)]
+    fn presence(self, word: u32) -> Option<&'a Shared<u64>> {
+        shared(pointer(&maps::PRESENCE), &word)
     }
 
     #[inline(always)]

@@ -56,6 +56,9 @@ pub static SOURCES: LruHashMap<SourceKey, Source, 65_536> = LruHashMap::new();
 /// Bits of sources that have completed a handshake.
 #[btf_map]
 pub static SOURCE_BITS: Array<u32, { SOURCE_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Bits of flows that may be in a table, in two halves. The loader sets the size.
+#[btf_map]
+pub static PRESENCE: Array<u64, 2, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Buckets of limits.
 #[btf_map]
 pub static LIMITS: LruHashMap<LimitKey, u64, 65_536> = LruHashMap::new();
@@ -78,6 +81,16 @@ static REPORT: Global<u32> = Global::new(0);
 /// 1: time comes from [`Control::clock`]; for tests.
 #[unsafe(no_mangle)]
 static CLOCK_OVERRIDE: Global<u32> = Global::new(0);
+
+/// Words of one half of [`PRESENCE`], a power of two.
+#[unsafe(no_mangle)]
+static PRESENCE_WORDS: Global<u32> = Global::new(0);
+
+/// Words of one half of the bits of flows.
+#[inline(always)]
+pub fn presence_words() -> u32 {
+    PRESENCE_WORDS.load()
+}
 
 /// True if the program was loaded for questions only.
 #[inline(always)]

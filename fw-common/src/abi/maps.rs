@@ -27,8 +27,10 @@ pub struct ControlOf<A32, A64> {
     pub heartbeat: A64,
     /// Random key of all hashes that a stranger must not predict; made once, when the maps are created.
     pub secret: [A64; 2],
+    /// [`Presence`]: which half of the bits of flows is read, and which are kept.
+    pub presence: A32,
     /// Always 0.
-    pub reserved: A64,
+    pub reserved: A32,
 }
 
 /// The control words as a copy.
@@ -46,6 +48,21 @@ pub struct ControlFlags;
 impl ControlFlags {
     /// TCP windows are not judged (`tcp: { window: loose }`).
     pub const WINDOW_LOOSE: u32 = 1;
+}
+
+/// Bits of [`Control::presence`]: how the two halves of [`map_names::PRESENCE`] are used. 0: not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence;
+
+impl Presence {
+    /// The second half is read, else the first.
+    pub const SECOND: u32 = 1;
+    /// A half is read: a bit that is not set there means that no table has the flow.
+    pub const READ: u32 = 1 << 1;
+    /// The packet path sets bits in the first half, in the second.
+    pub const KEEP: [u32; 2] = [1 << 2, 1 << 3];
+    /// In either.
+    pub const KEPT: u32 = Self::KEEP[0] | Self::KEEP[1];
 }
 
 /// How full the main tables are. The packet path adds, the agent subtracts what it has deleted.
@@ -173,6 +190,8 @@ pub mod map_names {
     pub const SOURCES: &str = "SOURCES";
     /// One word of 32 bits by hash: bits of sources that have completed a handshake.
     pub const SOURCE_BITS: &str = "SOURCE_BITS";
+    /// Words of 64 bits, two halves: by keyed hash, which flows may be in a table. See [`super::Presence`].
+    pub const PRESENCE: &str = "PRESENCE";
     /// Theoretical arrival times (2^-8 ns; of flow counts: the count) by [`super::LimitKey`].
     pub const LIMITS: &str = "LIMITS";
     /// Theoretical arrival times of new flows by destination.
@@ -264,6 +283,7 @@ pub const MAPS: &[MapDef] = &[
         size_of::<Source>(),
     ),
     def(map_names::SOURCE_BITS, MapKind::Array, 4, 4),
+    def(map_names::PRESENCE, MapKind::Array, 4, 8),
     def(map_names::LIMITS, MapKind::LruHash, size_of::<LimitKey>(), 8),
     def(map_names::PRESSURE, MapKind::Array, 4, 8),
     def(

@@ -18,7 +18,7 @@ pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, Shared
 pub use key::{Ip4, Ip6, Key4, Key6, Proto};
 pub use maps::{
     COUNTER_SLOTS, Control, ControlFlags, ControlOf, Count, HEARTBEAT_NS, Levels, LevelsOf, LimitKey,
-    LiveControl, LiveLevels, LiveSource, MAPS, MapDef, MapKind, NOTED, PRESSURE_SLOTS, SOURCE_WORDS, Source,
+    LiveControl, LiveLevels, LiveSource, MAPS, MapDef, MapKind, Presence, NOTED, PRESSURE_SLOTS, SOURCE_WORDS, Source,
     SourceKey, SourceOf, map_names,
 };
 pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
@@ -32,4 +32,4 @@ pub use set::{
 
 /// Version of every layout in this module. It is part of the pin path, so programs of one version never meet maps of
 /// another.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -1,7 +1,7 @@
 //! A new flow goes into the half-open map.
 
 use super::tables::insist;
-use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, code, segment};
+use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, code, presence, segment};
 use crate::abi::{
     ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, Proto, Reason, RuleFlags, Side, StateWord,
 };
@@ -140,6 +140,7 @@ pub(super) fn refused_by_kernel(s: &mut Scratch, refused: Insert, last: i32) -> 
 /// expired entry is never written again) or was made this instant by another CPU for the same packet's twin (then it stands).
 #[inline(always)]
 fn insert<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch) -> i32 {
+    presence::mark(t, F::key(s));
     let last = insist(t, || t.insert_half_open(F::key(s), &s.fresh, false));
     if last != code::EXISTS {
         return last;

@@ -1,6 +1,6 @@
 //! The two address families behind one trait, with a map each.
 
-use super::{Scratch, Stage};
+use super::{Hashed, Scratch, Stage};
 use crate::abi::{Ip4, Ip6, Key4, Key6};
 use crate::classify::Address;
 
@@ -9,7 +9,7 @@ pub trait Family {
     /// An address.
     type Addr: Address;
     /// A flow key.
-    type Key;
+    type Key: Hashed;
     /// The stage that opens flows.
     const OPEN: Stage;
     /// The stage that creates them.

@@ -16,6 +16,7 @@ mod limits;
 mod link;
 mod open;
 mod police;
+mod presence;
 mod promote;
 mod proof;
 mod related;
@@ -27,6 +28,7 @@ mod tables;
 pub use admit::pressure_slots;
 pub use family::{Family, V4, V6};
 pub use finish::{Outcome, finish};
+pub use presence::{Hashed, place};
 pub use segment::Case;
 pub use tables::{FlowMaps, FlowStat, INSERT_TRIES, Insert, Tables, code};
 
@@ -110,6 +112,8 @@ pub struct Scratch {
     pub datagram: Datagram,
     /// An answer to be sent.
     pub reply: Reply,
+    /// 1 if the last flow that was looked for was not in the main table; see [`find`].
+    missed: u32,
     /// [`Outcome`] of the last stage that is a function of its own.
     pub word: u32,
     /// What the TCP machine is asked, and what it says.
@@ -268,6 +272,7 @@ impl Scratch {
                 up: 0,
             },
             reply: Reply::EMPTY,
+            missed: 0,
             word: 0,
             tcp: Case::EMPTY,
             fresh: Flow {
@@ -561,8 +566,7 @@ fn track<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scra
 #[inline(always)]
 fn flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Outcome {
     F::make_key(s);
-    let now = t.now();
-    if let Some((flow, in_main)) = find::<F, T>(t, s, now) {
+    if let Some((flow, in_main, now)) = find::<F, T>(t, s) {
         let outcome = hit::judge::<F, T>(t, s, flow, in_main, now);
         if !outcome.is_miss() {
             return outcome;
@@ -582,25 +586,41 @@ fn open_flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut 
     s.word = open::follow_up::<F, T>(t, s).word();
 }
 
-/// The live entry of the key in `s`, and whether it lies in the main map: main, half-open, and on a double miss main once
-/// more, because a promotion on another CPU inserts into main before it deletes from half-open. An expired entry is a
-/// miss.
+/// The live entry of the key in `s`: main, half-open, and on a double miss main once more, because a promotion on another CPU
+/// inserts into main before it deletes from half-open. An expired entry is a miss.
+///
+/// A flow whose bit is not set is in none of them. Where the last flow that this CPU looked for was in the main map, the next
+/// one probably is as well and that map is asked first: established packets pay one look-up. Where it was not, the bit is
+/// asked first, and a flood pays for no look-up.
 #[inline(always)]
-fn find<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
-    t: T,
-    s: &Scratch,
-    now: u64,
-) -> Option<(&'a LiveFlow, bool)> {
-    if let Some(flow) = t.main(F::key(s))
-        && flow.alive(now)
+fn find<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Option<Found<'a>> {
+    if s.missed == 0
+        && let Some(found) = alive(t, t.main(F::key(s)), true)
     {
-        return Some((flow, true));
+        return Some(found);
     }
-    if let Some(flow) = t.half_open(F::key(s))
-        && flow.alive(now)
-    {
-        return Some((flow, false));
+    s.missed = 1;
+    if presence::absent(t, F::key(s)) {
+        return None;
     }
-    let flow = t.main(F::key(s))?;
-    if flow.alive(now) { Some((flow, true)) } else { None }
+    if let Some(found) = alive(t, t.half_open(F::key(s)), false) {
+        return Some(found);
+    }
+    let found = alive(t, t.main(F::key(s)), true)?;
+    s.missed = 0;
+    Some(found)
+}
+
+/// A live entry, whether it lies in the main map, and the coarse time, which is read only where there is an entry.
+type Found<'a> = (&'a LiveFlow, bool, u64);
+
+#[inline(always)]
+fn alive<'a, T: Tables<'a>>(t: T, flow: Option<&'a LiveFlow>, in_main: bool) -> Option<Found<'a>> {
+    let flow = flow?;
+    let now = t.now();
+    if flow.alive(now) {
+        Some((flow, in_main, now))
+    } else {
+        None
+    }
 }

@@ -35,8 +35,8 @@ fn error<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         return Outcome::drop(Reason::IcmpUnrelated);
     }
     F::make_key(s);
-    match find::<F, T>(t, s, t.now()) {
-        Some((flow, _)) => quoted_flow::<F, T>(t, s, flow),
+    match find::<F, T>(t, s) {
+        Some((flow, ..)) => quoted_flow::<F, T>(t, s, flow),
         None => without_flow::<F, T>(t, s),
     }
 }

@@ -161,6 +161,8 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn add(self, cell: &Shared<u32>, n: u32);
     /// Adds to a long word and returns what it was.
     fn add64(self, cell: &Shared<u64>, n: u64) -> u64;
+    /// Sets bits of a long word.
+    fn or64(self, cell: &Shared<u64>, bits: u64);
     /// Replaces a long word and returns what it was.
     fn exchange64(self, cell: &Shared<u64>, new: u64) -> u64;
     /// What is known of a source.
@@ -169,6 +171,10 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn insert_source(self, key: &SourceKey, source: &Source) -> bool;
     /// The word of source bits with this number (it wraps).
     fn source_bits(self, word: u32) -> Option<&'a Shared<u32>>;
+    /// Words of one half of the bits of [`super::presence`], a power of two; 0: there are none.
+    fn presence_words(self) -> u32;
+    /// The word of these bits with this number.
+    fn presence(self, word: u32) -> Option<&'a Shared<u64>>;
     /// A limit's bucket.
     fn bucket(self, key: &LimitKey) -> Option<&'a Shared<u64>>;
     /// Makes a bucket unless there is one; false if the kernel refused.

@@ -103,6 +103,9 @@ pub struct World {
     pub half6: FlowTable<Key6>,
     pub sources: RefCell<HashMap<SourceKey, &'static LiveSource>>,
     pub source_bits: RefCell<HashMap<u32, &'static Shared<u32>>>,
+    /// 0: the bits of flows are not used.
+    pub presence_words: Cell<u32>,
+    pub presence: RefCell<HashMap<u32, &'static Shared<u64>>>,
     pub buckets: RefCell<HashMap<LimitKey, &'static Shared<u64>>>,
     pub pressure: RefCell<HashMap<u32, &'static Shared<u64>>>,
     pub datagrams: RefCell<HashMap<FragmentKey, &'static LiveDatagram>>,
@@ -263,6 +266,19 @@ impl<'a> Tables<'a> for &'a World {
         Some(bits.entry(word).or_insert_with(|| Box::leak(Box::default())))
     }
 
+    fn presence_words(self) -> u32 {
+        self.presence_words.get()
+    }
+
+    fn presence(self, word: u32) -> Option<&'a Shared<u64>> {
+        let mut words = self.presence.borrow_mut();
+        Some(words.entry(word).or_insert_with(|| Box::leak(Box::default())))
+    }
+
+    fn or64(self, cell: &Shared<u64>, bits: u64) {
+        cell.store(cell.load() | bits);
+    }
+
     fn bucket(self, key: &LimitKey) -> Option<&'a Shared<u64>> {
         self.buckets.borrow().get(key).copied()
     }
@@ -356,6 +372,8 @@ impl World {
             dry_run: Cell::new(false),
             sources: RefCell::default(),
             source_bits: RefCell::default(),
+            presence_words: Cell::new(0),
+            presence: RefCell::default(),
             buckets: RefCell::default(),
             pressure: RefCell::default(),
             datagrams: RefCell::default(),

@@ -57,6 +57,16 @@ impl Agent {
         let before = self.counted_before(&limits)?;
         let mut census = Census::default();
         let (mut ended, mut seen) = (Vec::new(), 0_u64);
+        let filling = if self.tables.presence_is_stale()? {
+            self.tables.begin_presence()?
+        } else {
+            None
+        };
+        let mark = |key: &FlowKey| {
+            if let Some(filling) = &filling {
+                self.tables.mark_present(filling, key);
+            }
+        };
         let mut sign = || {
             seen += 1;
             if seen.is_multiple_of(SIGN) {
@@ -67,12 +77,14 @@ impl Agent {
         // is met once at least. The other way round it could be missed by both walks, and a limit would forget it.
         let half = self.tables.age_half_open(now, |key, flow, fate| {
             sign();
+            mark(&key);
             if fate == Fate::Keep && !flow.expired(now) {
                 census.count(Table::HalfOpen, &key, flow, &limits);
             }
         });
         let main = self.tables.age(now, |key, flow, fate| {
             sign();
+            mark(&key);
             match fate {
                 Fate::Keep if !flow.expired(now) => census.count(Table::Main, &key, flow, &limits),
                 Fate::Keep => {}
@@ -86,6 +98,10 @@ impl Agent {
             tracing::warn!("the level of a flow table was {mended} off and has been put right");
         }
         self.totals.unanswered.add(half?.unanswered);
+        // Only after both walks have come to their end.
+        if let Some(filling) = &filling {
+            self.tables.finish_presence(filling);
+        }
         self.mend(&before, &census)?;
         self.remember(&census, before.sources.len());
         Ok(())

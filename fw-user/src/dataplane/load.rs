@@ -14,7 +14,7 @@ use super::hook::Hook;
 use super::links::Links;
 use super::options::Options;
 use super::tables::Tables;
-use super::{memory, object, pins, privilege, shape};
+use super::{memory, object, pins, presence, privilege, shape};
 
 /// Lines of the verifier's log that an error shows.
 const LOG_TAIL: usize = 20;
@@ -181,19 +181,28 @@ impl DataPlane {
 
 /// Parses the object, makes or opens its maps. Programs are not verified yet.
 fn load_object(object: &[u8], options: &Options, pins: &[pins::Pinned]) -> Result<Ebpf, DataPlaneError> {
+    let pinned = |name: &str| pins.iter().find(|pin| pin.def.name == name);
+    let entries = |name: &str| {
+        let configured = shape::configured(name, &options.sizes)?;
+        Some(pinned(name).map_or(configured, |pin| pin.max_entries))
+    };
     let globals = [
-        u32::from(options.dry_run),
-        u32::from(options.report),
-        u32::from(options.clock_override),
+        ("DRY_RUN", u32::from(options.dry_run)),
+        ("REPORT", u32::from(options.report)),
+        ("CLOCK_OVERRIDE", u32::from(options.clock_override)),
+        (
+            "PRESENCE_WORDS",
+            entries(map_names::PRESENCE).map_or(0, presence::half),
+        ),
     ];
     let mut loader = EbpfLoader::new();
-    for (name, value) in ["DRY_RUN", "REPORT", "CLOCK_OVERRIDE"].into_iter().zip(&globals) {
+    for (name, value) in &globals {
         loader.override_global(name, value, true);
     }
     for def in MAPS {
-        let pin = pins.iter().find(|pin| pin.def.name == def.name);
-        if let Some(configured) = shape::configured(def.name, &options.sizes) {
-            loader.map_max_entries(def.name, pin.map_or(configured, |pin| pin.max_entries));
+        let pin = pinned(def.name);
+        if let Some(entries) = entries(def.name) {
+            loader.map_max_entries(def.name, entries);
         }
         if let Some(pin) = pin {
             loader.map_pin_path(def.name, pin.path.clone());

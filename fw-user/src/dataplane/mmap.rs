@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::offset_of;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -120,6 +121,10 @@ impl ControlPage {
         word64(&self.0, offset_of!(Control, heartbeat))
     }
 
+    pub fn presence(&self) -> &AtomicU32 {
+        word32(&self.0, offset_of!(Control, presence))
+    }
+
     pub fn secret(&self) -> [&AtomicU64; 2] {
         let first = offset_of!(Control, secret);
         [first, first + size_of::<u64>()].map(|offset| word64(&self.0, offset))
@@ -136,6 +141,7 @@ impl ControlPage {
             replies_per_window: self.replies_per_window().load(Ordering::Relaxed),
             heartbeat: self.heartbeat().load(Ordering::Relaxed),
             secret: self.secret().map(|word| word.load(Ordering::Relaxed)),
+            presence: self.presence().load(Ordering::Relaxed),
             ..Control::default()
         }
     }
@@ -191,5 +197,48 @@ impl BitsPage {
         for word in 0..self.words {
             word32(&self.memory, word * BITS_STRIDE).store(0, Ordering::Relaxed);
         }
+    }
+}
+
+/// The mapped bits of flows, see [`fw_common::abi::Presence`].
+#[derive(Debug)]
+pub(super) struct PresencePage {
+    memory: MmapRaw,
+    words: u32,
+}
+
+impl PresencePage {
+    /// Maps the `PRESENCE` map of so many words.
+    pub fn new(fd: BorrowedFd<'_>, words: u32) -> io::Result<Self> {
+        let memory = map(fd, words as usize * size_of::<u64>())?;
+        Ok(Self { memory, words })
+    }
+
+    /// Words of both halves.
+    pub fn words(&self) -> u32 {
+        self.words
+    }
+
+    /// Clears words.
+    pub fn clear(&self, words: Range<u32>) {
+        for word in words {
+            self.word(word).store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets bits of a word.
+    pub fn set(&self, word: u32, bits: u64) {
+        self.word(word).fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// How many bits are set in these words.
+    pub fn ones(&self, words: Range<u32>) -> u64 {
+        words
+            .map(|word| u64::from(self.word(word).load(Ordering::Relaxed).count_ones()))
+            .sum()
+    }
+
+    fn word(&self, word: u32) -> &AtomicU64 {
+        word64(&self.memory, word as usize * size_of::<u64>())
     }
 }

@@ -7,6 +7,7 @@ use fw_common::abi::{MapDef, MapKind, map_names};
 
 use super::error::DataPlaneError;
 use super::options::FlowSizes;
+use super::presence;
 
 /// The first property of a map that differs: its name, what was found, what the ABI says.
 pub(super) struct Difference {
@@ -18,7 +19,12 @@ pub(super) struct Difference {
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
 /// Maps that the agent reads and writes through a mapping, word by word.
-const MAPPED: [&str; 3] = [map_names::CONTROL, map_names::LEVELS, map_names::SOURCE_BITS];
+const MAPPED: [&str; 4] = [
+    map_names::CONTROL,
+    map_names::LEVELS,
+    map_names::SOURCE_BITS,
+    map_names::PRESENCE,
+];
 
 /// Compares a map with its definition; `max_entries` is left out.
 pub(super) fn difference(def: &MapDef, info: &MapInfo) -> Option<Difference> {
@@ -88,6 +94,7 @@ pub(super) fn configured(name: &str, sizes: &FlowSizes) -> Option<u32> {
         map_names::SOURCES => Some(sizes.sources),
         map_names::LIMITS => Some(sizes.limits),
         map_names::FRAGMENTS => Some(sizes.fragments),
+        map_names::PRESENCE => Some(presence::words(sizes)),
         _ => None,
     }
 }

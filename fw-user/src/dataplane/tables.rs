@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::MapData;
@@ -10,7 +10,7 @@ use fw_common::abi::{Control, MAPS, PORT_SLOTS, PortConfig, map_names, port_slot
 
 use super::error::{self, DataPlaneError};
 use super::memory::MapMemory;
-use super::mmap::{BitsPage, ControlPage, LevelsPage};
+use super::mmap::{BitsPage, ControlPage, LevelsPage, PresencePage};
 use super::plain::Plain;
 use super::{privilege, shape, sys};
 
@@ -23,6 +23,9 @@ pub struct Tables {
     pub(super) control: ControlPage,
     pub(super) levels: LevelsPage,
     pub(super) bits: BitsPage,
+    pub(super) presence: PresencePage,
+    /// Flows opened when the bits of flows were filled last; `u64::MAX`: not by this process.
+    pub(super) filled_at: AtomicU64,
     /// Held by whoever deletes from the main tables, until the levels say so too.
     pub(super) deleting: Mutex<()>,
     /// Held over every read-modify-write.
@@ -66,11 +69,17 @@ impl Tables {
         let words = entries(&maps, map_names::SOURCE_BITS)? as usize;
         let bits = find(&maps, map_names::SOURCE_BITS)?.fd().as_fd();
         let bits = BitsPage::new(bits, words).map_err(error::map("mapping", map_names::SOURCE_BITS))?;
+        let words = entries(&maps, map_names::PRESENCE)?;
+        let presence = find(&maps, map_names::PRESENCE)?.fd().as_fd();
+        let presence =
+            PresencePage::new(presence, words).map_err(error::map("mapping", map_names::PRESENCE))?;
         Ok(Self {
             maps,
             control,
             levels,
             bits,
+            presence,
+            filled_at: AtomicU64::new(u64::MAX),
             deleting: Mutex::new(()),
             writer: Mutex::new(()),
         })

@@ -265,6 +265,19 @@ impl<'m> Tables<'m> for &World<'m> {
         )
     }
 
+    // A replay has few flows: their tables are asked at once.
+    fn presence_words(self) -> u32 {
+        0
+    }
+
+    fn presence(self, _word: u32) -> Option<&'m Shared<u64>> {
+        None
+    }
+
+    fn or64(self, cell: &Shared<u64>, bits: u64) {
+        cell.store(cell.load() | bits);
+    }
+
     fn bucket(self, key: &LimitKey) -> Option<&'m Shared<u64>> {
         self.buckets.borrow().get(key).copied()
     }

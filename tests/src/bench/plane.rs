@@ -90,6 +90,8 @@ impl Plane {
             ..Environment::sample()
         };
         tables.apply(&fw_policy::compile(policy, &environment)?.lines)?;
+        // As the agent does while it ages; here nobody does.
+        tables.fill_presence()?;
         let sizes = loaded.program_sizes()?;
         let own = sizes
             .iter()
@@ -128,6 +130,8 @@ impl Plane {
             self.copy(&traffic.key(0), &copied)?;
             keys.extend(copied);
         }
+        // The copies were not made by packets.
+        self.loaded.tables().fill_presence()?;
         Ok(keys)
     }
 

@@ -241,6 +241,12 @@ impl Twin {
             plane.tables().control().secret == secret,
             "the secret lies elsewhere in the control words"
         );
+        // The model asks its tables; the kernel asks the bits of flows first. They must agree all the same.
+        plane.tables().fill_presence()?;
+        ensure!(
+            plane.tables().presence_load().is_some(),
+            "the kernel does not read the bits of flows"
+        );
         let world = World::new(&[]);
         world.ports.borrow_mut().clone_from(&ports);
         world.generation.set(0);

@@ -20,6 +20,7 @@ impl Twin {
         let now = self.clock;
         self.plane.tables().age(now, |_, _, _| {})?;
         self.plane.tables().age_half_open(now, |_, _, _| {})?;
+        self.plane.tables().fill_presence()?;
         let over = |flow: &Flow| {
             flow.expired(now.saturating_sub(GRACE_NS)) && now.saturating_sub(flow.last_seen()) > GRACE_NS
         };
