@@ -112,13 +112,24 @@ pub const CORRUPT: u32 = u32::MAX;
 pub trait Address: Copy + PartialEq {
     /// The address's class in a realm; [`CORRUPT`] if the set is damaged.
     fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, walk: &mut Walk) -> u32;
+
+    /// The classes of both ends of a packet, into `out.src_class` and `out.dst_class`.
+    #[inline(always)]
+    fn classes<'a, L: Lines<'a>>(lines: L, realm_record: u32, src: Self, dst: Self, out: &mut Classified) {
+        out.src_class = src.class(lines, realm_record, &mut out.walk);
+        out.dst_class = dst.class(lines, realm_record, &mut out.walk);
+    }
 }
 
 impl Address for Ip4 {
     #[inline(always)]
-    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, walk: &mut Walk) -> u32 {
-        class4(lines, realm_record, self, walk);
-        walk.index
+    fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, _walk: &mut Walk) -> u32 {
+        word(lines, realm_record, 0).map_or(CORRUPT, |root| find4(lines, root, self))
+    }
+
+    #[inline(always)]
+    fn classes<'a, L: Lines<'a>>(lines: L, realm_record: u32, src: Self, dst: Self, out: &mut Classified) {
+        classes4(lines, realm_record, src, dst, out);
     }
 }
 
@@ -236,22 +247,24 @@ fn stack_table<'a, L: Lines<'a>>(lines: L, outer: u16) -> Result<u32, Reason> {
     }
 }
 
-/// Class of an IPv4 address into `walk.index`: at most five dependent loads (strides 16-4-4-4-4). [`CORRUPT`] if the set
-/// is damaged.
+/// Classes of both IPv4 addresses, [`CORRUPT`] if the set is damaged. One function for both: each call of one costs some ns.
 ///
-/// The result goes through memory, as that of every stage that is a function of its own: where one way through such a
+/// The results go through memory, as those of every stage that is a function of its own: where one way through such a
 /// function returns a constant that its caller compares, the verifier of kernel 6.1 takes the constant for the only
 /// result and removes the code behind the others.
 #[inline(never)]
-pub fn class4<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip4, walk: &mut Walk) {
-    walk.index = find4(lines, realm_record, addr);
+pub fn classes4<'a, L: Lines<'a>>(lines: L, realm_record: u32, src: Ip4, dst: Ip4, out: &mut Classified) {
+    let Some(root) = word(lines, realm_record, 0) else {
+        out.src_class = CORRUPT;
+        return;
+    };
+    out.src_class = find4(lines, root, src);
+    out.dst_class = find4(lines, root, dst);
 }
 
+/// The class of an address: at most five dependent loads (strides 16-4-4-4-4).
 #[inline(always)]
-fn find4<'a, L: Lines<'a>>(lines: L, realm_record: u32, addr: Ip4) -> u32 {
-    let Some(root) = word(lines, realm_record, 0) else {
-        return CORRUPT;
-    };
+fn find4<'a, L: Lines<'a>>(lines: L, root: u32, addr: Ip4) -> u32 {
     let Some(mut entry) = word(lines, root, addr.0 >> 16) else {
         return CORRUPT;
     };
@@ -293,13 +306,10 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     service: Service,
     out: &mut Classified,
 ) -> Result<Decision, Reason> {
-    let src_class = src.class(lines, realm_record, &mut out.walk);
-    let dst_class = dst.class(lines, realm_record, &mut out.walk);
-    if src_class == CORRUPT || dst_class == CORRUPT {
+    A::classes(lines, realm_record, src, dst, out);
+    if out.src_class == CORRUPT || out.dst_class == CORRUPT {
         return Err(Reason::TableCorrupt);
     }
-    out.src_class = src_class;
-    out.dst_class = dst_class;
     out.service = service.word();
     lines.decide(out);
     if out.found == 0 {

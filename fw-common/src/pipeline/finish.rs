@@ -103,7 +103,7 @@ pub fn finish<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Outcome) -> Out
     if !passes || s.meta.forwarded == 0 {
         t.count_number(u32::from(outcome.reason()), s.meta.segments, s.meta.wire_bytes);
     }
-    if !passes || s.event_kind != 0 {
+    if (!passes || s.event_kind != 0) && may_report(t, s) {
         report(t, s, outcome.reason());
     }
     outcome
@@ -167,13 +167,12 @@ pub(super) fn note<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u32) {
     }
 }
 
-/// Sends an event unless this CPU has used up its window. The limit is per CPU, so no limiter word is shared, and it
-/// is checked before the event is built: a flood costs one clock read and two compares. Matches of rules with `log: true`
-/// and `audit: true` have a budget of their own, so that a flood of other drops does not hide them.
-#[inline(never)]
-fn report<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u8) {
-    let now = t.now();
-    let window = (now >> EVENT_WINDOW_SHIFT) as u32;
+/// Takes one of this CPU's events of the window. The limit is per CPU, so no limiter word is shared, and it is checked before
+/// the event is built: a flood costs one clock read and two compares. Matches of rules with `log: true` and `audit: true`
+/// have a budget of their own, so that a flood of other drops does not hide them.
+#[inline(always)]
+fn may_report<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> bool {
+    let window = (t.now() >> EVENT_WINDOW_SHIFT) as u32;
     if s.event_window != window {
         s.event_window = window;
         let events = t.control().map_or(0, |control| control.events_per_window.load());
@@ -181,16 +180,19 @@ fn report<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u8) {
         s.logs_left = events;
     }
     let wanted = s.event_kind == EventKind::Log as u8 || s.event_kind == EventKind::Audit as u8;
-    let left = if wanted { s.logs_left } else { s.events_left };
-    if left == 0 {
+    let left = if wanted { &mut s.logs_left } else { &mut s.events_left };
+    if *left == 0 {
         t.stat(FlowStat::EventsSuppressed);
-        return;
+        return false;
     }
-    if wanted {
-        s.logs_left = left - 1;
-    } else {
-        s.events_left = left - 1;
-    }
+    *left -= 1;
+    true
+}
+
+/// Sends an event.
+#[inline(never)]
+fn report<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u8) {
+    let now = t.now();
     fill(s, reason, now);
     if !t.emit(&s.event) {
         t.stat(FlowStat::EventsLost);

@@ -127,7 +127,7 @@ fn step<'a, T: Tables<'a>>(
 }
 
 /// Judges the packet once more by the word that another CPU has written. The packet passes whatever comes out: it was valid
-/// when it came. The word goes into `s.word`: see [`crate::classify::class4`].
+/// when it came. The word goes into `s.word`: see [`crate::classify::classes4`].
 #[inline(always)]
 fn again<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, now: u64) -> StateWord {
     judge_word_again(t, s, flow, now);

@@ -557,7 +557,7 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     Outcome::from_word(s.word)
 }
 
-/// Conntrack. The outcome, a miss if the policy is to be asked, goes into `s.word`: see [`crate::classify::class4`].
+/// Conntrack. The outcome, a miss if the policy is to be asked, goes into `s.word`: see [`crate::classify::classes4`].
 #[inline(never)]
 fn track<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) {
     s.word = flow::<F, T>(t, s).word();

@@ -9,7 +9,7 @@ use crate::tcp;
 /// Moves a flow to the main map, so that a look-up in this order (main, half-open, main) always finds it. While an expired
 /// entry of the same key waits for the agent, the flow stays where it is.
 ///
-/// The outcome goes into `s.word`: see [`crate::classify::class4`].
+/// The outcome goes into `s.word`: see [`crate::classify::classes4`].
 #[inline(never)]
 pub(super) fn promote<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     t: T,

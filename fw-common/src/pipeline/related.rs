@@ -8,7 +8,7 @@ use crate::classify;
 use crate::tcp;
 use crate::wire::{self, Packet, echo_request};
 
-/// Judges an ICMP error. The outcome goes into `s.word`: see [`crate::classify::class4`].
+/// Judges an ICMP error. The outcome goes into `s.word`: see [`crate::classify::classes4`].
 #[inline(never)]
 pub(super) fn judge<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     pkt: P,

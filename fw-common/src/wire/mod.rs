@@ -346,7 +346,7 @@ pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) -> u32 {
     m.status
 }
 
-/// The result goes into `m.status`: see [`crate::classify::class4`].
+/// The result goes into `m.status`: see [`crate::classify::classes4`].
 #[inline(never)]
 fn parse_frame<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) {
     m.reset();

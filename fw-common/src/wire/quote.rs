@@ -18,7 +18,7 @@ pub fn quoted<P: Packet>(pkt: P, m: &mut Meta) -> u32 {
     m.status
 }
 
-/// The result goes into `m.status`: see [`crate::classify::class4`].
+/// The result goes into `m.status`: see [`crate::classify::classes4`].
 #[inline(never)]
 fn read_quote<P: Packet>(pkt: P, m: &mut Meta) {
     m.status = match quote(pkt, m) {
