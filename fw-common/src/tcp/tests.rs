@@ -611,3 +611,30 @@ fn sequence_comparison_wraps() {
     assert!(before(u32::MAX, 0) && !before(0, u32::MAX) && !before(5, 5));
     assert_eq!((later(u32::MAX, 3), later(3, u32::MAX), later(7, 7)), (3, 3, 7));
 }
+
+/// Numbers of states lie in flows and in events, so they stay; names are those of `/proc/net/nf_conntrack`.
+#[test]
+fn states_keep_their_numbers_and_names() {
+    let names = [
+        "NONE",
+        "SYN_SENT",
+        "SYN_RECV",
+        "ESTABLISHED",
+        "FIN_WAIT",
+        "CLOSE_WAIT",
+        "LAST_ACK",
+        "TIME_WAIT",
+        "CLOSE",
+    ];
+    for (bits, name) in (0..).zip(names) {
+        let state = State::from_bits(bits);
+        assert_eq!((state as u32, state.name()), (bits, name));
+    }
+    assert_eq!(State::from_bits(9), State::Close, "no such number");
+}
+
+/// Twice a window of half a mebibyte, and the step of 64 bytes beyond it.
+#[test]
+fn the_least_reach_is_a_mebibyte_and_a_step() {
+    assert_eq!(super::window::LEAST_REACH, 1_048_576 + 64);
+}

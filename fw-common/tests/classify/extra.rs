@@ -306,6 +306,21 @@ impl Vectors {
     }
 }
 
+/// Word of the header that holds the line of the class records (four to a line; the last of a record's words are its flags).
+const RECORDS: usize = 8;
+
+#[test]
+fn where_no_atom_matches_the_default_depends_on_the_source() {
+    let mut vectors = Vectors::new(1, 1 << 40, false);
+    let (line, word) = (vectors.lines[0].w[RECORDS] as usize, 3);
+    for (flag, action) in [(ClassFlags::OUTSIDE, Action::Reject), (0, Action::Deny)] {
+        let flags = &mut vectors.lines[line].w[word];
+        *flags = *flags & !ClassFlags::OUTSIDE | flag;
+        let out = asked(&vectors.lines, (0, 1), Service::of(6, 1, 1));
+        assert_eq!((out.found, out.decision), (1, Decision::new(action, 0).0));
+    }
+}
+
 #[test]
 fn the_first_bit_that_all_rows_have() {
     for (atoms, one_of, with_sources) in [

@@ -110,3 +110,15 @@ proptest! {
         prop_assert!(flags == SYN && sack == 7 || flags == ACK && bits == 0);
     }
 }
+
+/// The option's length says how many blocks there are (RFC 2018 section 3); what follows the option is another one.
+#[test]
+fn blocks_end_where_their_option_does() {
+    let one = [5, 10, 0, 0, 0, 10, 0, 0, 0, 20];
+    let stamps = [1, 1, 8, 10, 0, 0, 1, 0, 0, 0, 1, 0];
+    let options: Vec<u8> = one.into_iter().chain(stamps).collect();
+    assert_eq!(parsed(ACK, 5, &options), (0, 20));
+    let two = [5, 18, 0, 0, 0, 10, 0, 0, 0, 20, 0, 0, 0, 30, 0, 0, 0, 40];
+    let options: Vec<u8> = two.into_iter().chain(stamps).collect();
+    assert_eq!(parsed(ACK, 5, &options), (0, 40));
+}
