@@ -18,8 +18,8 @@ pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, Shared
 pub use key::{Ip4, Ip6, Key4, Key6, Proto};
 pub use maps::{
     COUNTER_SLOTS, Control, ControlFlags, ControlOf, Count, HEARTBEAT_NS, Levels, LevelsOf, LimitKey,
-    LiveControl, LiveLevels, LiveSource, MAPS, MapDef, MapKind, Presence, NOTED, PRESSURE_SLOTS, SOURCE_WORDS, Source,
-    SourceKey, SourceOf, map_names,
+    LiveControl, LiveLevels, LiveSource, MAPS, MapDef, MapKind, NOTED, PRESSURE_SLOTS, Presence,
+    SOURCE_WORDS, Source, SourceKey, SourceOf, map_names,
 };
 pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
 pub use reason::{Action, DefaultAction, Reason, Verdict};

@@ -460,7 +460,9 @@ impl Features {
 }
 
 /// An entry of the pair table: bits 0..=23 the pair class; bits 24..=27: some rule allows TCP, UDP, ICMP, another protocol
-/// between the two (asked for fragments that come before their first). Sets of vectors have no pair classes: 0, and no
+/// between the two (asked for fragments that come before their first). Bits 28..=30: the default decides for service class 0,
+/// for all others of the pages with an even number, and for those with an odd one, so that a packet which no rule allows is
+/// mostly spared the reads of table and page; bit 31: the default rejects. Sets of vectors have no pair classes: 0, and no
 /// bits unless they are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairEntry(pub u32);
@@ -474,6 +476,39 @@ impl PairEntry {
     pub const PROTOS: u32 = 4;
     /// All four bits of protocols.
     pub const ANY: u32 = 0xf << Self::PROTO_SHIFT;
+
+    /// The default decides for service class 0, which holds what no rule names.
+    pub const UNNAMED: u32 = 1 << 28;
+    /// The default decides for the other classes of the pages with an even number, with an odd one.
+    pub const PAGES: [u32; 2] = [1 << 29, 1 << 30];
+    /// The default rejects.
+    pub const REJECTS: u32 = 1 << 31;
+
+    /// The bit that says whether the default decides for a service class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn default_bit(service: u32) -> u32 {
+        if service == 0 {
+            Self::UNNAMED
+        } else {
+            Self::PAGES[0] << (service / LINE_WORDS as u32 & 1)
+        }
+    }
+
+    /// The default's decision, if this entry says that it decides for a service class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn default_for(self, service: u32) -> Option<Decision> {
+        if self.0 & Self::default_bit(service) == 0 {
+            return None;
+        }
+        let action = if self.0 & Self::REJECTS == 0 {
+            super::Action::Deny
+        } else {
+            super::Action::Reject
+        };
+        Some(Decision::new(action, 0))
+    }
 
     /// The pair class.
     #[inline(always)]

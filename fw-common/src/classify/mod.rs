@@ -355,6 +355,14 @@ fn lookup<'a, L: Lines<'a>>(
         .wrapping_add(out.dst.dst_col);
     let entry = PairEntry(word(lines, header.w[9], cell)?);
     out.pair = entry.0;
+    if let Some(decision) = entry.default_for(class) {
+        out.decision = decision.0;
+        out.rule_id = 0;
+        out.rule_flags = 0;
+        out.rule_limits = 0;
+        out.rule_until = 0;
+        return Some(());
+    }
     let page = page(lines, (header.w[12], header.w[13]), entry.class(), class)?;
     out.decision = lines.line(page)?.w[class as usize % LINE_WORDS];
     rule(lines, header.w[14], Decision(out.decision).rule(), out)

@@ -180,7 +180,11 @@ fn may_report<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> bool {
         s.logs_left = events;
     }
     let wanted = s.event_kind == EventKind::Log as u8 || s.event_kind == EventKind::Audit as u8;
-    let left = if wanted { &mut s.logs_left } else { &mut s.events_left };
+    let left = if wanted {
+        &mut s.logs_left
+    } else {
+        &mut s.events_left
+    };
     if *left == 0 {
         t.stat(FlowStat::EventsSuppressed);
         return false;

@@ -5,8 +5,8 @@
 //! is not read with the bits of the flows that there are, and then lets packets read that one ([`Presence`]). A bit that is
 //! set says nothing; one that is not says that no table has the flow.
 
-use super::source::mix;
 use super::Tables;
+use super::source::mix;
 use crate::abi::{Key4, Key6, Presence};
 
 /// Keys of flows.
@@ -132,7 +132,10 @@ mod tests {
             Key4 { hi_port: 1, ..plain },
             Key4 { realm: 1, ..plain },
             Key4 { proto: 1, ..plain },
-            Key4 { realm_high: 1, ..plain },
+            Key4 {
+                realm_high: 1,
+                ..plain
+            },
         ];
         let mut hashes: Vec<u64> = changed.iter().chain([&plain]).map(|key| key.hash(7)).collect();
         hashes.push(plain.hash(8));
@@ -154,10 +157,19 @@ mod tests {
             Key6 { hi_port: 1, ..plain },
             Key6 { realm: 1, ..plain },
             Key6 { proto: 1, ..plain },
-            Key6 { realm_high: 1, ..plain },
+            Key6 {
+                realm_high: 1,
+                ..plain
+            },
         ];
-        changed.extend((0..4).map(|index| Key6 { lo: word(index), ..plain }));
-        changed.extend((0..4).map(|index| Key6 { hi: word(index), ..plain }));
+        changed.extend((0..4).map(|index| Key6 {
+            lo: word(index),
+            ..plain
+        }));
+        changed.extend((0..4).map(|index| Key6 {
+            hi: word(index),
+            ..plain
+        }));
         let mut hashes: Vec<u64> = changed.iter().chain([&plain]).map(|key| key.hash(7)).collect();
         hashes.push(plain.hash(8));
         hashes.sort_unstable();

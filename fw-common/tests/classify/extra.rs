@@ -306,6 +306,51 @@ impl Vectors {
     }
 }
 
+#[test]
+fn an_entry_says_for_which_services_the_default_decides() {
+    let Fixture { model, lines, .. } = fixture();
+    let mut lines = lines.clone();
+    let (src, dst) = (model.classes[3], model.classes[4]);
+    let cell = (src.src_row * lines[0].w[10] + dst.dst_col) as usize;
+    let (line, word) = (lines[0].w[9] as usize + cell / LINE_WORDS, cell % LINE_WORDS);
+    let plain = lines[line].w[word];
+    let services: Vec<Service> = (0..300_u16)
+        .map(|at| Service::of([6, 17, 1][at as usize % 3], at * 211, 1))
+        .collect();
+    let mut seen = [0; 3];
+    for (which, bit) in [PairEntry::UNNAMED, PairEntry::PAGES[0], PairEntry::PAGES[1]]
+        .into_iter()
+        .enumerate()
+    {
+        for (rejects, action) in [(0, Action::Deny), (PairEntry::REJECTS, Action::Reject)] {
+            lines[line].w[word] = plain | bit | rejects;
+            for service in &services {
+                let class = model.service(service.proto, service.selector);
+                let group = if class == 0 {
+                    0
+                } else {
+                    1 + class as usize / LINE_WORDS % 2
+                };
+                let right = if group == which {
+                    seen[which] += 1;
+                    Decision::new(action, 0)
+                } else {
+                    model.decision(pair_class(plain), class)
+                };
+                let out = asked(&lines, (3, 4), *service);
+                assert_eq!((out.found, out.decision), (1, right.0), "{service:?}");
+                let id = if group == which {
+                    0
+                } else {
+                    model.rules[right.rule() as usize].id
+                };
+                assert_eq!(out.rule_id, id);
+            }
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen > 0), "{seen:?}");
+}
+
 /// Word of the header that holds the line of the class records (four to a line; the last of a record's words are its flags).
 const RECORDS: usize = 8;
 

@@ -180,7 +180,7 @@ impl<'p> Table<'p> {
             });
         }
         self.pages(lines)?;
-        let entry = number | self.allowed_protocols();
+        let entry = number | self.allowed_protocols() | if left > 0 { self.by_default(default) } else { 0 };
         self.numbers.insert(deciding, entry);
         Ok(entry)
     }
@@ -224,6 +224,24 @@ impl<'p> Table<'p> {
             }
         }
         bits
+    }
+
+    /// Bits of the service classes for which the default decides. The row must leave something to it.
+    fn by_default(&self, default: u32) -> u32 {
+        let all = PairEntry::UNNAMED | PairEntry::PAGES[0] | PairEntry::PAGES[1];
+        let otherwise = self
+            .row
+            .others
+            .iter()
+            .filter(|class| self.row.values[usize::from(**class)] != default);
+        let bits = otherwise.fold(all, |bits, class| {
+            bits & !PairEntry::default_bit(u32::from(*class))
+        });
+        bits | if Decision(default).rejects() {
+            PairEntry::REJECTS
+        } else {
+            0
+        }
     }
 
     fn passes(&self, word: u32) -> bool {
