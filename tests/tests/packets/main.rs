@@ -16,6 +16,7 @@ mod headers;
 mod limits;
 mod link;
 mod others;
+mod presence;
 mod protect;
 mod raw;
 mod reasons;

@@ -81,6 +81,8 @@ impl Rig {
         };
         let mut plane = DataPlane::open(options)?;
         let reader = plane.events()?;
+        // As the agent does at its first pass.
+        plane.tables().fill_presence()?;
         Ok(Self {
             stand,
             plane,
