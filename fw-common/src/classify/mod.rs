@@ -306,12 +306,57 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     service: Service,
     out: &mut Classified,
 ) -> Result<Decision, Reason> {
+    found(
+        classes(lines, realm_record, (src, dst), service, out),
+        |out| lines.decide(out),
+        out,
+    )
+}
+
+/// The same, with the decision looked up in place: the way of each packet that opens a flow or is denied.
+///
+/// # Errors
+/// As [`classify`].
+#[inline(always)]
+pub fn classify_here<'a, L: Lines<'a>, A: Address>(
+    lines: L,
+    realm_record: u32,
+    (src, dst): (A, A),
+    service: Service,
+    out: &mut Classified,
+) -> Result<Decision, Reason> {
+    found(
+        classes(lines, realm_record, (src, dst), service, out),
+        |out| decide(lines, out),
+        out,
+    )
+}
+
+/// Both classes and the service, into `out`; false if the set is damaged.
+#[inline(always)]
+fn classes<'a, L: Lines<'a>, A: Address>(
+    lines: L,
+    realm_record: u32,
+    (src, dst): (A, A),
+    service: Service,
+    out: &mut Classified,
+) -> bool {
     A::classes(lines, realm_record, src, dst, out);
-    if out.src_class == CORRUPT || out.dst_class == CORRUPT {
+    out.service = service.word();
+    out.src_class != CORRUPT && out.dst_class != CORRUPT
+}
+
+/// Decides, if the classes were found.
+#[inline(always)]
+fn found(
+    classes: bool,
+    decide: impl FnOnce(&mut Classified),
+    out: &mut Classified,
+) -> Result<Decision, Reason> {
+    if !classes {
         return Err(Reason::TableCorrupt);
     }
-    out.service = service.word();
-    lines.decide(out);
+    decide(out);
     if out.found == 0 {
         Err(Reason::TableCorrupt)
     } else {
