@@ -638,3 +638,17 @@ fn states_keep_their_numbers_and_names() {
 fn the_least_reach_is_a_mebibyte_and_a_step() {
     assert_eq!(super::window::LEAST_REACH, 1_048_576 + 64);
 }
+
+/// While a connection is being opened, the number that was answered is not replaced by a SYN of another one, however far
+/// it is: only where a connection runs does such a SYN say what a challenge or a refusal will answer.
+#[test]
+fn a_strange_syn_while_opening_leaves_what_was_answered() {
+    let mut walk = Walk::open(segment(SYN, 1000, 0));
+    walk.passes(true, segment(SYN | ACK, 7, 1001), State::SynRecv);
+    let before = walk.answer;
+    walk.ignored(false, segment(SYN, 0x7000_0000, 0));
+    assert_eq!(walk.answer, before);
+    walk.passes(false, segment(ACK, 1001, 8), State::Established);
+    walk.ignored(false, segment(SYN, 0x7000_0000, 0));
+    assert_eq!(walk.answer, 0x7000_0001, "of a running one it does");
+}
