@@ -228,7 +228,7 @@ impl Stand<'_> {
                 let text =
                     |rule, passes| format!("{} by {}", verdict(passes), rule_name(machine.policy, rule));
                 self.replay.listed.push(Difference {
-                    packet: format!("{flow} (VLAN {})", flow.tags()),
+                    packet: format!("{flow} ({})", flow.tags().in_words()),
                     prover: text(prover.0, prover.1),
                     tables: format!("{} ({reason})", text(rule, passes)),
                     kernel: format!("{} ({})", text(report.rule, kernel.2), report.reason.name()),

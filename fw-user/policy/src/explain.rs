@@ -98,6 +98,12 @@ impl RuleRef {
             line: rule.line,
         }
     }
+
+    /// Where the rule stands, as editors and compilers write it: `policy.yaml:12`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
 }
 
 /// Explains a flow. `vlan` and `role` are the packet's tag and its port's role, where they are known. As [`ask`].
