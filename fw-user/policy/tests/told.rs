@@ -4,7 +4,7 @@ mod common;
 
 use common::Texts;
 use fw_policy::{
-    Diagnostics, Environment, Policy, check_files, compile, diff, explain, run_expectations,
+    Diagnostics, Environment, Level, Policy, check_files, compile, diff, explain, run_expectations,
 };
 
 fn read(files: &[(&str, &str)]) -> Result<(Policy, Diagnostics), Diagnostics> {
@@ -64,4 +64,89 @@ fn crossings_and_expectations_name_the_file_too() {
     let results = run_expectations(&policy, &Environment::sample()).expect("a small policy");
     let help = results.diagnostics.items[0].help.as_deref();
     assert_eq!(help, Some("the rule `wide` (base.yaml:4) decides this flow"));
+}
+
+/// The suggestions for a text that stands for a zone's addresses, and for a limit.
+fn help(text: &str) -> String {
+    let findings = read(&[("policy.yaml", text)]).expect_err(text);
+    let errors: Vec<_> = findings
+        .items
+        .iter()
+        .filter(|item| item.level == Level::Error)
+        .collect();
+    assert_eq!(errors.len(), 1, "{findings}");
+    errors[0].help.clone().unwrap_or_default()
+}
+
+#[test]
+fn addresses_of_other_notations_are_refused_with_what_to_write() {
+    for (written, expected) in [
+        (
+            "::ffff:10.0.0.0/104",
+            "write 10.0.0.0/8: mapped addresses never stand in packets",
+        ),
+        (
+            "::ffff:10.0.0.1/128",
+            "write 10.0.0.1/32: mapped addresses never stand in packets",
+        ),
+        (
+            "::ffff:10.0.0.1/104",
+            "write 10.0.0.0/8: mapped addresses never stand in packets",
+        ),
+        (
+            "::ffff:0:0/95",
+            "write it as an IPv4 prefix, such as 10.0.0.0/8: mapped addresses never stand in packets",
+        ),
+        ("10.0.0.0/08", "write 10.0.0.0/8"),
+        (
+            "10.0.0.0/00",
+            "write 0.0.0.0/0 for the network, or 10.0.0.0 for the one address",
+        ),
+        ("10.0.0.0/255.0.0.0", "write 10.0.0.0/8"),
+        (
+            "10.1.2.3/255.255.0.0",
+            "write 10.1.0.0/16 for the network, or 10.1.2.3 for the one address",
+        ),
+        ("10.0.0.0/0.255.255.255", "write 10.0.0.0/8"),
+        ("10.0.0.0/255.0.255.0", ""),
+        ("fd00::/255.0.0.0", ""),
+        ("10/8", "an IPv4 address has four numbers, such as 10.0.0.0/8"),
+        ("10", "an IPv4 address has four numbers, such as 10.0.0.0"),
+        (
+            "167772161",
+            "an IPv4 address has four numbers; write 10.0.0.1 if that is meant",
+        ),
+        (
+            "10.400",
+            "each of the four numbers is at most 255, without leading zeros",
+        ),
+    ] {
+        let text = format!("version: 1\nzones: {{ a: [\"{written}\"] }}\nrules: []\n");
+        assert_eq!(help(&text), expected, "{written}");
+    }
+    read(&[(
+        "policy.yaml",
+        "version: 1\nzones: { a: [0.0.0.0/0] }\nrules: []\n",
+    )])
+    .expect("a length of one zero");
+}
+
+#[test]
+fn marks_between_thousands_are_refused_with_what_to_write() {
+    for (written, expected) in [
+        ("new_flows: 1_000/s", "write `1000/s`"),
+        ("packets: \"1,000,000/min\"", "write `1000000/min`"),
+        ("packets: \"1,5/s\"", ""),
+        ("bytes: 1_000 KiB/s", "write `1000 KiB/s`"),
+        ("bytes: 1'000 kib/s", "write `1000 KiB/s`"),
+        ("bytes: \"2,5 Gbit/s\"", ""),
+        ("flows: 4_096", "write `4096`"),
+    ] {
+        let text = format!(
+            "version: 1\nzones: {{ a: [10.0.0.0/8] }}\nrules: [{{ name: r, allow: [ssh], from: a, to: self, limit: [{{ {written} }}] }}]\n"
+        );
+        assert_eq!(help(&text), expected, "{written}");
+    }
+    let text = "version: 1\nrules: []\ntcp: { cold_start: 1_20s }\n";
+    assert_eq!(help(text), "write `120s`");
 }
