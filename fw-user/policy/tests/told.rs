@@ -150,3 +150,25 @@ fn marks_between_thousands_are_refused_with_what_to_write() {
     let text = "version: 1\nrules: []\ntcp: { cold_start: 1_20s }\n";
     assert_eq!(help(text), "write `120s`");
 }
+
+#[test]
+fn a_missing_include_hides_no_other_error() {
+    let policy = "version: 1\ninclude: [missing.yaml]\nzones: { gpu: [10.10.0.1/16] }\nservices: { api: [tcp/1] }\nrules:\n  - { name: r, allow: [other], from: gpu, to: elsewhere, audit: maybe }\n";
+    let findings = read(&[("policy.yaml", policy)]).expect_err("a missing file");
+    let codes: Vec<&str> = findings.items.iter().map(|item| item.code).collect();
+    assert_eq!(codes, ["cannot_read", "bad_prefix", "unknown_word"], "{findings}");
+    // What the missing file may hold is not asked for.
+    let findings =
+        read(&[("policy.yaml", "version: 1\ninclude: [missing.yaml]\n")]).expect_err("a missing file");
+    assert_eq!(findings.items.len(), 1, "{findings}");
+    let broken = [
+        (
+            "policy.yaml",
+            "version: 1\ninclude: [base.yaml]\nrules: []\nlink: { dhcp: yes }\n",
+        ),
+        ("base.yaml", "version: 1\nzones: { a: [\n"),
+    ];
+    let findings = read(&broken).expect_err("a broken file");
+    let codes: Vec<&str> = findings.items.iter().map(|item| item.code).collect();
+    assert_eq!(codes, ["unknown_word", "syntax"], "{findings}");
+}

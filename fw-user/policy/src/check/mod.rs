@@ -76,8 +76,11 @@ pub fn check_files(
     file: &str,
 ) -> Result<(Policy, Diagnostics), Diagnostics> {
     let mut findings = Diagnostics::new(file, text);
-    let policy =
-        include::read(text, loader, &mut findings).and_then(|roots| build(&roots, loader, &mut findings));
+    let policy = include::read(text, loader, &mut findings).and_then(|files| {
+        let policy = build(&files, loader, &mut findings);
+        files.keep_certain(&mut findings);
+        policy
+    });
     // Of a policy with errors nothing can be proved, and rules that were left out would mislead.
     if let Some(policy) = policy.as_ref().filter(|_| !findings.has_errors()) {
         crate::isolate::report(policy, &mut findings);
@@ -142,13 +145,13 @@ fn sections<'n>(files: &[Fields<'n>], key: &str) -> Vec<&'n Node> {
 
 /// All files, the policy itself last. `None` only if nothing can be made of it; errors may stand in `findings` in either
 /// case.
-fn build(roots: &[Node], loader: &dyn Loader, findings: &mut Diagnostics) -> Option<Policy> {
-    let files = tops(roots, findings)?;
+fn build(read: &include::Files, loader: &dyn Loader, findings: &mut Diagnostics) -> Option<Policy> {
+    let files = tops(&read.roots, findings)?;
     let top = files.last()?;
     let mut zones = zones::read(&sections(&files, "zones"), loader, findings);
     let services = services::read(&sections(&files, "services"), findings);
     let mut rules = rules::read(&sections(&files, "rules"), &zones, &services, findings);
-    if files.iter().all(|file| !file.has("rules")) {
+    if read.whole && files.iter().all(|file| !file.has("rules")) {
         findings.push(
             Diagnostic::error("missing_key", top.span.begin(), "the policy has no `rules`")
                 .help("add `rules:` with a list of rules; an empty list (`rules: []`) denies everything"),
