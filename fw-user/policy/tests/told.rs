@@ -4,7 +4,7 @@ mod common;
 
 use common::Texts;
 use fw_policy::{
-    Diagnostics, Environment, Level, Policy, check_files, compile, diff, explain, run_expectations,
+    Diagnostics, Environment, Level, Policy, check_files, compile, decode, diff, explain, run_expectations,
 };
 
 fn read(files: &[(&str, &str)]) -> Result<(Policy, Diagnostics), Diagnostics> {
@@ -171,4 +171,35 @@ fn a_missing_include_hides_no_other_error() {
     let findings = read(&broken).expect_err("a broken file");
     let codes: Vec<&str> = findings.items.iter().map(|item| item.code).collect();
     assert_eq!(codes, ["unknown_word", "syntax"], "{findings}");
+}
+
+#[test]
+fn what_is_no_utf8_is_a_finding_with_its_place() {
+    assert_eq!(
+        decode(b"version: 1\n".to_vec(), "p").as_deref(),
+        Ok("version: 1\n")
+    );
+    for (bytes, place, help) in [
+        (
+            &b"version: 1\n# caf\xe9\nrules: []\n"[..],
+            (2, 6),
+            "save it as UTF-8, or convert it: `iconv -f WINDOWS-1252",
+        ),
+        (
+            b"\xff\xfev\0e\0",
+            (1, 1),
+            "it begins as UTF-16 does; convert it: `iconv -f UTF-16 -t UTF-8 p`",
+        ),
+        (b"\x7fELF\x02\0\xf0\0", (1, 7), "it holds bytes that no text has"),
+        (b"version: 1\n\xe2\x82", (2, 1), "save it as UTF-8"),
+    ] {
+        let findings = decode(bytes.to_vec(), "p").expect_err("no text");
+        let report = &findings.reports()[0];
+        assert_eq!((report.code, (report.line, report.column)), ("not_utf8", place));
+        assert!(
+            report.help.as_ref().is_some_and(|text| text.starts_with(help)),
+            "{findings}"
+        );
+        assert!(!findings.render(false).is_empty());
+    }
 }
