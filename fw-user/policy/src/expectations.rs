@@ -104,6 +104,7 @@ fn run(
         tags: expectation.tags,
         role: expectation.role.as_deref(),
         peer: expectation.peer.as_deref(),
+        guarded: false,
     };
     let explained = ask(policy, tables, machine, &asked);
     let problem = match &explained {

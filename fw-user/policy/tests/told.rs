@@ -4,7 +4,8 @@ mod common;
 
 use common::Texts;
 use fw_policy::{
-    Diagnostics, Environment, Level, Policy, check_files, compile, decode, diff, explain, run_expectations,
+    Asked, Diagnostics, Environment, Level, Policy, ask, check_files, compile, decode, diff, explain,
+    run_expectations,
 };
 
 fn read(files: &[(&str, &str)]) -> Result<(Policy, Diagnostics), Diagnostics> {
@@ -171,6 +172,65 @@ fn a_missing_include_hides_no_other_error() {
     let findings = read(&broken).expect_err("a broken file");
     let codes: Vec<&str> = findings.items.iter().map(|item| item.code).collect();
     assert_eq!(codes, ["unknown_word", "syntax"], "{findings}");
+}
+
+const DHCP: &str = "version: 1
+zones: { near: [10.0.0.0/8], far: [192.168.0.0/16] }
+link: { dhcp: client }
+rules: [{ name: renew, allow: [udp/67], from: self, to: far }]
+";
+
+/// Reason and note of a flow on the sample machine (192.0.2.1), mode `host` or `inline`.
+fn answer(text: &str, flow: &str, inline: bool, guarded: bool) -> (&'static str, bool) {
+    let (policy, _) = read(&[("policy.yaml", text)]).unwrap_or_else(|findings| panic!("{findings}"));
+    let environment = Environment::sample();
+    let tables = compile(&policy, &environment).expect("tables");
+    let asked = Asked {
+        flow: &flow.parse().expect("a flow"),
+        tags: None,
+        role: inline.then_some("in"),
+        peer: inline.then_some("out"),
+        guarded,
+    };
+    let found = ask(&policy, &tables, &environment, &asked).expect("addresses");
+    (found.reason, found.note.is_some())
+}
+
+const V6_REQUEST: &str = "udp [fe80::1]:546 [ff02::1:2]:547";
+
+/// Flows, how they come (mode `inline`, from the guarded side), the reason, and whether a note says that rules decide.
+const DHCP_FLOWS: [(&str, [bool; 2], &str, bool); 13] = [
+    ("udp 0.0.0.0:68 255.255.255.255:67", HOST, "link_dhcp", false),
+    ("udp 192.0.2.1:68 255.255.255.255:67", HOST, "link_dhcp", false),
+    ("udp 192.168.0.1:67 192.0.2.1:68", HOST, "link_dhcp", false),
+    ("udp 192.168.0.1:67 255.255.255.255:68", HOST, "link_dhcp", false),
+    // A renewal is for the rules, as are a request of another machine, other ports, and answers of this machine.
+    ("udp 192.0.2.1:68 192.168.0.1:67", HOST, "rule", true),
+    ("udp 10.0.0.1:68 255.255.255.255:67", HOST, "deny_default", true),
+    ("udp 192.168.0.1:4000 192.0.2.1:68", HOST, "deny_default", true),
+    ("udp 192.0.2.1:67 10.0.0.1:68", HOST, "deny_default", true),
+    ("udp 192.168.0.1:67 10.0.0.1:68", NETWORK, "link_dhcp", false),
+    (V6_REQUEST, NETWORK, "deny_default", true),
+    (V6_REQUEST, GUARDED, "link_dhcp", false),
+    ("udp [fe80::2]:547 [fe80::1]:546", NETWORK, "link_dhcp", false),
+    ("udp [fd00::2]:547 [fd00::1]:546", NETWORK, "deny_default", true),
+];
+const HOST: [bool; 2] = [false, false];
+const NETWORK: [bool; 2] = [true, false];
+const GUARDED: [bool; 2] = [true, true];
+
+#[test]
+fn dhcp_passes_where_the_packet_path_lets_it_pass() {
+    for (flow, [inline, guarded], reason, noted) in DHCP_FLOWS {
+        let found = answer(DHCP, flow, inline, guarded);
+        assert_eq!(found, (reason, noted), "{flow} {inline} {guarded}");
+    }
+    let never = DHCP.replace("client }", "never }");
+    let request = "udp 0.0.0.0:68 255.255.255.255:67";
+    assert_eq!(
+        answer(&never, request, false, false),
+        ("impossible_source", false)
+    );
 }
 
 #[test]

@@ -127,6 +127,7 @@ impl Explain {
             tags: self.vlan,
             role: self.role.as_deref(),
             peer: self.peer.as_deref(),
+            guarded: false,
         };
         let Offline {
             policy,
