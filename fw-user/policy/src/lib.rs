@@ -43,7 +43,7 @@ mod source;
 mod text;
 mod yaml;
 
-pub use check::{PolicyError, add_tests, check, check_files, ended_rules, load};
+pub use check::{PolicyError, add_tests, check, check_files, ended_rules, load, unnamed_role};
 pub use compile::{
     Choice, CompileError, Compiled, Options, Readdressed, Representation, Settings, Stats, TableSet, compile,
     compile_with, compile_within,

@@ -4,8 +4,8 @@ mod common;
 
 use common::Texts;
 use fw_policy::{
-    Asked, Diagnostics, Environment, Level, Policy, ask, check_files, compile, decode, diff, explain,
-    run_expectations,
+    Asked, Diagnostics, Environment, Level, Policy, add_tests, ask, check_files, compile, decode, diff,
+    explain, run_expectations, unnamed_role,
 };
 
 fn read(files: &[(&str, &str)]) -> Result<(Policy, Diagnostics), Diagnostics> {
@@ -231,6 +231,136 @@ fn dhcp_passes_where_the_packet_path_lets_it_pass() {
         answer(&never, request, false, false),
         ("impossible_source", false)
     );
+}
+
+/// Codes, messages and suggestions of all warnings.
+fn warnings(text: &str) -> Vec<(&'static str, String, String)> {
+    let (_, warnings) = read(&[("policy.yaml", text)]).unwrap_or_else(|findings| panic!("{findings}"));
+    let items = warnings.items.into_iter();
+    items
+        .map(|item| (item.code, item.message, item.help.unwrap_or_default()))
+        .collect()
+}
+
+#[test]
+fn ah_is_said_to_be_looked_through() {
+    let text = "version: 1
+zones: { a: [10.0.0.0/8] }
+rules:
+  - { name: named, allow: [ah, ssh], from: a, to: self }
+  - { name: number, deny: [proto/51], from: self, to: a }
+  - { name: every, allow: all, from: a, to: a }
+";
+    let found = warnings(text);
+    let messages: Vec<&str> = found.iter().map(|(_, message, _)| message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "the rule `named` names ah (protocol 51), as which no packet is judged",
+            "the rule `number` names ah (protocol 51), as which no packet is judged"
+        ]
+    );
+    assert_eq!(answer(text, "ah a self", false, false), ("rule", true));
+    assert_eq!(answer(text, "esp a a", false, false), ("rule", false));
+}
+
+#[test]
+fn lustre_that_is_allowed_one_way_is_warned_of() {
+    let policy = |rules: &str| {
+        format!(
+            "version: 1\nzones: {{ clients: [10.1.0.0/16], few: [10.1.2.0/24], servers: [10.2.0.0/16] }}\nrules:\n  - {{ name: few, allow: [ssh], from: few, to: self }}\n{rules}"
+        )
+    };
+    let one = "  - { name: lustre, allow: [lustre], from: clients, to: servers }\n";
+    let found = warnings(&policy(one));
+    assert_eq!(
+        found,
+        [(
+            "one_way",
+            "the rule `lustre` allows Lustre (tcp/988) from `clients` to `servers`, and no rule allows it back"
+                .to_owned(),
+            "Lustre servers open connections to clients too: write `between: [clients, servers]`".to_owned()
+        )]
+    );
+    for back in [
+        "  - { name: back, allow: [lustre_secure], from: servers, to: few }\n",
+        "  - { name: back, allow: [tcp], from: any, to: clients }\n",
+    ] {
+        assert_eq!(warnings(&policy(&format!("{one}{back}"))), [], "{back}");
+    }
+    for sound in [
+        "  - { name: r, allow: [lustre], between: [clients, servers] }\n",
+        "  - { name: r, allow: [lustre], from: servers, to: servers }\n",
+        "  - { name: r, allow: [tcp], from: clients, to: servers }\n",
+        "  - { name: r, deny: [lustre], from: clients, to: servers }\n",
+    ] {
+        let found = warnings(&policy(sound));
+        assert!(
+            found.iter().all(|(code, ..)| *code != "one_way"),
+            "{sound} {found:?}"
+        );
+    }
+}
+
+const PORTS: &str = "version: 1
+zones:
+  gpu: { addresses: [10.1.0.0/16], plane: training, ports: [rail] }
+  bmc: { addresses: [10.2.0.0/16], plane: management, ports: [mgmt] }
+link: { router_advertisement: [uplink] }
+rules:
+  - { name: r, allow: [ssh], from: [gpu, bmc], to: self }
+expect:
+";
+
+#[test]
+fn a_role_that_nothing_else_names_is_warned_of() {
+    let hints = |lines: &str| -> Vec<String> {
+        let found = warnings(&format!("{PORTS}{lines}"));
+        found
+            .into_iter()
+            .map(|(code, message, help)| format!("{code}: {message}: {help}"))
+            .collect()
+    };
+    let message =
+        |role: &str| format!("unknown_role: no zone and no other section names the port role `{role}`");
+    let none: [String; 0] = [];
+    let sound = "  - { flow: tcp gpu self:22, in: rail, is: allow }\n  - { flow: tcp gpu bmc:22, in: rail, out: uplink, is: deny }\n";
+    assert_eq!(hints(sound), none);
+    let near = "  - { flow: tcp bmc self:22, in: mgnt, is: deny, reason: plane_mismatch }\n";
+    assert_eq!(
+        hints(near),
+        [format!("{}: did you mean `mgmt`?", message("mgnt"))]
+    );
+    let other = "  - { flow: tcp outside self:22, in: storage, is: deny }\n";
+    let expected = format!(
+        "{}: roles that the policy names: mgmt, rail, uplink",
+        message("storage")
+    );
+    assert_eq!(hints(other), [expected.as_str()]);
+    // A port of no plane is named to say so, or more than once.
+    assert_eq!(hints(&format!("{other}{other}")), none);
+    let refused = "  - { flow: tcp gpu self:22, in: storage, is: deny, reason: plane_mismatch }\n";
+    assert_eq!(hints(refused), none);
+
+    let (mut policy, _) = read(&[("policy.yaml", &format!("{PORTS}{sound}"))]).expect("a sound policy");
+    assert_eq!(unnamed_role(&policy, "rail"), None);
+    assert_eq!(
+        unnamed_role(&policy, "rial").as_deref(),
+        Some("policy.yaml does not name the port role `rial`; did you mean `rail`?")
+    );
+    assert_eq!(
+        unnamed_role(&policy, "storage").as_deref(),
+        Some("policy.yaml does not name the port role `storage`; it names mgmt, rail, uplink")
+    );
+    let tests = "expect:\n  - { flow: tcp gpu self:22, in: rial, is: deny }\n";
+    let found = add_tests(&mut policy, tests, "tests.yaml").expect("a sound test");
+    let reports = found.reports();
+    assert_eq!(
+        (reports[0].code, reports[0].file.as_str(), reports[0].line),
+        ("unknown_role", "tests.yaml", 2)
+    );
+    let (policy, _) = read(&[("policy.yaml", "version: 1\nrules: []\n")]).expect("a sound policy");
+    assert_eq!(unnamed_role(&policy, "rail"), None);
 }
 
 #[test]

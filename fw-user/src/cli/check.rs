@@ -45,8 +45,12 @@ impl Check {
         for path in &self.tests {
             let name = path.display().to_string();
             let added = files::text(path)?.and_then(|text| fw_policy::add_tests(&mut policy, &text, &name));
-            if let Err(findings) = added {
-                return self.invalid(&findings);
+            match added {
+                Ok(found) => {
+                    warnings.items.extend(found.items);
+                    warnings.sources = found.sources;
+                }
+                Err(findings) => return self.invalid(&findings),
             }
         }
         let now = jiff::Timestamp::now().as_second();

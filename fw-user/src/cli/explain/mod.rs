@@ -98,6 +98,9 @@ impl Explain {
         })?;
         let mut environment = environment(&policy, &self.own);
         for role in [&self.role, &self.peer].into_iter().flatten() {
+            if let Some(doubt) = fw_policy::unnamed_role(&policy, role) {
+                eprintln!("warning: {doubt}");
+            }
             if !environment.roles.contains(role) {
                 environment.roles.push(role.clone());
             }
