@@ -102,14 +102,16 @@ fn prefix(text: &str, address: IpAddr, length: &str) -> Result<IpNet, Bad> {
     let plain = length.len() == 1 || !length.starts_with(['+', '0']);
     let number = length.parse::<u8>().ok().filter(|_| plain);
     let Some(net) = number.and_then(|number| IpNet::new(address, number).ok()) else {
-        let message = format!("`/{length}` is no length of an {family} prefix; it is at most /{full}");
         let meant = meant_length(address, length).and_then(|number| IpNet::new(address, number).ok());
-        let help = meant.map(|net| {
-            if net.trunc() == net {
-                format!("write {net}")
-            } else {
-                network_or_address(net)
-            }
+        let Some(net) = meant else {
+            let message = format!("`/{length}` is no length of an {family} prefix; it is at most /{full}");
+            return Err(Bad::new(message, None));
+        };
+        let message = format!("`/{length}` is not how the length of a prefix is written");
+        let help = Some(if net.trunc() == net {
+            format!("write {net}")
+        } else {
+            network_or_address(net)
         });
         return Err(Bad::new(message, help));
     };
