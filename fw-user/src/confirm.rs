@@ -209,9 +209,9 @@ impl Stand<'_> {
 
     /// Sends a packet and compares what the prover, the tables and the kernel say.
     fn send(&mut self, machine: &Machine<'_>, flow: &Flow, prover: (u32, bool)) -> Result<(), Failure> {
-        let own = machine.environment.own_addresses.contains(&flow.src);
-        // This machine's own addresses are a source only in what it sends.
-        let hook = if own { Hook::TcOut } else { Hook::XdpIn };
+        // This machine's own addresses are a source only in what it sends, and no address only while it asks for one.
+        let leaves = flow.leaves(&machine.environment.own_addresses);
+        let hook = if leaves { Hook::TcOut } else { Hook::XdpIn };
         let outcome = self.plane.test_run(hook, &frame(flow), &TestContext::on(PORT));
         let outcome = outcome.map_err(|error| refused(&error))?;
         let report = outcome
@@ -228,7 +228,7 @@ impl Stand<'_> {
                 let text =
                     |rule, passes| format!("{} by {}", verdict(passes), rule_name(machine.policy, rule));
                 self.replay.listed.push(Difference {
-                    packet: format!("{flow} (VLAN {})", flow.tags()),
+                    packet: format!("{flow} ({})", flow.tags().in_words()),
                     prover: text(prover.0, prover.1),
                     tables: format!("{} ({reason})", text(rule, passes)),
                     kernel: format!("{} ({})", text(report.rule, kernel.2), report.reason.name()),
@@ -257,6 +257,7 @@ fn by_tables(machine: &Machine<'_>, flow: &Flow) -> Result<(&'static str, u32, b
         tags: Some(flow.tags()),
         role: None,
         peer: None,
+        guarded: false,
     };
     let found = fw_policy::ask(machine.policy, &machine.tables, &machine.environment, &asked);
     let found = found.map_err(|error| Failure::no(format!("`{flow}` cannot be asked: {error}")))?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fw_policy::{Diagnostics, LoadError, Loader, Policy};
+use fw_policy::{Diagnostics, LoadError, Loader, Policy, decode};
 
 use crate::exit::Failure;
 
@@ -29,7 +29,8 @@ impl Loader for Files {
                 about.len()
             )));
         }
-        std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))
+        let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+        decode(bytes, path).map_err(|findings| failed(in_one_line(&findings)))
     }
 
     fn list(&self, directory: &str) -> Result<Vec<String>, LoadError> {
@@ -54,13 +55,35 @@ impl Loader for Files {
     }
 }
 
-/// Reads the text of a policy or of a file of tests.
+/// The first finding with its line.
+fn in_one_line(findings: &Diagnostics) -> String {
+    let reports = findings.reports();
+    reports.first().map_or_else(String::new, |report| {
+        format!(
+            "line {}, column {}: {}",
+            report.line, report.column, report.message
+        )
+    })
+}
+
+/// Reads the text of a policy or of a file of tests. The inner result holds the finding if it is no text.
+///
+/// # Errors
+/// With exit code 2 if it cannot be read.
+pub fn text(path: &Path) -> Result<Result<String, Diagnostics>, Failure> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path);
+    let bytes = bytes.map_err(|error| Failure::input(format!("cannot read {name}: {error}")))?;
+    Ok(decode(bytes, &name))
+}
+
+/// As [`text`], where a file that is no text cannot be read.
 ///
 /// # Errors
 /// With exit code 2 if it cannot be read.
 pub fn read(path: &Path) -> Result<String, Failure> {
-    let name = path.display().to_string();
-    std::fs::read_to_string(path).map_err(|error| Failure::input(format!("cannot read {name}: {error}")))
+    let name = path.display();
+    text(path)?.map_err(|findings| Failure::input(format!("{name} is no text\n{findings}")))
 }
 
 /// Reads a policy and all files that it names, and checks it. The inner result holds the findings.
@@ -68,15 +91,15 @@ pub fn read(path: &Path) -> Result<String, Failure> {
 /// # Errors
 /// With exit code 2 if the policy's own file cannot be read.
 pub fn policy(path: &Path) -> Result<Result<(Policy, Diagnostics), Diagnostics>, Failure> {
-    let text = read(path)?;
-    Ok(fw_policy::check_files(&Files, &text, &path.display().to_string()))
+    let name = path.display().to_string();
+    Ok(text(path)?.and_then(|text| fw_policy::check_files(&Files, &text, &name)))
 }
 
 #[cfg(test)]
 mod tests {
     use fw_policy::Loader as _;
 
-    use super::{Files, policy};
+    use super::{Files, policy, read};
 
     #[test]
     fn zones_come_from_files_and_directories_beside_the_policy() {
@@ -112,5 +135,25 @@ mod tests {
                 .ends_with("it is no regular file")
         );
         assert!(Files.list(&format!("{here}/nowhere")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_text_is_a_finding_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.yaml");
+        std::fs::write(&path, b"version: 1\n# caf\xe9\nrules: []\n").unwrap();
+        let findings = policy(&path).unwrap().unwrap_err();
+        let reports = findings.reports();
+        let first = &reports[0];
+        assert_eq!((first.code, first.line, first.column), ("not_utf8", 2, 6));
+        assert!(first.message.contains("byte 17, 0xe9"), "{}", first.message);
+        assert!(read(&path).unwrap_err().to_string().contains("policy.yaml:2:6"));
+        let list = dir.path().join("list.txt");
+        std::fs::write(&list, b"10.0.0.0/8\n\xff\n").unwrap();
+        let error = Files.load(list.to_str().unwrap()).unwrap_err();
+        assert!(
+            error.cause.starts_with("line 2, column 1: the file is not UTF-8"),
+            "{error}"
+        );
     }
 }

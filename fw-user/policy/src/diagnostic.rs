@@ -51,6 +51,28 @@ pub enum Level {
     Warning,
 }
 
+/// Codes of all warnings; docs/policy.md explains each.
+pub const WARNINGS: &[&str] = &[
+    "any_any",
+    "exclude",
+    "isolation_of_self",
+    "looked_through",
+    "no_common_vlan",
+    "no_flow",
+    "no_rules",
+    "not_looked_at",
+    "one_way",
+    "rule_ended",
+    "same_addresses",
+    "shadowed_rule",
+    "small_burst",
+    "unknown_role",
+    "unused_service",
+    "unused_zone",
+    "wider_rule",
+    "zones_overlap",
+];
+
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -86,12 +108,20 @@ impl Diagnostic {
         }
     }
 
-    /// A warning.
+    /// A warning; its code is one of [`WARNINGS`].
     #[must_use]
     pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self::error(code, span, message).lowered(code)
+    }
+
+    /// The finding as a warning with a code of its own.
+    #[must_use]
+    pub(crate) fn lowered(self, code: &'static str) -> Self {
+        debug_assert!(WARNINGS.contains(&code), "`{code}` is in no list of warnings");
         Self {
             level: Level::Warning,
-            ..Self::error(code, span, message)
+            code,
+            ..self
         }
     }
 

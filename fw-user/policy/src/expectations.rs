@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::Environment;
 use crate::compile::{CompileError, TableSet, compile};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::explain::{Asked, Explanation, ask};
+use crate::explain::{Asked, Explanation, RuleRef, ask};
 use crate::model::{Expectation, Policy, RuleAction};
 use crate::resolve::resolve;
 
@@ -104,6 +104,7 @@ fn run(
         tags: expectation.tags,
         role: expectation.role.as_deref(),
         peer: expectation.peer.as_deref(),
+        guarded: false,
     };
     let explained = ask(policy, tables, machine, &asked);
     let problem = match &explained {
@@ -127,13 +128,23 @@ fn run(
             .and_then(|explanation| explanation.rule.as_ref())
         {
             Some(rule) => item.help(format!(
-                "the rule `{}` (line {}) decides this flow",
-                rule.name, rule.line
+                "the rule `{}` ({}) decides this flow",
+                rule.name,
+                place(policy, rule, expectation)
             )),
             None => item,
         }
     });
     (result, finding)
+}
+
+/// Where the rule that decides stands, for a reader of the expectation.
+fn place(policy: &Policy, decides: &RuleRef, expectation: &Expectation) -> String {
+    let rule = policy.rules.iter().find(|rule| rule.id == decides.id);
+    rule.map_or_else(
+        || decides.place(),
+        |rule| policy.sources.place(rule, expectation.span),
+    )
 }
 
 /// What came out otherwise than expected.

@@ -53,6 +53,8 @@ pub struct Asked<'a> {
     pub role: Option<&'a str>,
     /// Mode `inline`: role of the pair's other port; `None`: mode `host`.
     pub peer: Option<&'a str>,
+    /// Mode `inline`: the port that it comes in by is on the side of the guarded machine. Where nobody knows: false.
+    pub guarded: bool,
 }
 
 /// A rule, for people.
@@ -98,6 +100,12 @@ impl RuleRef {
             line: rule.line,
         }
     }
+
+    /// Where the rule stands, as editors and compilers write it: `policy.yaml:12`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
 }
 
 /// Explains a flow. `vlan` and `role` are the packet's tag and its port's role, where they are known. As [`ask`].
@@ -117,6 +125,7 @@ pub fn explain(
         tags: vlan.map(Tags::from),
         role,
         peer: None,
+        guarded: false,
     };
     ask(policy, tables, environment, &asked)
 }
@@ -161,7 +170,7 @@ pub fn ask(
         destination_zones: zone_names(policy, &flow, flow.dst, own),
         skipped: skipped.collect(),
         attributes: rule.map_or_else(Vec::new, text::attributes),
-        note: note(policy, &flow, found.reversed),
+        note: note(policy, &flow, &found),
     })
 }
 
@@ -205,13 +214,25 @@ const fn verdict(reason: Reason) -> RuleAction {
     }
 }
 
-fn note(policy: &Policy, flow: &Flow, reversed: bool) -> Option<&'static str> {
-    let dhcp =
-        policy.link.dhcp_client && flow.proto == Proto::UDP && matches!(flow.selector, 67 | 68 | 546 | 547);
-    if reversed {
+/// What a reader should know beside the answer.
+fn note(policy: &Policy, flow: &Flow, found: &judge::Found) -> Option<&'static str> {
+    let dhcp = policy.link.dhcp_client
+        && flow.proto == Proto::UDP
+        && matches!(flow.selector, 67 | 68 | 546 | 547)
+        && found.reason != Reason::LinkDhcp;
+    if found.reversed {
         Some("the rule has `track: false`, so the packets of its answering side pass as well")
+    } else if flow.proto == Proto::AH {
+        Some(
+            "no packet is judged as ah: the packet path looks through authentication headers; ask for the protocol behind \
+             them",
+        )
     } else {
-        dhcp.then_some("DHCP as a client passes by the link section, before the rules")
+        dhcp.then_some(
+            "of DHCP the link section passes requests of this machine or the guarded side to everybody (from port 68, IPv6: 546) \
+             and answers of the network (from port 67, IPv6: to a link-local address); this packet is neither, so the rules \
+             decide",
+        )
     }
 }
 

@@ -137,6 +137,13 @@ impl Flow {
         }
     }
 
+    /// True if a machine with these addresses sends the packet: its source is one of them, or it asks for an address by DHCP
+    /// and has none yet.
+    #[must_use]
+    pub fn leaves(&self, own: &[IpAddr]) -> bool {
+        own.contains(&self.src) || asks_for_address(self.src, self.proto, (self.source_port(), self.selector))
+    }
+
     /// The packet's tags.
     #[must_use]
     pub const fn tags(&self) -> Tags {
@@ -145,6 +152,13 @@ impl Flow {
             inner: self.inner_vlan,
         }
     }
+}
+
+/// True of a DHCP client's packet without an address (RFC 2131 section 4.1): from 0.0.0.0, port 68, to port 67. `ports`: source
+/// and destination. Whoever asks about such a packet means that this machine sends it.
+#[must_use]
+pub fn asks_for_address(source: IpAddr, proto: u8, ports: (u16, u16)) -> bool {
+    source == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && proto == Proto::UDP && ports == (68, 67)
 }
 
 /// The flow in the notation above, so that it can be asked again; tags are no part of it.

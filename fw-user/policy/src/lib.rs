@@ -40,9 +40,10 @@ mod planes;
 mod ranges;
 mod resolve;
 mod source;
+mod text;
 mod yaml;
 
-pub use check::{PolicyError, add_tests, check, check_files, ended_rules, load};
+pub use check::{PolicyError, add_tests, check, check_files, ended_rules, load, unnamed_role};
 pub use compile::{
     Choice, CompileError, Compiled, Options, Readdressed, Representation, Settings, Stats, TableSet, compile,
     compile_with, compile_within,
@@ -54,6 +55,7 @@ pub use flow::{Flow, FlowError, FlowSpec};
 pub use model::Policy;
 pub use resolve::{ResolveError, resolve};
 pub use source::{LoadError, Loader, Source, Sources};
+pub use text::decode;
 
 use std::net::IpAddr;
 

@@ -208,7 +208,7 @@ pub(crate) fn warn(policy: &Policy, findings: &mut Diagnostics) {
     for Shadowed { place, by } in &lint.shadowed {
         if !by.is_empty() {
             let by: Vec<&Rule> = by.iter().map(|place| &policy.rules[*place]).collect();
-            findings.push(warning(&policy.rules[*place], &by));
+            findings.push(warning(policy, &policy.rules[*place], &by));
         }
     }
     if let (skipped @ 1.., Some(first)) = (lint.skipped, policy.rules.first()) {
@@ -221,31 +221,27 @@ pub(crate) fn warn(policy: &Policy, findings: &mut Diagnostics) {
     }
 }
 
-fn warning(rule: &Rule, by: &[&Rule]) -> Diagnostic {
-    let (message, help) = match by {
-        [one] if one.action == rule.action && !one.audit => (
-            format!(
-                "no packet reaches the rule `{}`: `{}` (line {}) matches everything that it matches",
-                rule.name, one.name, one.line
-            ),
-            "remove it; the rule before it does the same",
-        ),
+fn warning(policy: &Policy, rule: &Rule, by: &[&Rule]) -> Diagnostic {
+    let name = &rule.name;
+    let (who, help) = match by {
         [one] => (
             format!(
-                "no packet reaches the rule `{}`: `{}` (line {}) matches everything that it matches",
-                rule.name, one.name, one.line
+                "`{}` ({}) matches",
+                one.name,
+                policy.sources.place(one, rule.span)
             ),
-            "move it up, in front of that rule, or remove it; the first rule that matches wins",
+            if one.action == rule.action && !one.audit {
+                "remove it; the rule before it does the same"
+            } else {
+                "move it up, in front of that rule, or remove it; the first rule that matches wins"
+            },
         ),
         _ => (
-            format!(
-                "no packet reaches the rule `{}`: the {} rules before it that are marked match everything that it matches",
-                rule.name,
-                by.len()
-            ),
+            format!("the {} rules before it that are marked match", by.len()),
             "move it up, or remove it; the first rule that matches wins",
         ),
     };
+    let message = format!("no packet reaches the rule `{name}`: {who} everything that it matches");
     let mut item = Diagnostic::warning("shadowed_rule", rule.span, message)
         .label("never asked")
         .help(help);

@@ -336,6 +336,16 @@ pub struct Expectation {
     pub span: Span,
 }
 
+/// Names of the port roles that planes are bound to, or that the link section names.
+pub(crate) fn bound_roles<'a>(planes: &'a [Plane], link: &'a Link) -> BTreeSet<&'a str> {
+    let link = match &link.router_advertisement {
+        RouterAdvertisement::Never => &[][..],
+        RouterAdvertisement::Roles(roles) => roles,
+    };
+    let planes = planes.iter().flat_map(|plane| &plane.roles);
+    link.iter().chain(planes).map(String::as_str).collect()
+}
+
 impl Policy {
     /// The tags that the policy names, sorted; no tag is always among them. Packets with others are denied.
     #[must_use]
@@ -432,17 +442,18 @@ impl Policy {
     /// Names of the port roles that the policy uses, sorted.
     #[must_use]
     pub fn roles(&self) -> BTreeSet<&str> {
-        let link = match &self.link.router_advertisement {
-            RouterAdvertisement::Never => &[][..],
-            RouterAdvertisement::Roles(roles) => roles,
-        };
-        let planes = self.planes.iter().flat_map(|plane| &plane.roles);
-        let expected = self
+        let mut roles = bound_roles(&self.planes, &self.link);
+        roles.extend(self.expected_roles());
+        roles
+    }
+
+    /// Names of the port roles that expectations use.
+    pub(crate) fn expected_roles(&self) -> impl Iterator<Item = &str> {
+        let ends = self
             .expectations
             .iter()
             .flat_map(|expectation| [expectation.role.as_deref(), expectation.peer.as_deref()]);
-        let named = link.iter().chain(planes).map(String::as_str);
-        named.chain(expected.flatten()).collect()
+        ends.flatten()
     }
 
     /// [`Policy::hash`] in hexadecimal.

@@ -16,7 +16,7 @@ pub(crate) fn mismatch(policy: &Policy, flow: &Flow, own: &[std::net::IpAddr], a
     let plane = |address| policy.plane_of(flow.tags(), address, own);
     let (from, to) = (plane(flow.src), plane(flow.dst));
     let outside = |plane: Option<&Plane>, role: &str| plane.is_some_and(|plane| !plane.uses(role));
-    let leaves = own.contains(&flow.src);
+    let leaves = flow.leaves(own);
     if let Some(peer) = asked.peer.filter(|_| !leaves && !own.contains(&flow.dst)) {
         return outside(from, role) || outside(to, peer);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::diagnostic::{Span, breaks};
+use crate::model::Rule;
 
 /// Where texts come from. The crate itself reads no files.
 pub trait Loader {
@@ -129,6 +130,15 @@ impl Sources {
     pub fn line(&self, span: Span) -> usize {
         let text = self.text(span).as_bytes();
         breaks(&text[..span.start.min(text.len())]) + 1
+    }
+
+    /// Where `rule` stands, for a reader who looks at `from`: `line 12` of the same file, `site/base.yaml:12` of another.
+    pub(crate) fn place(&self, rule: &Rule, from: Span) -> String {
+        if rule.span.file == from.file {
+            format!("line {}", rule.line)
+        } else {
+            format!("{}:{}", self.name(rule.span), rule.line)
+        }
     }
 
     pub(crate) fn get(&self, file: u32) -> Option<&Source> {

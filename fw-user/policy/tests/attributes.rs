@@ -38,6 +38,7 @@ fn asked(flow: &str, tags: Option<Tags>, role: Option<&str>, peer: Option<&str>)
         tags,
         role,
         peer,
+        guarded: false,
     };
     ask(&policy, &tables, &environment, &asked).expect("zones with addresses")
 }

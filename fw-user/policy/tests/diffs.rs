@@ -268,7 +268,7 @@ fn a_realm_of_one_policy_is_denied_by_the_other() {
         diff.to_string().lines().collect::<Vec<_>>(),
         [
             "becomes allowed:",
-            "  any -> any: tcp/443, VLAN 7  (deny: default => allow: web, line 11)"
+            "  any -> any: tcp/443, VLAN 7  (deny: default => allow: web, new.yaml:11)"
         ]
     );
     let sets = all(&diff);

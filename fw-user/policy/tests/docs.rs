@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use fw_policy::diagnostic::WARNINGS;
 use fw_policy::services::BUILT_IN;
 
 fn docs() -> String {
@@ -31,6 +32,21 @@ fn every_built_in_service_has_its_row() {
         })
         .collect();
     assert_eq!(rows, expected);
+}
+
+#[test]
+fn every_warning_has_its_row() {
+    let docs = docs();
+    let table = docs.split("## Warnings").nth(1).expect("the table of warnings");
+    let codes = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let codes = codes.flat_map(|row| {
+        let codes = row.split(" |").next().unwrap_or_default();
+        codes.split(", ").map(|code| code.trim_matches('`'))
+    });
+    assert_eq!(
+        codes.collect::<BTreeSet<_>>(),
+        WARNINGS.iter().copied().collect::<BTreeSet<_>>()
+    );
 }
 
 #[test]

@@ -80,6 +80,7 @@ fn assert_flows(policy: &Policy, own: &[&str], flows: &[(&str, &str)]) {
             tags,
             role: None,
             peer: None,
+            guarded: false,
         };
         let answer =
             ask(policy, &tables, &environment, &asked).unwrap_or_else(|error| panic!("{flow}: {error}"));

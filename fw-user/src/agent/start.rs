@@ -26,6 +26,7 @@ use crate::dataplane::{
     list_attached,
 };
 use crate::exit::{Exit, Failure};
+use crate::files;
 use crate::telemetry::{FlowLog, Names, boot_unix_s};
 
 /// A started agent with what its tasks need.
@@ -332,8 +333,7 @@ fn read_policy(
     force: bool,
 ) -> Result<(Policy, Diagnostics), Failure> {
     let name = config.policy.display().to_string();
-    let text = std::fs::read_to_string(&config.policy)
-        .map_err(|error| Failure::input(format!("cannot read the policy {name}: {error}")))?;
+    let text = files::read(&config.policy)?;
     let (mut policy, warnings) = policy::check(&name, &text, Timestamp::now().as_second())?;
     machine.fill(&mut policy)?;
     let tables = policy::compile(&policy, machine.own, &config.roles(), 1, boot_unix_s())?;

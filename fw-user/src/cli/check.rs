@@ -44,8 +44,13 @@ impl Check {
         };
         for path in &self.tests {
             let name = path.display().to_string();
-            if let Err(findings) = fw_policy::add_tests(&mut policy, &files::read(path)?, &name) {
-                return self.invalid(&findings);
+            let added = files::text(path)?.and_then(|text| fw_policy::add_tests(&mut policy, &text, &name));
+            match added {
+                Ok(found) => {
+                    warnings.items.extend(found.items);
+                    warnings.sources = found.sources;
+                }
+                Err(findings) => return self.invalid(&findings),
             }
         }
         let now = jiff::Timestamp::now().as_second();

@@ -153,7 +153,7 @@ fn violation_text(violation: &Violation, certificate: &Certificate) -> String {
         &certificate.statement.right.name,
     );
     match &violation.fault {
-        Fault::Overlap { tags, address } => format!("{address} (VLAN {tags}) is on both sides"),
+        Fault::Overlap { tags, address } => format!("{address} ({}) is on both sides", tags.in_words()),
         Fault::Unproved { why } => why.clone(),
         Fault::Crossing(crossing) => {
             let (from, to) = match crossing.way {

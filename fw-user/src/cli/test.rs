@@ -55,7 +55,8 @@ impl Test {
         };
         for path in &self.tests {
             let name = path.display().to_string();
-            if let Err(findings) = fw_policy::add_tests(&mut policy, &files::read(path)?, &name) {
+            let added = files::text(path)?.and_then(|text| fw_policy::add_tests(&mut policy, &text, &name));
+            if let Err(findings) = added {
                 return Ok(invalid(&findings));
             }
         }

@@ -132,7 +132,7 @@ fn seconds(time: Duration) -> f64 {
 /// Where the firewall stands for this flow: on the machine itself if it is an end of it, or if only the port is named by
 /// which the packet comes in; else between the two ends.
 fn way(expectation: &Expectation, flow: &Flow, own: &[IpAddr]) -> Way {
-    if own.contains(&flow.src) {
+    if flow.leaves(own) {
         Way::Out
     } else if own.contains(&flow.dst) || (expectation.role.is_some() && expectation.peer.is_none()) {
         Way::In

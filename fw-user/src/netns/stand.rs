@@ -194,7 +194,8 @@ impl Stand {
             .receive(patience(answerable), |answer| refuses(answer, flow.src))?
             .is_some();
         let rule = self.rule(policy, flow);
-        let answer_lost = if arrived && reason.allows() {
+        // A message of DHCP that passes by the link section opens no flow; its answer is another message.
+        let answer_lost = if arrived && reason.allows() && reason != Reason::LinkDhcp {
             self.answer(flow, way)?
         } else {
             None

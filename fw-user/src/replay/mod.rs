@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use fw_common::abi::{self, Decision, LinkKind, PortConfig, Reason, Side, Verdict};
 use fw_common::pipeline::{Scratch, judge};
 use fw_common::wire;
+use fw_policy::flow::asks_for_address;
 use fw_policy::{Environment, Policy, TableSet};
 use serde::Serialize;
 
@@ -77,7 +78,17 @@ pub struct Seen {
     /// The packet in one line.
     pub flow: String,
     /// Its source address; none where no IP header was reached.
-    pub source: Option<IpAddr>,
+    source: Option<IpAddr>,
+    /// A DHCP client without an address sends it.
+    asks_for_address: bool,
+}
+
+impl Seen {
+    /// True if a machine with these addresses sends it, see [`fw_policy::Flow::leaves`].
+    #[must_use]
+    pub fn leaves(&self, own: &[IpAddr]) -> bool {
+        self.asks_for_address || self.source.is_some_and(|source| own.contains(&source))
+    }
 }
 
 /// Parses a frame, which is judged elsewhere.
@@ -91,9 +102,13 @@ pub fn look(bytes: &[u8], link: Link) -> Seen {
         egress: false,
     };
     wire::parse(frame, link_kind(link) as u8, 0, &mut scratch.meta);
+    let meta = &scratch.meta;
+    let source = frame::source(meta);
+    let ports = (meta.sport, meta.dport);
     Seen {
-        flow: frame::describe(&scratch.meta),
-        source: frame::source(&scratch.meta),
+        flow: frame::describe(meta),
+        source,
+        asks_for_address: source.is_some_and(|source| asks_for_address(source, meta.proto, ports)),
     }
 }
 
@@ -139,7 +154,7 @@ impl<'m> Replay<'m> {
         }
     }
 
-    /// Judges the next packet. A source of this machine's own sends it; else it comes in by the port, or by the pair's other
+    /// Judges the next packet. A source of this machine's own sends it, as does one that asks for an address by DHCP; else it comes in by the port, or by the pair's other
     /// one if it belongs to a flow that says so.
     pub fn judge(&mut self, packet: &Captured) -> Judged {
         let time = packet.time.unwrap_or_else(jiff::Timestamp::now);
@@ -179,8 +194,7 @@ impl<'m> Replay<'m> {
 
     /// True if the packet's source is this machine.
     fn sends(&self, packet: &Captured) -> bool {
-        let seen = look(&packet.bytes, packet.link);
-        seen.source.is_some_and(|source| self.own.contains(&source))
+        look(&packet.bytes, packet.link).leaves(&self.own)
     }
 
     /// The rule that was found for the packet just judged, or that has allowed its flow.
@@ -302,6 +316,61 @@ rules:
         ];
         let wanted = wanted.map(|(reason, rule)| (reason.to_owned(), rule));
         assert_eq!(reasons(ports, &packets), wanted);
+    }
+
+    /// A UDP datagram over IPv4.
+    fn datagram(from: ([u8; 4], u16), to: ([u8; 4], u16)) -> Captured {
+        let step = etherparse::PacketBuilder::ethernet2([2; 6], [2; 6])
+            .ipv4(from.0, to.0, 64)
+            .udp(from.1, to.1);
+        let mut bytes = Vec::new();
+        step.write(&mut bytes, &[1; 8]).unwrap();
+        Captured {
+            time: None,
+            link: Link::Ethernet,
+            length: bytes.len() as u32,
+            bytes,
+        }
+    }
+
+    /// What is asked by notation and what is asked as a frame is decided the same.
+    #[test]
+    fn dhcp_by_notation_is_dhcp_in_hexadecimal() {
+        let text = POLICY.replace("rules:", "link: { dhcp: client }\nrules:");
+        let (policy, _) = fw_policy::check(&text, "p.yaml").unwrap();
+        let environment = Environment::sample();
+        let tables = fw_policy::compile(&policy, &environment).unwrap();
+        let (nobody, all, own, far) = ([0; 4], [255; 4], [192, 0, 2, 1], [10, 0, 0, 2]);
+        for (from, to, host) in [
+            ((nobody, 68), (all, 67), "link_dhcp"),
+            ((own, 68), (all, 67), "link_dhcp"),
+            ((own, 68), (far, 67), "deny_default"),
+            ((far, 67), (own, 68), "link_dhcp"),
+            ((far, 67), (all, 68), "link_dhcp"),
+            ((far, 68), (all, 67), "deny_default"),
+            ((far, 99), (own, 68), "deny_default"),
+        ] {
+            let address = |end: ([u8; 4], u16)| std::net::SocketAddr::from(end);
+            let flow = format!("udp {} {}", address(from), address(to)).parse().unwrap();
+            for peer in [None, Some(0)] {
+                let asked = fw_policy::Asked {
+                    flow: &flow,
+                    tags: None,
+                    role: None,
+                    peer: peer.map(|_| "out"),
+                    guarded: false,
+                };
+                let told = fw_policy::ask(&policy, &tables, &environment, &asked).unwrap();
+                let memory = Memory::default();
+                let ports = Ports { role: 0, peer };
+                let mut replay = Replay::new(&memory, &policy, &tables, &environment, ports);
+                let judged = replay.judge(&datagram(from, to));
+                assert_eq!(told.reason, judged.reason, "{from:?} {to:?} {peer:?}");
+                if peer.is_none() {
+                    assert_eq!(told.reason, host, "{from:?} {to:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use fw_common::abi::Reason;
 
 use super::fields::{self, Fields};
+use super::roles::Named;
 use super::sections;
 use super::zones::{self, Zones};
 use crate::diagnostic::{Diagnostic, Diagnostics, LineCounter};
@@ -14,21 +15,26 @@ use crate::model::{Expectation, Rule, RuleAction, Tags, ZoneKind};
 use crate::names;
 use crate::yaml::{Node, Value};
 
-/// Reads the sections of all files.
+/// Reads the sections of all files. The second value holds the roles that expectations name.
 pub(super) fn read(
     sections: &[&Node],
     zones: &Zones,
     rules: &[Rule],
     findings: &mut Diagnostics,
-) -> Vec<Expectation> {
-    let mut lines = LineCounter::default();
+) -> (Vec<Expectation>, Vec<Named>) {
+    let mut reader = Reader {
+        zones,
+        rules,
+        lines: LineCounter::default(),
+        named: Vec::new(),
+    };
     let mut read = Vec::new();
     for section in sections {
         match &section.value {
             Value::Empty => {}
             Value::List(items) => {
                 for item in items {
-                    read.extend(expectation(item, zones, rules, &mut lines, findings));
+                    read.extend(reader.expectation(item, findings));
                 }
             }
             _ => {
@@ -37,56 +43,76 @@ pub(super) fn read(
             }
         }
     }
-    read
+    (read, reader.named)
 }
 
-fn expectation(
-    node: &Node,
-    zones: &Zones,
-    rules: &[Rule],
-    lines: &mut LineCounter,
-    findings: &mut Diagnostics,
-) -> Option<Expectation> {
-    let fields = Fields::read(node, "an expectation", keys::EXPECTATION, findings)?;
-    let flow = fields.require("flow", "an expectation", findings);
-    let is = fields.require("is", "an expectation", findings);
-    let flow = flow.and_then(|node| Some((flow_spec(node, zones, findings)?, node)));
-    let is = is.and_then(|node| fields::word(node, &["allow", "deny", "reject"], findings));
-    let role = fields.get("in").and_then(|node| sections::role(node, findings));
-    let peer = fields.get("out").and_then(|node| sections::role(node, findings));
-    if let Some(span) = fields.key_span("out").filter(|_| !fields.has("in")) {
-        findings.push(
-            Diagnostic::error("missing_key", span, "`out` needs the key `in`")
-                .help("say by which port of the pair the packet comes in, or remove `out`"),
-        );
+struct Reader<'a> {
+    zones: &'a Zones,
+    rules: &'a [Rule],
+    lines: LineCounter,
+    named: Vec<Named>,
+}
+
+impl Reader<'_> {
+    fn expectation(&mut self, node: &Node, findings: &mut Diagnostics) -> Option<Expectation> {
+        let fields = Fields::read(node, "an expectation", keys::EXPECTATION, findings)?;
+        let flow = fields.require("flow", "an expectation", findings);
+        let is = fields.require("is", "an expectation", findings);
+        let flow = flow.and_then(|node| Some((flow_spec(node, self.zones, findings)?, node)));
+        let is = is.and_then(|node| fields::word(node, &["allow", "deny", "reject"], findings));
+        if let Some(span) = fields.key_span("out").filter(|_| !fields.has("in")) {
+            findings.push(
+                Diagnostic::error("missing_key", span, "`out` needs the key `in`")
+                    .help("say by which port of the pair the packet comes in, or remove `out`"),
+            );
+        }
+        let tags = fields.get("vlan").and_then(|node| tags(node, findings));
+        let own_addresses = fields
+            .get("self")
+            .map_or_else(Vec::new, |node| own_addresses(node, findings));
+        let rule = fields
+            .get("rule")
+            .and_then(|node| rule_name(node, self.rules, findings));
+        let reason = fields.get("reason").and_then(|node| reason(node, findings));
+        let [role, peer] = ["in", "out"].map(|key| self.role(&fields, key, reason.as_deref(), findings));
+        let ((flow, flow_node), is) = (flow?, is?);
+        let (text, _) = written(flow_node);
+        Some(Expectation {
+            flow,
+            text: text.to_owned(),
+            role,
+            peer,
+            tags,
+            own_addresses,
+            is: match is {
+                "allow" => RuleAction::Allow,
+                "reject" => RuleAction::Reject,
+                _ => RuleAction::Deny,
+            },
+            rule,
+            reason,
+            line: self.lines.line(&findings.sources, node.span),
+            span: flow_node.span,
+        })
     }
-    let tags = fields.get("vlan").and_then(|node| tags(node, findings));
-    let own_addresses = fields
-        .get("self")
-        .map_or_else(Vec::new, |node| own_addresses(node, findings));
-    let rule = fields
-        .get("rule")
-        .and_then(|node| rule_name(node, rules, findings));
-    let reason = fields.get("reason").and_then(|node| reason(node, findings));
-    let ((flow, flow_node), is) = (flow?, is?);
-    let (text, _) = written(flow_node);
-    Some(Expectation {
-        flow,
-        text: text.to_owned(),
-        role,
-        peer,
-        tags,
-        own_addresses,
-        is: match is {
-            "allow" => RuleAction::Allow,
-            "reject" => RuleAction::Reject,
-            _ => RuleAction::Deny,
-        },
-        rule,
-        reason,
-        line: lines.line(&findings.sources, node.span),
-        span: flow_node.span,
-    })
+
+    /// The role under a key, which is remembered.
+    fn role(
+        &mut self,
+        fields: &Fields<'_>,
+        key: &str,
+        reason: Option<&str>,
+        findings: &mut Diagnostics,
+    ) -> Option<String> {
+        let node = fields.get(key)?;
+        let role = sections::role(node, findings)?;
+        self.named.push(Named {
+            role: role.clone(),
+            span: node.span,
+            unbound: reason == Some(Reason::PlaneMismatch.name()),
+        });
+        Some(role)
+    }
 }
 
 fn written(node: &Node) -> (&str, bool) {

@@ -12,9 +12,37 @@ const MAX_CHAIN: usize = 16;
 /// Most files of a policy.
 const MAX_FILES: usize = 256;
 
-/// Parses the policy and all that it includes. Included files come before those that include them, the policy itself
-/// last. `None` if one of them cannot be read as YAML; `findings` says why.
-pub(super) fn read(text: &str, loader: &dyn Loader, findings: &mut Diagnostics) -> Option<Vec<Node>> {
+/// The files of a policy.
+pub(super) struct Files {
+    /// Included files come before those that include them, the policy itself last.
+    pub(super) roots: Vec<Node>,
+    /// False if some included file is missing, because it cannot be read or is no YAML: what it defines is not known.
+    pub(super) whole: bool,
+}
+
+/// Codes of findings that may be wrong while an included file is missing: it may define what is not found, or use what looks unused.
+const NEED_ALL_FILES: [&str; 7] = [
+    "no_rules",
+    "unknown_label",
+    "unknown_plane",
+    "unknown_rule",
+    "unknown_service",
+    "unknown_zone",
+    "unused_service",
+];
+
+impl Files {
+    /// Takes out the findings that may be wrong because a file is missing: its error is enough.
+    pub(super) fn keep_certain(&self, findings: &mut Diagnostics) {
+        if !self.whole {
+            findings.items.retain(|item| !NEED_ALL_FILES.contains(&item.code));
+        }
+    }
+}
+
+/// Parses the policy and all that it includes. `None` if the policy itself is no YAML; `findings` says why, and what is wrong
+/// with included files.
+pub(super) fn read(text: &str, loader: &dyn Loader, findings: &mut Diagnostics) -> Option<Files> {
     let mut reader = Reader {
         loader,
         roots: Vec::new(),
@@ -23,11 +51,13 @@ pub(super) fn read(text: &str, loader: &dyn Loader, findings: &mut Diagnostics) 
             named: Span::default(),
         }],
         read: Vec::new(),
-        broken: false,
+        whole: true,
         findings,
     };
-    reader.file(text, 0);
-    (!reader.broken).then_some(reader.roots)
+    reader.file(text, 0).then_some(Files {
+        whole: reader.whole,
+        roots: reader.roots,
+    })
 }
 
 /// A file whose includes are being read.
@@ -43,15 +73,15 @@ struct Reader<'a> {
     open: Vec<Open>,
     /// Files that are read, and where they are named.
     read: Vec<(String, Span)>,
-    broken: bool,
+    whole: bool,
     findings: &'a mut Diagnostics,
 }
 
 impl Reader<'_> {
-    fn file(&mut self, text: &str, file: u32) {
+    /// Reads a file and what it includes. False if it is no YAML.
+    fn file(&mut self, text: &str, file: u32) -> bool {
         let Some(root) = yaml::parse(text, file, self.findings) else {
-            self.broken = true;
-            return;
+            return false;
         };
         if let Value::Map(pairs) = &root.value
             && let Some((_, node)) = pairs.iter().find(|(key, _)| key.text == "include")
@@ -61,6 +91,7 @@ impl Reader<'_> {
             }
         }
         self.roots.push(root);
+        true
     }
 
     fn include(&mut self, node: &Node) {
@@ -75,7 +106,7 @@ impl Reader<'_> {
         self.read.push((path.clone(), node.span));
         match self.loader.load(&path) {
             Err(error) => {
-                self.broken = true;
+                self.whole = false;
                 self.findings.push(
                     feeds::unreadable(node, &error).help("paths are relative to the file that names them"),
                 );
@@ -86,7 +117,7 @@ impl Reader<'_> {
                     name: path,
                     named: node.span,
                 });
-                self.file(&text, file);
+                self.whole &= self.file(&text, file);
                 self.open.pop();
             }
         }

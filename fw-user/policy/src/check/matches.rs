@@ -220,3 +220,12 @@ pub(super) fn never_opens(rule: &str, span: Span) -> Diagnostic {
     Diagnostic::warning("no_flow", span, message)
         .help("errors and replies pass with the flow they belong to; only echo requests need a rule")
 }
+
+/// The finding for a rule that names AH.
+pub(super) fn looked_through(rule: &str, span: Span) -> Diagnostic {
+    let message = format!("the rule `{rule}` names ah (protocol 51), as which no packet is judged");
+    Diagnostic::warning("looked_through", span, message).help(
+        "authentication headers are looked through: name what is behind them, such as esp or tcp/22; none can be allowed or \
+         denied for the header itself",
+    )
+}

@@ -11,9 +11,11 @@ mod isolate;
 mod limits;
 mod matches;
 mod members;
+mod one_way;
 mod planes;
 mod protect;
 mod realms;
+mod roles;
 mod rules;
 mod sections;
 mod select;
@@ -21,16 +23,19 @@ mod services;
 mod units;
 mod zones;
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::keys;
-use crate::model::Policy;
+use crate::model::{Policy, bound_roles};
 use crate::source::{LoadError, Loader, NoFiles, Sources};
 use crate::yaml::{self, Key, Node, Value};
 
 use fields::Fields;
+pub use roles::unnamed_role;
 use zones::Zones;
 
 /// The version of the language.
@@ -76,8 +81,11 @@ pub fn check_files(
     file: &str,
 ) -> Result<(Policy, Diagnostics), Diagnostics> {
     let mut findings = Diagnostics::new(file, text);
-    let policy =
-        include::read(text, loader, &mut findings).and_then(|roots| build(&roots, loader, &mut findings));
+    let policy = include::read(text, loader, &mut findings).and_then(|files| {
+        let policy = build(&files, loader, &mut findings);
+        files.keep_certain(&mut findings);
+        policy
+    });
     // Of a policy with errors nothing can be proved, and rules that were left out would mislead.
     if let Some(policy) = policy.as_ref().filter(|_| !findings.has_errors()) {
         crate::isolate::report(policy, &mut findings);
@@ -91,11 +99,11 @@ pub fn check_files(
 }
 
 /// Adds the expectations of a file of tests, which has the key `expect` only, to a policy: [`crate::run_expectations`] runs
-/// them with the policy's own.
+/// them with the policy's own. The value holds the warnings.
 ///
 /// # Errors
 /// All findings; then nothing is added.
-pub fn add_tests(policy: &mut Policy, text: &str, file: &str) -> Result<(), Diagnostics> {
+pub fn add_tests(policy: &mut Policy, text: &str, file: &str) -> Result<Diagnostics, Diagnostics> {
     let mut findings = Diagnostics::of(&policy.sources);
     let number = findings.sources.add(file, text);
     let root = yaml::parse(text, number, &mut findings);
@@ -106,14 +114,17 @@ pub fn add_tests(policy: &mut Policy, text: &str, file: &str) -> Result<(), Diag
         }
         let section = top.require("expect", "a file of tests", &mut findings)?;
         let zones = Zones::of(policy);
-        Some(expect::read(&[section], &zones, &policy.rules, &mut findings))
+        let (tests, named) = expect::read(&[section], &zones, &policy.rules, &mut findings);
+        let bound = bound_roles(&policy.planes, &policy.link);
+        roles::warn(&named, &bound, &policy.expected_roles().collect(), &mut findings);
+        Some(tests)
     });
     findings.sort();
     match tests {
         Some(tests) if !findings.has_errors() => {
-            policy.sources = findings.sources;
+            policy.sources = findings.sources.clone();
             policy.expectations.extend(tests);
-            Ok(())
+            Ok(findings)
         }
         _ => Err(findings),
     }
@@ -142,13 +153,13 @@ fn sections<'n>(files: &[Fields<'n>], key: &str) -> Vec<&'n Node> {
 
 /// All files, the policy itself last. `None` only if nothing can be made of it; errors may stand in `findings` in either
 /// case.
-fn build(roots: &[Node], loader: &dyn Loader, findings: &mut Diagnostics) -> Option<Policy> {
-    let files = tops(roots, findings)?;
+fn build(read: &include::Files, loader: &dyn Loader, findings: &mut Diagnostics) -> Option<Policy> {
+    let files = tops(&read.roots, findings)?;
     let top = files.last()?;
     let mut zones = zones::read(&sections(&files, "zones"), loader, findings);
     let services = services::read(&sections(&files, "services"), findings);
     let mut rules = rules::read(&sections(&files, "rules"), &zones, &services, findings);
-    if files.iter().all(|file| !file.has("rules")) {
+    if read.whole && files.iter().all(|file| !file.has("rules")) {
         findings.push(
             Diagnostic::error("missing_key", top.span.begin(), "the policy has no `rules`")
                 .help("add `rules:` with a list of rules; an empty list (`rules: []`) denies everything"),
@@ -156,9 +167,17 @@ fn build(roots: &[Node], loader: &dyn Loader, findings: &mut Diagnostics) -> Opt
     }
     services.warn_unused(&rules, findings);
     let mut isolations = isolate::read(&sections(&files, "isolate"), &zones, &rules, findings);
-    let expectations = expect::read(&sections(&files, "expect"), &zones, &rules, findings);
+    let link = sections::link(top.get("link"), findings);
+    let (expectations, named) = expect::read(&sections(&files, "expect"), &zones, &rules, findings);
+    roles::warn(
+        &named,
+        &bound_roles(&zones.planes, &link),
+        &BTreeSet::new(),
+        findings,
+    );
     let mut protect = protect::read(top.get("protect"), &zones, findings);
     doubts::warn(&zones, &rules, findings);
+    one_way::warn(&zones, &rules, findings);
     let seen = realms::Seen::new(&mut zones, &mut rules, findings);
     seen.isolations(&mut isolations);
     seen.everywhere(&mut protect.exempt);
@@ -170,7 +189,7 @@ fn build(roots: &[Node], loader: &dyn Loader, findings: &mut Diagnostics) -> Opt
         zones: zones.list,
         planes: zones.planes,
         services: services.list,
-        link: sections::link(top.get("link"), findings),
+        link,
         tcp: protect::tcp(top.get("tcp"), findings),
         fragments: protect::fragments(top.get("fragments"), findings),
         protect,

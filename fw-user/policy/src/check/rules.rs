@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use fw_common::abi::Proto;
+
 use super::attributes;
 use super::fields::{self, Fields};
 use super::matches;
@@ -203,6 +205,9 @@ impl Reader<'_> {
     fn doubts(&self, rule: &Rule, findings: &mut Diagnostics) {
         if !rule.services.is_empty() && !rule.services.iter().any(|found| matches::opens_flows(*found)) {
             findings.push(matches::never_opens(&rule.name, rule.span));
+        }
+        if rule.services.iter().any(|found| found.proto == Some(Proto::AH)) {
+            findings.push(matches::looked_through(&rule.name, rule.span));
         }
         let met = rule.directions.iter().any(|direction| {
             direction

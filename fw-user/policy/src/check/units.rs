@@ -44,7 +44,10 @@ pub(super) struct Bad {
 pub(super) fn count_rate(text: &str) -> Result<UnitsPerNs, Bad> {
     let expected = "a number and a time, such as 50/s, 600/min or 1000/h";
     let (amount, per_ns) = split_rate(text, expected)?;
-    let count = count(amount).map_err(|_| bad(expected))?;
+    let count = count(amount).map_err(|_| Bad {
+        expected,
+        help: without_marks(amount).map(|amount| format!("write `{amount}/{}`", time_of(per_ns))),
+    })?;
     Ok((count, per_ns))
 }
 
@@ -61,11 +64,7 @@ pub(super) fn byte_rate(text: &str) -> Result<UnitsPerNs, Bad> {
         return Err(refuse(mended, "s"));
     }
     let (amount, per_ns) = split_rate(text, expected)?;
-    let time = TIMES
-        .iter()
-        .find(|(_, own)| *own == per_ns)
-        .map_or("s", |(name, _)| name);
-    let bits = bits(amount).map_err(|mended| refuse(mended, time))?;
+    let bits = bits(amount).map_err(|mended| refuse(mended, time_of(per_ns)))?;
     Ok(if bits % 8 == 0 {
         (bits / 8, per_ns)
     } else {
@@ -93,16 +92,34 @@ pub(super) fn count(text: &str) -> Result<u64, Bad> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(count) if digits => Ok(count),
-        _ => {
-            let plain: String = text.chars().filter(|c| !matches!(c, '_' | ',' | '\'')).collect();
-            let mended =
-                plain != text && !plain.is_empty() && plain.bytes().all(|byte| byte.is_ascii_digit());
-            Err(Bad {
-                expected,
-                help: mended.then(|| format!("write `{plain}`")),
-            })
-        }
+        _ => Err(Bad {
+            expected,
+            help: without_marks(text).map(|plain| format!("write `{plain}`")),
+        }),
     }
+}
+
+/// A whole number without the marks between its thousands. `None` if it has none, or if one of them may be a decimal point.
+fn without_marks(text: &str) -> Option<String> {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut parts = text.split(['_', ',', '\'']);
+    let mut plain = parts.next().filter(|first| digits(first))?.to_owned();
+    let mut marks = 0;
+    for part in parts {
+        // Before other than three digits a comma may be a decimal point.
+        if !digits(part) || (part.len() != 3 && text.contains(',')) {
+            return None;
+        }
+        marks += 1;
+        plain += part;
+    }
+    (marks > 0).then_some(plain)
+}
+
+/// The word for the time of a rate.
+fn time_of(per_ns: u64) -> &'static str {
+    let named = TIMES.iter().find(|(_, own)| *own == per_ns);
+    named.map_or("s", |(name, _)| name)
 }
 
 /// Reads a time: `120s`, `10m`, `2h`. In seconds.
@@ -121,12 +138,17 @@ pub(super) fn duration(text: &str) -> Result<u32, Bad> {
         .and_then(|(number, factor)| number.checked_mul(factor));
     seconds.ok_or_else(|| Bad {
         expected,
-        help: (unit.is_empty() && !number.is_empty()).then(|| format!("write `{number}s` for seconds")),
+        help: (unit.is_empty() && !number.is_empty())
+            .then(|| format!("write `{number}s` for seconds"))
+            .or_else(|| mended_duration(text)),
     })
 }
 
-const fn bad(expected: &'static str) -> Bad {
-    Bad { expected, help: None }
+/// A time whose number has marks between its thousands, without them.
+fn mended_duration(text: &str) -> Option<String> {
+    let at = text.rfind(|c: char| c.is_ascii_digit()).map_or(0, |at| at + 1);
+    let plain = without_marks(&text[..at])? + text[at..].trim_start();
+    duration(&plain).is_ok().then(|| format!("write `{plain}`"))
 }
 
 /// The amount, and the nanoseconds behind the stroke.
@@ -155,9 +177,14 @@ fn split_rate<'t>(text: &'t str, expected: &'static str) -> Result<(&'t str, u64
 
 /// An amount of data in bits; else what was probably meant. Decimals are taken if they make a whole number of bits.
 fn bits(text: &str) -> Result<u64, Option<String>> {
-    let at = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = |part: fn(char) -> bool| text.find(|c: char| !part(c)).unwrap_or(text.len());
+    let at = end(|c| c.is_ascii_digit() || c == '.');
+    let marked = end(|c| c.is_ascii_digit() || matches!(c, '_' | ',' | '\''));
+    if let Some(number) = without_marks(&text[..marked]) {
+        // What is wrong with the unit is said of the number without its marks.
+        let plain = format!("{number} {}", text[marked..].trim_start());
+        return Err(bits(plain.trim_end()).map_or_else(|mended| mended, |_| Some(plain)));
+    }
     let (number, unit) = (&text[..at], text[at..].trim_start());
     if let Some((_, factor)) = SIZES.iter().find(|(name, _)| *name == unit) {
         return decimal(number, *factor).ok_or(None);

@@ -255,7 +255,7 @@ impl fmt::Display for Diff {
     }
 }
 
-/// One line: `gpu -> storage: tcp/22 (was deny: default; now allow: ssh, line 12)`.
+/// One line: `gpu -> storage: tcp/22 (deny: default => allow: ssh, new.yaml:12)`.
 impl fmt::Display for FlowSet {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -269,14 +269,14 @@ impl fmt::Display for FlowSet {
             _ => {}
         }
         if self.tags.as_slice() != [Tags::NONE] {
-            let tags: Vec<String> = self.tags.iter().map(|tags| named_tags(*tags)).collect();
+            let tags: Vec<String> = self.tags.iter().map(|tags| tags.in_words()).collect();
             write!(out, ", {}", tags.join(", "))?;
         }
         let rules = |rules: &[RuleRef]| -> String {
             let names = rules
                 .iter()
                 .take(4)
-                .map(|rule| format!("{}, line {}", rule.name, rule.line));
+                .map(|rule| format!("{}, {}", rule.name, rule.place()));
             let mut names: Vec<String> = names.collect();
             if rules.len() > 4 {
                 names.push(format!("and {} more", rules.len() - 4));
@@ -294,13 +294,5 @@ impl fmt::Display for FlowSet {
             self.after.name(),
             rules(&self.new_rules)
         )
-    }
-}
-
-fn named_tags(tags: Tags) -> String {
-    if tags == Tags::NONE {
-        "untagged".to_owned()
-    } else {
-        format!("VLAN {tags}")
     }
 }

@@ -54,6 +54,9 @@ pub(super) fn judge(
     if let Some(reason) = link(policy, tables, flow, asked.role) {
         return Found::new(reason, 0);
     }
+    if policy.link.dhcp_client && dhcp(flow, own, asked) {
+        return Found::new(Reason::LinkDhcp, 0);
+    }
     let service = Service::of(flow.proto, flow.selector, flow.source_port());
     let (decision, flags) = match look_up(tables, realm, (flow.src, flow.dst), service) {
         Ok(found) => found,
@@ -146,6 +149,25 @@ fn screened(policy: &Policy, flow: &Flow, own: &[IpAddr], asked: &Asked<'_>) -> 
         .iter()
         .find(|(screen, strikes)| *strikes && drops(*screen));
     struck.and_then(|(screen, _)| Reason::from_number(screen.reason() as u8))
+}
+
+/// DHCP of a client, as the packet path tells it ([`fw_common::pipeline`], `link.rs`): requests to everybody from this machine
+/// or the guarded one, answers from the network.
+fn dhcp(flow: &Flow, own: &[IpAddr], asked: &Asked<'_>) -> bool {
+    if flow.proto != Proto::UDP {
+        return false;
+    }
+    let guarded = asked.guarded && asked.peer.is_some();
+    let from_network = !flow.leaves(own) && !guarded;
+    let (ports, to_all, from_server) = match flow.dst {
+        IpAddr::V4(dst) => ((68, 67), dst.is_broadcast(), flow.source_port() == 67),
+        IpAddr::V6(dst) => ((546, 547), dst.is_multicast(), dst.is_unicast_link_local()),
+    };
+    if from_network {
+        flow.selector == ports.0 && from_server
+    } else {
+        (flow.source_port(), flow.selector) == ports && to_all
+    }
 }
 
 /// Sources that no host can have: IPv4 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 and 240.0.0.0/4 (RFC 6890 section 2.2.2, RFC

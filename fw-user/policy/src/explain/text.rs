@@ -47,11 +47,10 @@ impl fmt::Display for Explanation {
                 };
                 writeln!(
                     out,
-                    "  {}{audited} by rule `{}` ({}:{})",
+                    "  {}{audited} by rule `{}` ({})",
                     past(verdict),
                     rule.name,
-                    rule.file,
-                    rule.line
+                    rule.place()
                 )?;
             }
             (None, verdict) => writeln!(out, "  {}: {} {}", past(verdict), self.reason, self.sentence)?,
@@ -72,7 +71,7 @@ impl fmt::Display for Explanation {
                 Mismatch::Destination => "another destination",
                 Mismatch::Service => "another service",
             };
-            writeln!(out, "  not `{}` (line {}): {why}", rule.name, rule.line)?;
+            writeln!(out, "  not `{}` ({}): {why}", rule.name, rule.place())?;
         }
         match self.skipped.len() - listed.len() {
             0 => Ok(()),

@@ -2,7 +2,7 @@
 
 use super::{Crossing, Fault, Violation, Way, violations, violations_in};
 use crate::Environment;
-use crate::diagnostic::{Diagnostic, Diagnostics, Level};
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::{Policy, Tags, ZoneIndex, ZoneKind};
 use crate::space::Scope;
 
@@ -25,9 +25,7 @@ pub(crate) fn report(policy: &Policy, findings: &mut Diagnostics) {
                 .iter()
                 .any(|known| same(known, violation.isolation, crossing))
         {
-            let mut item = finding(policy, &violation);
-            item.level = Level::Warning;
-            item.code = "isolation_of_self";
+            let mut item = finding(policy, &violation).lowered("isolation_of_self");
             item.message = format!("on a machine with an address there, {}", item.message);
             findings.push(item);
         }
@@ -71,9 +69,9 @@ fn finding(policy: &Policy, violation: &Violation) -> Diagnostic {
                 tags => format!(", VLAN {tags}"),
             };
             let message = format!(
-                "{from} can open flows to {to} by the rule `{}` (line {}): `{}`{vlan}{}",
+                "{from} can open flows to {to} by the rule `{}` ({}): `{}`{vlan}{}",
                 rule.name,
-                rule.line,
+                policy.sources.place(rule, isolation.span),
                 crossing.packet,
                 also(crossing)
             );

@@ -18,6 +18,16 @@ pub struct Tags {
 impl Tags {
     /// No tag.
     pub const NONE: Self = Self { outer: 0, inner: 0 };
+
+    /// For people: `VLAN 101`, `VLAN 100.7`, `untagged`.
+    #[must_use]
+    pub fn in_words(self) -> String {
+        if self == Self::NONE {
+            "untagged".to_owned()
+        } else {
+            format!("VLAN {self}")
+        }
+    }
 }
 
 impl From<u16> for Tags {

@@ -1,5 +1,7 @@
 //! Frames of a capture, each judged by itself against the flow tables as they are.
 
+use std::net::IpAddr;
+
 use fw_common::abi::{LinkKind, Reason};
 
 use super::super::core::Agent;
@@ -33,14 +35,15 @@ impl Agent {
             let mut answers = Vec::with_capacity(frames.len());
             let arriving = self.places(role, peer, false)?;
             let leaving = self.places(role, peer, true)?;
+            let own: Vec<IpAddr> = current.own.iter().copied().collect();
             for frame in frames {
                 let link = if frame.raw { Link::Raw } else { Link::Ethernet };
                 let mut bytes =
                     replay::from_hex(&frame.hex).map_err(|error| Failure::input(error.to_string()))?;
                 bytes.resize(bytes.len().max(frame.length.min(LONGEST) as usize), 0);
                 let seen = replay::look(&bytes, link);
-                let own = seen.source.is_some_and(|source| current.own.contains(&source));
-                let judged = self.judge_at(if own { &leaving } else { &arriving }, &bytes, link);
+                let leaves = seen.leaves(&own);
+                let judged = self.judge_at(if leaves { &leaving } else { &arriving }, &bytes, link);
                 let (kernel, error) = match judged {
                     Ok((place, report)) => (Some(kernel::answer(&current.policy, place, report)), None),
                     Err(failure) => (None, Some(failure.message)),

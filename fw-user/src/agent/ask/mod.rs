@@ -6,7 +6,7 @@ mod frames;
 mod kernel;
 mod state;
 
-use fw_common::abi::Reason;
+use fw_common::abi::{Reason, Side};
 use fw_policy::model::{RuleAction, Tags};
 use fw_policy::{Asked, Environment, Explanation, FlowSpec};
 
@@ -60,7 +60,7 @@ impl Agent {
         let tags = question.tags.map(|(outer, inner)| Tags { outer, inner });
         let flow = fw_policy::resolve(&current.policy, &environment, &spec, tags)
             .map_err(|error| Failure::input(error.to_string()))?;
-        let leaves = current.own.contains(&flow.src);
+        let leaves = flow.leaves(&environment.own_addresses);
         let places = self.places(question.role.as_deref(), question.peer.as_deref(), leaves)?;
         let bytes = frame(&flow);
         let mut answers = Vec::with_capacity(places.len());
@@ -70,6 +70,7 @@ impl Agent {
                 tags,
                 role: Some(&place.port.spec.role),
                 peer: place.peer.as_deref(),
+                guarded: place.config.side == Side::Inner as u8,
             };
             let explanation = fw_policy::ask(&current.policy, &current.tables, &environment, &asked)
                 .map_err(|error| Failure::input(error.to_string()))?
@@ -134,7 +135,6 @@ fn agreement((explanation, number): (&Explanation, u32), report: Report) -> Agre
     match kind(report.reason) {
         Kind::Passing if allowed && number == report.rule => Agreement::Refused,
         Kind::State => Agreement::State,
-        Kind::Link if explanation.note.is_some() => Agreement::Same,
         _ => Agreement::Differs,
     }
 }
@@ -148,8 +148,6 @@ enum Kind {
     Passing,
     /// On a flow in the tables.
     State,
-    /// On the link section, before the rules.
-    Link,
 }
 
 /// True if the rule in the kernel's report is what decides. Of a packet that a screen drops it is the one that would have.
@@ -190,7 +188,6 @@ const fn kind(reason: Reason) -> Kind {
         | Reason::PolicyRevoked
         | Reason::IcmpBadQuote
         | Reason::WrongSide => Kind::State,
-        Reason::LinkDhcp => Kind::Link,
         _ => Kind::Tables,
     }
 }

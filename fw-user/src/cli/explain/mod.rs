@@ -98,6 +98,9 @@ impl Explain {
         })?;
         let mut environment = environment(&policy, &self.own);
         for role in [&self.role, &self.peer].into_iter().flatten() {
+            if let Some(doubt) = fw_policy::unnamed_role(&policy, role) {
+                eprintln!("warning: {doubt}");
+            }
             if !environment.roles.contains(role) {
                 environment.roles.push(role.clone());
             }
@@ -127,6 +130,7 @@ impl Explain {
             tags: self.vlan,
             role: self.role.as_deref(),
             peer: self.peer.as_deref(),
+            guarded: false,
         };
         let Offline {
             policy,
