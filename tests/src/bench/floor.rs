@@ -191,7 +191,7 @@ impl Floor {
     /// # Errors
     /// If the kernel refuses.
     pub fn generate(&self, ifindex: u32, packets: u32) -> Result<()> {
-        let context = xdp_md(ifindex);
+        let context = xdp_md(ifindex, FRAME_BYTES);
         let options = TestRunOptions {
             data_in: Some(&[0; FRAME_BYTES]),
             ctx_in: Some(&context),
@@ -209,8 +209,8 @@ impl Floor {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn time(&self, program: Program, ifindex: u32, frame: &Frame, repeat: u32) -> Result<Duration> {
-        let context = xdp_md(ifindex);
+    pub fn time(&self, program: Program, ifindex: u32, frame: &[u8], repeat: u32) -> Result<Duration> {
+        let context = xdp_md(ifindex, frame.len());
         let options = TestRunOptions {
             data_in: Some(frame),
             ctx_in: Some(&context),
@@ -251,9 +251,9 @@ pub(super) fn key_bytes<const N: usize>(key: &FlowKey) -> Result<[u8; N]> {
 }
 
 /// `struct xdp_md`, six words; the second is `data_end`, the fourth `ingress_ifindex`.
-fn xdp_md(ifindex: u32) -> [u8; 24] {
+fn xdp_md(ifindex: u32, frame_len: usize) -> [u8; 24] {
     let mut md = [0; 24];
-    md[4..8].copy_from_slice(&(FRAME_BYTES as u32).to_ne_bytes());
+    md[4..8].copy_from_slice(&(frame_len as u32).to_ne_bytes());
     md[12..16].copy_from_slice(&ifindex.to_ne_bytes());
     md
 }

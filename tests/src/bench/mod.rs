@@ -15,6 +15,7 @@ mod floor;
 mod frames;
 mod link;
 mod machine;
+mod ns;
 mod peers;
 mod plane;
 mod report;
@@ -63,11 +64,19 @@ pub enum Table {
     Classify,
     /// Compiling and applying a policy.
     Policy,
+    /// The program alone, by the packet's way through it.
+    Ns,
 }
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 4] = [Self::Established, Self::Deny, Self::Classify, Self::Policy];
+    pub const ALL: [Self; 5] = [
+        Self::Established,
+        Self::Deny,
+        Self::Classify,
+        Self::Policy,
+        Self::Ns,
+    ];
     /// Those of `--quick`, unless tables are named.
     pub const QUICK: [Self; 2] = [Self::Established, Self::Deny];
 
@@ -79,6 +88,7 @@ impl Table {
             Self::Deny => "deny",
             Self::Classify => "classify",
             Self::Policy => "policy",
+            Self::Ns => "ns",
         }
     }
 
@@ -105,6 +115,7 @@ impl Table {
             }
             Self::Classify => classify::run(settings),
             Self::Policy => classify::policies(settings),
+            Self::Ns => ns::run(settings),
         }
     }
 }
@@ -114,6 +125,8 @@ impl Table {
 /// # Errors
 /// If something cannot be set up, or packets went another way than meant.
 pub fn run(tables: &[Table], settings: &Settings) -> Result<Vec<Row>> {
+    // Asked before any thread is bound to a CPU: it counts those that it may use.
+    let _ = Machine::here();
     let mut rows = Vec::new();
     for table in tables {
         rows.extend(table.measure(settings)?);

@@ -38,6 +38,8 @@ pub struct Plane {
     pair: Pair,
     hook: Hook,
     id: u32,
+    /// Instructions that the verifier walked through.
+    pub verified: u32,
 }
 
 impl Plane {
@@ -56,9 +58,17 @@ impl Plane {
     /// # Errors
     /// As [`Plane::open`].
     pub fn at_tc(pair: Pair, sizes: FlowSizes, policy: &str) -> Result<Self> {
+        Self::at(Hook::TcIn, pair, sizes, policy)
+    }
+
+    /// The same at a hook.
+    ///
+    /// # Errors
+    /// As [`Plane::open`].
+    pub fn at(hook: Hook, pair: Pair, sizes: FlowSizes, policy: &str) -> Result<Self> {
         let (policy, _warnings) =
             fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
-        Self::with(pair, sizes, &policy, Hook::TcIn)
+        Self::with(pair, sizes, &policy, hook)
     }
 
     /// The same with a policy that was read already.
@@ -105,6 +115,7 @@ impl Plane {
             pair,
             hook,
             id: own.id,
+            verified: own.verified,
         })
     }
 
@@ -129,6 +140,12 @@ impl Plane {
             keys.extend(copied);
         }
         Ok(keys)
+    }
+
+    /// The program's id in the kernel.
+    #[must_use]
+    pub const fn id(&self) -> u32 {
+        self.id
     }
 
     /// Gives flows the entry of another one.
@@ -216,11 +233,24 @@ impl Plane {
     /// # Errors
     /// If the kernel refuses.
     pub fn time(&self, frame: &Frame, repeat: u32) -> Result<Duration> {
+        self.time_on(self.pair.outer, frame, repeat)
+    }
+
+    /// The same on a frame of any length that came in by one of the ports.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn time_on(&self, ifindex: u32, frame: &[u8], repeat: u32) -> Result<Duration> {
         let context = TestContext {
             repeat,
-            ..TestContext::on(self.pair.outer)
+            ..TestContext::on(ifindex)
         };
         Ok(self.loaded.test_run(self.hook, frame, &context)?.duration)
+    }
+
+    /// Sets how many denied packets may be reported per CPU and 67 ms.
+    pub fn report(&self, events: u32) {
+        self.loaded.tables().set_events_per_window(events);
     }
 }
 
@@ -232,6 +262,15 @@ fn copy<const N: usize>(map: MapData, from: &FlowKey, to: &[FlowKey]) -> Result<
         .try_for_each(|key| Ok(map.insert(key_bytes(key)?, value, 0)?))
 }
 
+/// Writes the value of an IPv4 flow in one map under keys of another map.
+pub(super) fn copy4(from: MapData, flow: &FlowKey, into: MapData, keys: &[FlowKey]) -> Result<()> {
+    let from = HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(Map::HashMap(from))?;
+    let value = from.get(&key_bytes(flow)?, 0)?;
+    let mut into = HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(Map::HashMap(into))?;
+    keys.iter()
+        .try_for_each(|key| Ok(into.insert(key_bytes(key)?, value, 0)?))
+}
+
 /// The counters of the program with this id: `Tables::counters` reads all of them, which is too slow while packets flow.
 fn counters(program: u32) -> Result<PerCpuArray<MapData, [u64; 2]>> {
     let map = map_of(program, map_names::COUNTERS)?;
@@ -239,7 +278,7 @@ fn counters(program: u32) -> Result<PerCpuArray<MapData, [u64; 2]>> {
 }
 
 /// A map that the program with this id uses.
-fn map_of(program: u32, name: &str) -> Result<MapData> {
+pub(super) fn map_of(program: u32, name: &str) -> Result<MapData> {
     for info in loaded_programs() {
         let info = info?;
         if info.id() != program {

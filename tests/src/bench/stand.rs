@@ -136,7 +136,7 @@ impl Wires {
 }
 
 /// Binds the calling thread to a CPU, ahead of what else wants to run there.
-fn pin(cpu: u32) -> Result<()> {
+pub(super) fn pin(cpu: u32) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu as usize)?;
     sched_setaffinity(Pid::from_raw(0), &set)
