@@ -15,6 +15,7 @@ mod floor;
 mod frames;
 mod link;
 mod machine;
+mod memory;
 mod ns;
 mod peers;
 mod plane;
@@ -66,16 +67,19 @@ pub enum Table {
     Policy,
     /// The program alone, by the packet's way through it.
     Ns,
+    /// What flows, rules and prefixes take, and the agent.
+    Memory,
 }
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Established,
         Self::Deny,
         Self::Classify,
         Self::Policy,
         Self::Ns,
+        Self::Memory,
     ];
     /// Those of `--quick`, unless tables are named.
     pub const QUICK: [Self; 2] = [Self::Established, Self::Deny];
@@ -89,6 +93,7 @@ impl Table {
             Self::Classify => "classify",
             Self::Policy => "policy",
             Self::Ns => "ns",
+            Self::Memory => "memory",
         }
     }
 
@@ -116,6 +121,7 @@ impl Table {
             Self::Classify => classify::run(settings),
             Self::Policy => classify::policies(settings),
             Self::Ns => ns::run(settings),
+            Self::Memory => memory::run(settings),
         }
     }
 }
