@@ -11,6 +11,7 @@ mod classify;
 mod compare;
 mod deny;
 mod established;
+mod filter;
 mod floor;
 mod frames;
 mod link;
@@ -22,6 +23,7 @@ mod plane;
 mod report;
 mod stand;
 mod stats;
+mod times;
 mod turns;
 mod watch;
 

@@ -1,5 +1,5 @@
 //! The table `ns`: what a packet costs by its way through the program, without wires: the program alone, run by the kernel on
-//! given frames (BPF_PROG_TEST_RUN).
+//! given frames (`BPF_PROG_TEST_RUN`).
 //!
 //! A way that the same packet can go again and again is timed with one packet repeated, everything in the caches. One that
 //! only a fresh packet goes (it opens a flow, it is a fragment of a new datagram) is timed with one run for each of many

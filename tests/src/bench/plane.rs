@@ -1,7 +1,9 @@
 //! dpufw itself as a contender: its own data plane with private maps, an inline pair and a policy.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -9,7 +11,10 @@ use aya::maps::{HashMap, Map, MapData, MapInfo, PerCpuArray};
 use aya::programs::loaded_programs;
 use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side, StateWord, map_names};
 use fw_policy::{Environment, Policy};
-use fw_user::dataplane::{DataPlane, EventReader, FlowKey, FlowSizes, FlowTable, Hook, Options, TestContext};
+use fw_user::dataplane::{
+    DataPlane, EventReader, FlowKey, FlowSizes, FlowTable, Hook, Options, Tables, TestContext,
+    generation_after,
+};
 
 use super::floor::{FLOW_WORDS, key_bytes};
 use super::frames::{Frame, Traffic};
@@ -210,6 +215,19 @@ impl Plane {
             .collect())
     }
 
+    /// Packets by reason since an earlier reading, where there were any.
+    ///
+    /// # Errors
+    /// If the kernel refuses a read.
+    pub fn since(&self, before: &[(&'static str, u64)]) -> Result<BTreeMap<&'static str, u64>> {
+        let before: BTreeMap<_, _> = before.iter().copied().collect();
+        let grown = |(name, packets): (&'static str, u64)| {
+            let grown = packets - before.get(name).unwrap_or(&0);
+            (grown > 0).then_some((name, grown))
+        };
+        Ok(self.by_reason()?.into_iter().filter_map(grown).collect())
+    }
+
     /// Packets with this reason, by CPU.
     ///
     /// # Errors
@@ -248,9 +266,55 @@ impl Plane {
         Ok(self.loaded.test_run(self.hook, frame, &context)?.duration)
     }
 
+    /// Its tables, for a thread that exchanges the policy meanwhile.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        Arc::clone(self.loaded.tables())
+    }
+
     /// Sets how many denied packets may be reported per CPU and 67 ms.
     pub fn report(&self, events: u32) {
         self.loaded.tables().set_events_per_window(events);
+    }
+}
+
+/// Policies, compiled, that can be put into force one after the other.
+pub struct Swaps {
+    tables: Arc<Tables>,
+    ready: std::collections::VecDeque<fw_policy::TableSet>,
+}
+
+impl Swaps {
+    /// Compiles the same policy `count` times, for generations that follow the one in force.
+    ///
+    /// # Errors
+    /// If it does not compile.
+    pub fn of(tables: Arc<Tables>, policy: &Policy, count: usize) -> Result<Self> {
+        let mut generation = tables.next_generation();
+        let mut ready = std::collections::VecDeque::new();
+        for _ in 0..count {
+            let environment = Environment {
+                own_addresses: Vec::new(),
+                roles: Vec::new(),
+                generation,
+                ..Environment::sample()
+            };
+            ready.push_back(fw_policy::compile(policy, &environment)?);
+            generation = generation_after(generation);
+        }
+        Ok(Self { tables, ready })
+    }
+
+    /// Puts the next one into force; false if none is left.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn apply_next(&mut self) -> Result<bool> {
+        let Some(set) = self.ready.pop_front() else {
+            return Ok(false);
+        };
+        self.tables.apply(&set.lines)?;
+        Ok(true)
     }
 }
 
