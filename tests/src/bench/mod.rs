@@ -14,6 +14,7 @@ mod established;
 mod filter;
 mod floor;
 mod frames;
+mod latency;
 mod link;
 mod machine;
 mod memory;
@@ -71,17 +72,20 @@ pub enum Table {
     Ns,
     /// What flows, rules and prefixes take, and the agent.
     Memory,
+    /// How long a packet is on its way.
+    Latency,
 }
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Established,
         Self::Deny,
         Self::Classify,
         Self::Policy,
         Self::Ns,
         Self::Memory,
+        Self::Latency,
     ];
     /// Those of `--quick`, unless tables are named.
     pub const QUICK: [Self; 2] = [Self::Established, Self::Deny];
@@ -96,6 +100,7 @@ impl Table {
             Self::Policy => "policy",
             Self::Ns => "ns",
             Self::Memory => "memory",
+            Self::Latency => "latency",
         }
     }
 
@@ -124,6 +129,7 @@ impl Table {
             Self::Policy => classify::policies(settings),
             Self::Ns => ns::run(settings),
             Self::Memory => memory::run(settings),
+            Self::Latency => latency::run(settings),
         }
     }
 }
