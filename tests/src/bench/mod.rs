@@ -14,6 +14,7 @@ mod established;
 mod filter;
 mod floor;
 mod frames;
+mod gap;
 mod latency;
 mod link;
 mod machine;
@@ -126,7 +127,13 @@ impl Table {
                 Ok(rows)
             }
             Self::Classify => classify::run(settings),
-            Self::Policy => classify::policies(settings),
+            Self::Policy => {
+                let mut rows = classify::policies(settings)?;
+                if settings.wants(gap::NAME) {
+                    rows.extend(gap::measure(settings)?);
+                }
+                Ok(rows)
+            }
             Self::Ns => ns::run(settings),
             Self::Memory => memory::run(settings),
             Self::Latency => latency::run(settings),
