@@ -23,6 +23,7 @@ mod ns;
 mod peers;
 mod plane;
 mod report;
+mod scale;
 mod stand;
 mod stats;
 mod times;
@@ -75,11 +76,13 @@ pub enum Table {
     Memory,
     /// How long a packet is on its way.
     Latency,
+    /// Two CPUs beside one.
+    Scale,
 }
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Established,
         Self::Deny,
         Self::Classify,
@@ -87,6 +90,7 @@ impl Table {
         Self::Ns,
         Self::Memory,
         Self::Latency,
+        Self::Scale,
     ];
     /// Those of `--quick`, unless tables are named.
     pub const QUICK: [Self; 2] = [Self::Established, Self::Deny];
@@ -102,6 +106,7 @@ impl Table {
             Self::Ns => "ns",
             Self::Memory => "memory",
             Self::Latency => "latency",
+            Self::Scale => "scale",
         }
     }
 
@@ -137,6 +142,7 @@ impl Table {
             Self::Ns => ns::run(settings),
             Self::Memory => memory::run(settings),
             Self::Latency => latency::run(settings),
+            Self::Scale => scale::run(settings),
         }
     }
 }
