@@ -26,6 +26,7 @@ mod report;
 mod scale;
 mod stand;
 mod stats;
+mod syn_flood;
 mod times;
 mod turns;
 mod watch;
@@ -78,11 +79,13 @@ pub enum Table {
     Latency,
     /// Two CPUs beside one.
     Scale,
+    /// Established flows during a flood of SYNs.
+    SynFlood,
 }
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Established,
         Self::Deny,
         Self::Classify,
@@ -91,6 +94,7 @@ impl Table {
         Self::Memory,
         Self::Latency,
         Self::Scale,
+        Self::SynFlood,
     ];
     /// Those of `--quick`, unless tables are named.
     pub const QUICK: [Self; 2] = [Self::Established, Self::Deny];
@@ -107,6 +111,7 @@ impl Table {
             Self::Memory => "memory",
             Self::Latency => "latency",
             Self::Scale => "scale",
+            Self::SynFlood => "syn-flood",
         }
     }
 
@@ -143,6 +148,7 @@ impl Table {
             Self::Memory => memory::run(settings),
             Self::Latency => latency::run(settings),
             Self::Scale => scale::run(settings),
+            Self::SynFlood => syn_flood::run(settings),
         }
     }
 }
