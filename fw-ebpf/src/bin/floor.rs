@@ -18,7 +18,9 @@ use core::ptr::NonNull;
 
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_redirect, bpf_xdp_store_bytes};
+use aya_ebpf::helpers::{
+    bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_store_bytes,
+};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use fw_common::abi::{Flow, Ip4, Ip6, Key4, Key6, Proto};
@@ -394,8 +396,22 @@ struct Segment {
 struct Whole(usize);
 
 impl Whole {
+    /// A router has cut the padding off: it is put on again.
     #[inline(always)]
     fn of(ctx: &XdpContext) -> Option<Self> {
+        if let Some(whole) = Self::long(ctx) {
+            return Some(whole);
+        }
+        let missing = FRAME_BYTES as i32 - (ctx.data_end() - ctx.data()) as i32;
+        // SAFETY: the helper takes the context and a number; pointers into the packet are read anew below.
+        if unsafe { bpf_xdp_adjust_tail(ctx.ctx, missing) } != 0 {
+            return None;
+        }
+        Self::long(ctx)
+    }
+
+    #[inline(always)]
+    fn long(ctx: &XdpContext) -> Option<Self> {
         let (start, end) = (ctx.data(), ctx.data_end());
         if start + FRAME_BYTES as usize > end {
             return None;
@@ -406,7 +422,7 @@ impl Whole {
     /// The 16 bits at an even offset below [`FRAME_BYTES`].
     #[inline(always)]
     fn half(self, at: usize) -> u16 {
-        // SAFETY: compared with the packet's end in `of`, as the verifier demands; frames begin at even addresses.
+        // SAFETY: compared with the packet's end in `long`, as the verifier demands; frames begin at even addresses.
         u16::from_be(unsafe { *((self.0 + at) as *const u16) })
     }
 

@@ -19,6 +19,7 @@ mod latency;
 mod link;
 mod machine;
 mod memory;
+mod new_flows;
 mod ns;
 mod peers;
 mod plane;
@@ -79,13 +80,15 @@ pub enum Table {
     Latency,
     /// Two CPUs beside one.
     Scale,
+    /// Whole TCP connections.
+    NewFlows,
     /// Established flows during a flood of SYNs.
     SynFlood,
 }
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Established,
         Self::Deny,
         Self::Classify,
@@ -94,6 +97,7 @@ impl Table {
         Self::Memory,
         Self::Latency,
         Self::Scale,
+        Self::NewFlows,
         Self::SynFlood,
     ];
     /// Those of `--quick`, unless tables are named.
@@ -111,6 +115,7 @@ impl Table {
             Self::Memory => "memory",
             Self::Latency => "latency",
             Self::Scale => "scale",
+            Self::NewFlows => "new-flows",
             Self::SynFlood => "syn-flood",
         }
     }
@@ -148,6 +153,7 @@ impl Table {
             Self::Memory => memory::run(settings),
             Self::Latency => latency::run(settings),
             Self::Scale => scale::run(settings),
+            Self::NewFlows => new_flows::run(settings),
             Self::SynFlood => syn_flood::run(settings),
         }
     }
