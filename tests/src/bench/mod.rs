@@ -23,6 +23,7 @@ mod new_flows;
 mod ns;
 mod peers;
 mod plane;
+mod plots;
 mod report;
 mod scale;
 mod stand;
@@ -38,6 +39,7 @@ use anyhow::Result;
 
 pub use compare::{Verdict, compare};
 pub use machine::Machine;
+pub use plots::plots;
 pub use report::{Row, Target, markdown, read_json, write_json};
 
 use stand::Wires;
