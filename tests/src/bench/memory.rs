@@ -149,10 +149,7 @@ fn compiled(policy: &Policy) -> Result<f64> {
 /// A rule: by how much the tables grow.
 fn rules() -> Result<Vec<Row>> {
     let texts = RULES.map(|rules| Rules { rules }.text());
-    let bytes = [
-        compiled(&checked(&texts[0])?)?,
-        compiled(&checked(&texts[1])?)?,
-    ];
+    let bytes = [compiled(&checked(&texts[0])?)?, compiled(&checked(&texts[1])?)?];
     let added = f64::from(RULES[1] - RULES[0]);
     let text = number((texts[1].len() - texts[0].len()) as u64) / added;
     let case = format!("a rule, {} to {} of one port each", RULES[0], RULES[1]);
@@ -175,10 +172,7 @@ fn prefixes(settings: &Settings) -> Result<Vec<Row>> {
         let known = Known { ipv6 };
         let many = known.many(count);
         let few = known.few();
-        let bytes = [
-            compiled(&known.policy(&few)?)?,
-            compiled(&known.policy(&many)?)?,
-        ];
+        let bytes = [compiled(&known.policy(&few)?)?, compiled(&known.policy(&many)?)?];
         let text: usize = many.iter().map(|net| net.to_string().len() + 1).sum();
         let added = number((many.len() - few.len()) as u64);
         let family = if ipv6 { "IPv6" } else { "IPv4" };
@@ -198,8 +192,8 @@ fn prefixes(settings: &Settings) -> Result<Vec<Row>> {
 /// The agent's resident size with a million flows in its table, beside that without.
 fn agent() -> Result<Vec<Row>> {
     let wires = Wires::new()?;
-    let [folder, policy] = ["agent.yaml", "policy.yaml"]
-        .map(|name| Leftover::claim(&std::env::temp_dir(), "fw-bench-", name));
+    let [folder, policy] =
+        ["agent.yaml", "policy.yaml"].map(|name| Leftover::claim(&std::env::temp_dir(), "fw-bench-", name));
     fs::write(policy.path(), frames::allowing())?;
     let config = format!(
         "policy: {}\nmode: inline\nports: [{{ name: f0, pair: f1 }}, {{ name: f1 }}]\nmetrics: \"off\"\ntables: {{ main: {} }}\n",
@@ -235,7 +229,10 @@ fn agent() -> Result<Vec<Row>> {
             values,
         )
         .with("largest since its start, MiB", mib(memory(pid, "VmHWM")?))
-        .with("bytes for a flow", number(full.saturating_sub(empty)) / f64::from(FLOWS)),
+        .with(
+            "bytes for a flow",
+            number(full.saturating_sub(empty)) / f64::from(FLOWS),
+        ),
     ])
 }
 
