@@ -250,7 +250,7 @@ fn bucket(ns: u64) -> u32 {
     if ns < 16 {
         return ns;
     }
-    let power = 31 - ns.leading_zeros();
+    let power = ns.ilog2();
     ((power - 3) << 4) + ((ns >> (power - 4)) & 15)
 }
 

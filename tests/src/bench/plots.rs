@@ -18,10 +18,10 @@ const COLOURS: [&str; 8] = [
 /// Tables that are drawn, by the word behind the number in their cases.
 const CHARTS: [(&str, &str); 3] = [("classify", "rules"), ("deny", "rules"), ("established", "flows")];
 
-/// Values by number of rules or flows, by series.
+/// Values by number of rules or flows, by who has them.
 type Chart = BTreeMap<String, BTreeMap<u64, f64>>;
 
-/// Writes a picture for each table that has something to draw, and returns their paths.
+/// Writes a picture for each kind of case that has something to draw, and returns their paths.
 ///
 /// # Errors
 /// If the folder or a file cannot be written.
@@ -30,42 +30,45 @@ pub fn plots(rows: &[Row], folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for (table, word) in CHARTS {
         let rows: Vec<&Row> = rows.iter().filter(|row| row.table == table).collect();
-        let chart = chart(&rows, word);
-        let Some(unit) = rows.first().map(|row| row.unit.as_str()) else {
-            continue;
-        };
-        if chart.is_empty() {
-            continue;
+        let unit = rows.first().map_or("", |row| row.unit.as_str());
+        for (case, chart) in charts(&rows, word) {
+            let path = folder.join(format!("{table}-{}.svg", slug(&case)));
+            std::fs::write(&path, svg(&format!("{table}, {case}: {unit} by {word}"), &chart))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            paths.push(path);
         }
-        let path = folder.join(format!("{table}.svg"));
-        std::fs::write(&path, svg(&format!("{table}, {unit} by {word}"), &chart))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        paths.push(path);
     }
     Ok(paths)
 }
 
-/// The series of some rows: dpufw's, and its peers'.
-fn chart(rows: &[&Row], word: &str) -> Chart {
-    let mut chart = Chart::new();
+/// The charts of some rows, by what their cases have beside the number: dpufw and its peers in each.
+fn charts(rows: &[&Row], word: &str) -> BTreeMap<String, Chart> {
+    let mut charts = BTreeMap::<String, Chart>::new();
     for row in rows {
         let Some((number, rest)) = numbered(&row.case, word) else {
             continue;
         };
+        let chart = charts.entry(rest).or_default();
         chart
-            .entry(format!("dpufw: {rest}"))
+            .entry("dpufw".to_owned())
             .or_default()
             .insert(number, row.dpufw);
-        // Some peers say how much they have themselves; dpufw beside itself is a point that is there already.
-        if !row.peer.starts_with("dpufw") {
+        // Some peers say how much they have themselves; dpufw beside itself is a point that is there already, but at TC.
+        if !row.peer.starts_with("dpufw") || row.peer.ends_with("at TC") {
             let (at, peer) = numbered(&row.peer, word).unwrap_or((number, row.peer.clone()));
-            chart
-                .entry(format!("{peer}: {rest}"))
-                .or_default()
-                .insert(at, row.peer_value);
+            chart.entry(peer).or_default().insert(at, row.peer_value);
         }
     }
-    chart
+    charts
+}
+
+/// A case as part of a file's name.
+fn slug(case: &str) -> String {
+    let words: Vec<&str> = case
+        .split(|letter: char| !letter.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join("-")
 }
 
 /// The number before a word, and the text without both.
@@ -179,7 +182,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{chart, numbered, svg};
+    use super::{charts, numbered, slug, svg};
     use crate::bench::report::Row;
 
     #[test]
@@ -205,9 +208,12 @@ mod tests {
             row("100 rules, few", "bare"),
             row("100 rules, few", "dpufw with 10 rules"),
         ];
-        let chart = chart(&rows.iter().collect::<Vec<_>>(), "rules");
-        assert_eq!(chart.keys().collect::<Vec<_>>(), ["bare: few", "dpufw: few"]);
-        let text = svg("deny", &chart);
+        let charts = charts(&rows.iter().collect::<Vec<_>>(), "rules");
+        assert_eq!(charts.keys().collect::<Vec<_>>(), ["few"]);
+        let chart = &charts["few"];
+        assert_eq!(chart.keys().collect::<Vec<_>>(), ["bare", "dpufw"]);
+        assert_eq!(slug("1000 sources, 0 live flows"), "1000-sources-0-live-flows");
+        let text = svg("deny", chart);
         assert_eq!(text.matches("<polyline").count(), 2);
         assert_eq!(text.matches("<circle").count(), 4);
     }
