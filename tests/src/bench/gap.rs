@@ -1,6 +1,7 @@
 //! Part of the table `policy`: the longest time without a packet in a steady stream while policies are exchanged.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -13,7 +14,7 @@ use super::floor::{Counter, Floor, Program};
 use super::frames::{self, Traffic};
 use super::plane::{Plane, Swaps};
 use super::report::{Row, Target};
-use super::stand::{Outside, Wires, rounded};
+use super::stand::{Outside, Wires, bind, rounded};
 use super::turns::{Contender, Fate, Judge, Line};
 
 /// Rules of the policies, and their zones.
@@ -100,19 +101,17 @@ fn stream(
     let (spent, done) = {
         let line = Line::ending(wires, sink, Fate::Forwarded, Program::Gap)?;
         Contender::new("dpufw", Judge::Dpufw(plane), &line).stand()?;
+        let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let sending = scope.spawn(|| -> Result<Duration> {
-                let begun = Instant::now();
-                wires.send(source, Outside::Generator, packets)?;
-                Ok(begun.elapsed())
-            });
-            let mut done = 0;
-            for _ in 0..count {
-                std::thread::sleep(length / (SWAPS as u32 + 1));
-                done += usize::from(!sending.is_finished() && swaps.apply_next()?);
-            }
-            let spent = sending.join().map_err(|_| anyhow!("the generator panicked"))??;
-            Ok::<_, anyhow::Error>((spent, done))
+            let swapping = scope.spawn(|| exchange(&mut swaps, count, length, &over));
+            let begun = Instant::now();
+            let sent = wires.send(source, Outside::Generator, packets);
+            let spent = begun.elapsed();
+            over.store(true, Ordering::Relaxed);
+            let done = swapping
+                .join()
+                .map_err(|_| anyhow!("the exchanging thread panicked"))??;
+            sent.map(|()| (spent, done))
         })?
     };
     let got = arrived(sink)? - before;
@@ -133,6 +132,20 @@ fn stream(
     seen.rate = f64::from(packets) / spent.as_secs_f64();
     let gap = u32::try_from(sink.longest_gap()?).context("a gap of more than four seconds")?;
     Ok(f64::from(gap) / 1e6)
+}
+
+/// Puts policies into force on the second CPU, spread over the stream, until it is over; how many.
+fn exchange(swaps: &mut Swaps, count: usize, length: Duration, over: &AtomicBool) -> Result<usize> {
+    bind(1)?;
+    let mut done = 0;
+    for _ in 0..count {
+        std::thread::sleep(length / (SWAPS as u32 + 1));
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        done += usize::from(swaps.apply_next()?);
+    }
+    Ok(done)
 }
 
 impl Seen {

@@ -17,7 +17,7 @@ use super::floor::{Counter, Floor, Program};
 use super::frames::{self, FRAME_BYTES, Frame, Traffic};
 use super::plane::{Plane, Swaps};
 use super::report::{Row, Target};
-use super::stand::{Wires, pin};
+use super::stand::{Wires, bind, pin};
 use super::times::Times;
 use super::turns::{Contender, Fate, Judge, Line};
 use super::{Settings, Table};
@@ -193,8 +193,9 @@ fn slice(load: Load, wires: &Wires, floor: &Floor, swaps: Option<Swaps>, length:
     })
 }
 
-/// Puts policies into force, one after each pause.
+/// Puts policies into force on the second CPU, one after each pause.
 fn exchange(mut swaps: Swaps, pause: Duration, stop: &AtomicBool, done: &AtomicU64) -> Result<()> {
+    bind(1)?;
     while !stop.load(Ordering::Relaxed) && swaps.apply_next()? {
         done.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(pause);

@@ -18,7 +18,7 @@ use super::link::XdpLink;
 use super::peers::Router;
 use super::plane::Plane;
 use super::report::{Row, Target};
-use super::stand::{Wires, rounded};
+use super::stand::{Wires, bind, rounded};
 use super::{Settings, Table};
 
 /// How long connections are opened in a round.
@@ -199,8 +199,9 @@ impl<'a> Middle<'a> {
     }
 }
 
-/// Ages once a second, as the agent does; notes the highest level of the main table.
+/// Ages once a second on the second CPU, as the agent does; notes the highest level of the main table.
 fn keep_aging(tables: &Tables, stop: &AtomicBool, highest: &AtomicU64) -> Result<()> {
+    bind(1)?;
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         highest.fetch_max(tables.levels().used[0], Ordering::Relaxed);

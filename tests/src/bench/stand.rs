@@ -166,11 +166,15 @@ impl Wires {
 
 /// Binds the calling thread to a CPU, ahead of what else wants to run there.
 pub(super) fn pin(cpu: u32) -> Result<()> {
+    bind(cpu)?;
+    hurry(GENERATOR_NICE)
+}
+
+/// Binds the calling thread to a CPU.
+pub(super) fn bind(cpu: u32) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu as usize)?;
-    sched_setaffinity(Pid::from_raw(0), &set)
-        .with_context(|| format!("cannot bind a thread to CPU {cpu}"))?;
-    hurry(GENERATOR_NICE)
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot bind a thread to CPU {cpu}"))
 }
 
 /// A number of packets.
