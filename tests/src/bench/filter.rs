@@ -18,6 +18,8 @@ const PROGRAM: &str = "xdpfilt_dny_all";
 /// Its counters by action: packets and bytes.
 const COUNTERS: &str = "xdp_stats_map";
 const XDP_DROP: u32 = 1;
+/// Where its library pins what it has loaded.
+const LEFT: &str = "/sys/fs/bpf/xdp";
 /// How long a command may take.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -46,6 +48,8 @@ impl Filter {
             .context("xdp-filter of the package xdp-tools does not load")?;
         let taken = take(&namespace, &known);
         namespace.check(&["xdp-filter", "unload", "x0"], SOON)?;
+        // Its library leaves the folder behind. One that holds something is not removed.
+        let _ = std::fs::remove_dir(LEFT);
         taken
     }
 

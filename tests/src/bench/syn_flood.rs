@@ -17,6 +17,7 @@ use super::latency::mark;
 use super::plane::Plane;
 use super::report::{Row, Target};
 use super::stand::{Wires, mac, rounded};
+use super::stats::Summary;
 use super::turns::{Contender, Fate, Judge, Line};
 use super::{Settings, Table};
 use crate::packet::Packet;
@@ -90,8 +91,15 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
             for flooding in [false, true] {
                 // As the agent does: without a sign of life protection rests.
                 tables.beat(coarse_now());
-                turn(&wires, &flows, flooding.then_some(&flood), settings, round, seen)
-                    .with_context(|| format!("syn-flood: {}", contender.name))?;
+                turn(
+                    &wires,
+                    contender,
+                    flooding.then_some(&flood),
+                    settings,
+                    round,
+                    seen,
+                )
+                .with_context(|| format!("syn-flood: {}", contender.name))?;
                 if let Judge::Dpufw(plane) = &mut contender.judge {
                     plane.drain();
                 }
@@ -118,10 +126,24 @@ fn syns() -> Result<Vec<Frame>> {
         .collect()
 }
 
+/// Packets of the flood that a contender has judged so far.
+fn judged(contender: &Contender<'_>) -> Result<u64> {
+    if let Judge::Dpufw(plane) = &contender.judge {
+        let reasons = plane.by_reason()?.into_iter();
+        return Ok(reasons
+            .filter(|(name, _)| *name != Reason::Established.name())
+            .map(|(_, packets)| packets)
+            .sum());
+    }
+    // All others come to the sink.
+    let count = |counter| -> Result<u64> { Ok(contender.source.count(counter)?.iter().sum()) };
+    Ok(count(Counter::Sink)? - count(Counter::Marked)?)
+}
+
 /// The flows' packets for a while, with or without the flood.
 fn turn(
     wires: &Wires,
-    flows: &Floor,
+    contender: &Contender<'_>,
     flood: Option<&Floor>,
     settings: &Settings,
     round: usize,
@@ -129,10 +151,11 @@ fn turn(
 ) -> Result<()> {
     let which = usize::from(flood.is_some());
     let packets = rounded(seen.last[which].unwrap_or(GUESS) * settings.slice.as_secs_f64());
+    let flows = contender.source;
     let arrived = || flows.count(Counter::Marked);
-    let all = || -> Result<u64> { Ok(flows.count(Counter::Sink)?.iter().sum()) };
     let stop = AtomicBool::new(false);
-    let (before, sunk, begun) = (arrived()?.iter().sum::<u64>(), all()?, Instant::now());
+    let (before, flood_before) = (arrived()?.iter().sum::<u64>(), judged(contender)?);
+    let begun = Instant::now();
     let rate = std::thread::scope(|scope| {
         let stop = &stop;
         let flooding = flood.map(|flood| scope.spawn(move || wires.flood(flood, 1, CALL, stop)));
@@ -163,8 +186,9 @@ fn turn(
     seen.sent[which] += u64::from(packets);
     seen.lost[which] += u64::from(packets) - got;
     if which == 1 {
-        let others = u32::try_from(all()? - sunk - got).context("more packets than there is time for")?;
-        seen.flood.push(f64::from(others) / elapsed);
+        let flood = u32::try_from(judged(contender)? - flood_before)
+            .context("more packets than there is time for")?;
+        seen.flood.push(f64::from(flood) / elapsed);
     }
     Ok(())
 }
@@ -200,6 +224,7 @@ fn rows([own, bare]: &[Seen; 2], grown: &BTreeMap<&'static str, u64>) -> Vec<Row
         let [quiet, flooded] = &seen.goodput;
         let case = format!("{NAME} of {who} during the flood");
         Row::paired(table, &case, peer, "Mpps", &mpps(flooded), &mpps(quiet))
+            .with("flood, Mpps", Summary::of(mpps(&seen.flood)).median)
             .with("lost, of 1", seen.lost[1] as f64 / seen.sent[1] as f64)
             .with(
                 "lost without the flood, of 1",
@@ -227,8 +252,7 @@ fn rows([own, bare]: &[Seen; 2], grown: &BTreeMap<&'static str, u64>) -> Vec<Row
     )
     .wanted(Target::at_most(0.0))
     .with("without the flood", own.lost[0] as f64);
-    let machine = goodput(bare, "the bare redirect", "the same without the flood")
-        .with("flood, Mpps", super::stats::Summary::of(mpps(&bare.flood)).median);
+    let machine = goodput(bare, "the bare redirect", "the same without the flood");
     vec![ours, lost, machine]
 }
 

@@ -19,6 +19,7 @@ use fw_tests::lab::require_root;
                   memory (flows, rules, prefixes, the agent), latency (a packet's time on the way), scale (two CPUs beside one), new-flows \
                   (whole TCP connections), syn-flood (established flows meanwhile). --quick alone measures the first two.\n\n\
                   Examples:\n  cargo xtask bench --quick --json bench.json\n  cargo xtask bench classify policy --quick --json classify.json\n  \
+                  cargo xtask bench ns memory latency scale new-flows syn-flood --quick\n  cargo xtask bench --plots plots\n  \
                   cargo xtask bench established --case 'tcp4, 1000 flows'\n  cargo xtask bench compare old.json new.json\n\n\
                   Exit codes: 0 every target is met; 1 one is missed, packets went another way than meant, or a row got \
                   worse (compare); 2 bad input; 3 no privilege."
