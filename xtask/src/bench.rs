@@ -10,6 +10,7 @@ use crate::{bpf, lab, setup};
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench --quick --json bench.json\n  cargo xtask bench classify policy --quick --json classify.json\n  \
+                  cargo xtask bench ns memory latency scale new-flows syn-flood --quick\n  cargo xtask bench --plots plots\n  \
                         cargo xtask bench compare old.json new.json"
 )]
 pub struct Args {

@@ -5,6 +5,7 @@ use fw_common::abi::Reason;
 use fw_user::dataplane::FlowSizes;
 
 use super::established::{hot, only};
+use super::filter::{self, Filter};
 use super::floor::{Counter, Floor, Program};
 use super::frames::{self, Traffic};
 use super::peers::Router;
@@ -156,6 +157,7 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
         wires.in_firewall(|| rules.iter().map(|rules| open(*rules)).collect::<Result<Vec<_>>>())?;
     let before = planes.iter().map(Plane::by_reason).collect::<Result<Vec<_>>>()?;
     let peers = peers(case, &frames)?;
+    let filter = Filter::load()?;
     let line = Line::new(wires, &floor, Fate::Dropped)?;
     let peer_lines = peers
         .iter()
@@ -175,6 +177,7 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
     for (peer, line) in peers.iter().zip(&peer_lines) {
         contenders.push(Contender::new(peer.name.clone(), Judge::Kernel, line));
     }
+    contenders.push(Contender::new(filter::NAME, Judge::Filter(&filter), &line));
     let rates = Rates::measure(&mut contenders, settings, 1, &format!("deny, {}", case.name()))?;
     let names: Vec<String> = contenders.iter().map(|one| one.name.clone()).collect();
     drop(contenders);
@@ -216,5 +219,6 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
         let own = rules.iter().position(|rules| *rules >= peer.rules).unwrap_or(0);
         rows.push(row(rules[own], own + 2, other).wanted(peer.target));
     }
+    rows.push(row(rules[0], 2, names.len() - 1));
     Ok(rows)
 }

@@ -19,6 +19,9 @@ use super::frames::{FRAME_BYTES, Frame};
 /// than a veth's ring of 256.
 const BATCH: u32 = 64;
 
+/// Buckets of times in the object.
+const BUCKETS: u32 = 512;
+
 /// A flow as words.
 pub(super) const FLOW_WORDS: usize = size_of::<Flow>() / 8;
 
@@ -37,16 +40,31 @@ pub enum Program {
     Generate,
     /// Counts and drops.
     Sink,
+    /// The same, and sorts probes by their time.
+    Clock,
+    /// The same, and keeps the longest time between two packets.
+    Gap,
+    /// Opens connections.
+    Open,
+    /// Their server.
+    Server,
+    /// Their client.
+    Client,
 }
 
 impl Program {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 11] = [
         Self::Redirect,
         Self::Drop,
         Self::Pass,
         Self::Lookup,
         Self::Generate,
         Self::Sink,
+        Self::Clock,
+        Self::Gap,
+        Self::Open,
+        Self::Server,
+        Self::Client,
     ];
 
     const fn name(self) -> &'static str {
@@ -57,6 +75,11 @@ impl Program {
             Self::Lookup => "floor_lookup",
             Self::Generate => "floor_generate",
             Self::Sink => "floor_sink",
+            Self::Clock => "floor_clock",
+            Self::Gap => "floor_gap",
+            Self::Open => "floor_open",
+            Self::Server => "floor_server",
+            Self::Client => "floor_client",
         }
     }
 }
@@ -72,6 +95,10 @@ pub enum Counter {
     Miss = 2,
     /// Packets that the kernel was handed.
     Pass = 3,
+    /// Packets with a probe's mark at the sink.
+    Marked = 4,
+    /// Connections whose last packet reached the client.
+    Done = 5,
 }
 
 /// The loaded object.
@@ -150,6 +177,14 @@ impl Floor {
         self.turns(|cpu| [(cpu % cpus) * share, share, 0, 0])
     }
 
+    /// Gives all frames to every CPU: flows are seen by several.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn share(&mut self, frames: u32) -> Result<()> {
+        self.turns(|_| [0, frames, 0, 0])
+    }
+
     fn turns(&mut self, turn: impl Fn(u32) -> [u32; 4]) -> Result<()> {
         let possible = nr_cpus().map_err(|(path, error)| anyhow!(error).context(path))? as u32;
         let turns: Vec<[u32; 4]> = (0..possible).map(turn).collect();
@@ -185,21 +220,60 @@ impl Floor {
         Ok(counts.get(&(counter as u32), 0)?.to_vec())
     }
 
+    /// Probes by bucket of their time, of all CPUs.
+    ///
+    /// # Errors
+    /// If the kernel refuses a read.
+    pub fn times(&self) -> Result<Vec<u64>> {
+        let map = self
+            .0
+            .map("TIMES")
+            .context("the floor's object has no map TIMES")?;
+        let times = PerCpuArray::<_, u64>::try_from(map)?;
+        (0..BUCKETS)
+            .map(|bucket| Ok(times.get(&bucket, 0)?.iter().sum()))
+            .collect()
+    }
+
+    /// The longest time between two packets at the sink on any CPU since the last call, which begins anew; ns.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn longest_gap(&mut self) -> Result<u64> {
+        let mut map = PerCpuArray::<_, [u64; 2]>::try_from(self.map_mut("GAP")?)?;
+        let gaps = map.get(&0, 0)?;
+        let nothing = PerCpuValues::try_from(vec![[0; 2]; gaps.len()])?;
+        map.set(0, nothing, 0)?;
+        Ok(gaps.iter().map(|[_last, longest]| *longest).max().unwrap_or(0))
+    }
+
     /// Sends about `packets` frames out of an interface of the calling thread's namespace, from the calling CPU. Before the
     /// first and after the last one the kernel waits for grace periods, some 10 ms.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn generate(&self, ifindex: u32, packets: u32) -> Result<()> {
-        let context = xdp_md(ifindex);
+        self.live(Program::Generate, ifindex, packets, BATCH)
+    }
+
+    /// Opens about as many connections, `batch` at a time; as [`Floor::generate`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn open(&self, ifindex: u32, connections: u32, batch: u32) -> Result<()> {
+        self.live(Program::Open, ifindex, connections, batch)
+    }
+
+    fn live(&self, program: Program, ifindex: u32, packets: u32, batch: u32) -> Result<()> {
+        let context = xdp_md(ifindex, FRAME_BYTES);
         let options = TestRunOptions {
             data_in: Some(&[0; FRAME_BYTES]),
             ctx_in: Some(&context),
             repeat: packets,
-            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            attrs: TestRunAttrs::new().xdp_live_frames(batch),
             ..TestRunOptions::new()
         };
-        self.xdp(Program::Generate)?
+        self.xdp(program)?
             .test_run(options)
             .context("generating packets")?;
         Ok(())
@@ -209,8 +283,8 @@ impl Floor {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn time(&self, program: Program, ifindex: u32, frame: &Frame, repeat: u32) -> Result<Duration> {
-        let context = xdp_md(ifindex);
+    pub fn time(&self, program: Program, ifindex: u32, frame: &[u8], repeat: u32) -> Result<Duration> {
+        let context = xdp_md(ifindex, frame.len());
         let options = TestRunOptions {
             data_in: Some(frame),
             ctx_in: Some(&context),
@@ -251,9 +325,9 @@ pub(super) fn key_bytes<const N: usize>(key: &FlowKey) -> Result<[u8; N]> {
 }
 
 /// `struct xdp_md`, six words; the second is `data_end`, the fourth `ingress_ifindex`.
-fn xdp_md(ifindex: u32) -> [u8; 24] {
+fn xdp_md(ifindex: u32, frame_len: usize) -> [u8; 24] {
     let mut md = [0; 24];
-    md[4..8].copy_from_slice(&(FRAME_BYTES as u32).to_ne_bytes());
+    md[4..8].copy_from_slice(&(frame_len as u32).to_ne_bytes());
     md[12..16].copy_from_slice(&ifindex.to_ne_bytes());
     md
 }

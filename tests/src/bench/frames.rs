@@ -20,7 +20,7 @@ pub type Frame = [u8; FRAME_BYTES];
 const CLIENT_ISN: u32 = 1000;
 const SERVER_ISN: u32 = 5000;
 /// The service that the policy of `established` allows.
-const SERVICE: u16 = 4791;
+pub(super) const SERVICE: u16 = 4791;
 
 /// What the packets of `established` are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,14 @@ impl Traffic {
     /// The key of a flow between the two ports of a pair.
     #[must_use]
     pub fn key(self, flow: u32) -> FlowKey {
-        let (client, server) = self.ends(flow);
+        self.key_to(flow, SERVICE)
+    }
+
+    /// The same to another port.
+    #[must_use]
+    pub fn key_to(self, flow: u32, port: u16) -> FlowKey {
+        let (client, (server, _)) = self.ends(flow);
+        let server = (server, port);
         let ((lo, lo_port), (hi, hi_port)) = (client.min(server), client.max(server));
         let proto = self.proto();
         match (lo, hi) {
@@ -92,7 +99,9 @@ impl Traffic {
         }
     }
 
-    fn ends(self, flow: u32) -> ((IpAddr, u16), (IpAddr, u16)) {
+    /// Client and server of a flow, with their ports.
+    #[must_use]
+    pub fn ends(self, flow: u32) -> ((IpAddr, u16), (IpAddr, u16)) {
         let low = u16::try_from(flow & 0xffff).unwrap_or(0);
         let high = u16::try_from(flow >> 16).unwrap_or(0);
         let sport = 32768 + low % 16384;
@@ -112,7 +121,14 @@ impl Traffic {
     /// The packets that bring a flow into the main table: from the opener, back, from the opener.
     #[must_use]
     pub fn opening(self, flow: u32) -> [Packet; 3] {
-        let (client, server) = self.ends(flow);
+        self.opening_to(flow, SERVICE)
+    }
+
+    /// The same to another port.
+    #[must_use]
+    pub fn opening_to(self, flow: u32, port: u16) -> [Packet; 3] {
+        let (client, (server, _)) = self.ends(flow);
+        let server = (server, port);
         let packets = match self {
             Self::Udp4 | Self::Udp6 => {
                 let asked = Packet::udp(client, server);
@@ -161,7 +177,7 @@ pub(super) fn framed(packet: &Packet) -> Result<Frame> {
 }
 
 /// The zones of the flows, and the service and the rule that allow them.
-const ZONES: &str = "  a: { addresses: [10.128.0.0/10, \"fd00:1::/32\"] }\n  b: { addresses: [10.250.0.0/16, \"fd00:2::/32\"] }\n";
+pub(super) const ZONES: &str = "  a: { addresses: [10.128.0.0/10, \"fd00:1::/32\"] }\n  b: { addresses: [10.250.0.0/16, \"fd00:2::/32\"] }\n";
 const RULE: &str = "  - { name: data, allow: [data], from: a, to: b }\n";
 
 fn service() -> String {

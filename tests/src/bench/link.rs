@@ -1,9 +1,10 @@
-//! The few calls of bpf(2) that put any program, whoever loaded it, in front of an interface and exchange it in flight.
+//! The few calls of bpf(2) that put any program, whoever loaded it, in front of an interface and exchange it in flight; and a
+//! socket for frames.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// `enum bpf_cmd` and `enum bpf_attach_type` of include/uapi/linux/bpf.h.
 const PROG_GET_FD_BY_ID: i64 = 13;
@@ -64,6 +65,46 @@ impl TcxLink {
 pub fn program_by_id(id: u32) -> Result<OwnedFd> {
     let fd = bpf(PROG_GET_FD_BY_ID, [id, 0, 0, 0]).with_context(|| format!("opening program {id}"))?;
     Ok(own(fd))
+}
+
+/// A socket that sends frames, with `write`, out of an interface of the calling thread's namespace: past the queueing
+/// disciplines, in the transmit queue of the calling CPU. It receives nothing.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn packet_socket(ifindex: u32) -> Result<OwnedFd> {
+    // SAFETY: a plain system call; its result is checked.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    ensure!(fd >= 0, "no packet socket: {}", io::Error::last_os_error());
+    let socket = own(fd);
+    let on: libc::c_int = 1;
+    // SAFETY: the value is live and of the given size.
+    let bypass = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            (&raw const on).cast(),
+            size_of_val(&on) as u32,
+        )
+    };
+    ensure!(
+        bypass == 0,
+        "a packet socket cannot pass queueing disciplines: {}",
+        io::Error::last_os_error()
+    );
+    // SAFETY: all zeros is a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = ifindex.cast_signed();
+    // SAFETY: the address lives through the call and its length is given.
+    let bound = unsafe { libc::bind(fd, (&raw const address).cast(), size_of_val(&address) as u32) };
+    ensure!(
+        bound == 0,
+        "a packet socket cannot be bound to interface {ifindex}: {}",
+        io::Error::last_os_error()
+    );
+    Ok(socket)
 }
 
 fn raw(fd: BorrowedFd<'_>) -> u32 {

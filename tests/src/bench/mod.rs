@@ -11,15 +11,25 @@ mod classify;
 mod compare;
 mod deny;
 mod established;
+mod filter;
 mod floor;
 mod frames;
+mod gap;
+mod latency;
 mod link;
 mod machine;
+mod memory;
+mod new_flows;
+mod ns;
 mod peers;
 mod plane;
+mod plots;
 mod report;
+mod scale;
 mod stand;
 mod stats;
+mod syn_flood;
+mod times;
 mod turns;
 mod watch;
 
@@ -29,6 +39,7 @@ use anyhow::Result;
 
 pub use compare::{Verdict, compare};
 pub use machine::Machine;
+pub use plots::plots;
 pub use report::{Row, Target, markdown, read_json, write_json};
 
 use stand::Wires;
@@ -63,11 +74,34 @@ pub enum Table {
     Classify,
     /// Compiling and applying a policy.
     Policy,
+    /// The program alone, by the packet's way through it.
+    Ns,
+    /// What flows, rules and prefixes take, and the agent.
+    Memory,
+    /// How long a packet is on its way.
+    Latency,
+    /// Two CPUs beside one.
+    Scale,
+    /// Whole TCP connections.
+    NewFlows,
+    /// Established flows during a flood of SYNs.
+    SynFlood,
 }
 
 impl Table {
     /// All tables, in order.
-    pub const ALL: [Self; 4] = [Self::Established, Self::Deny, Self::Classify, Self::Policy];
+    pub const ALL: [Self; 10] = [
+        Self::Established,
+        Self::Deny,
+        Self::Classify,
+        Self::Policy,
+        Self::Ns,
+        Self::Memory,
+        Self::Latency,
+        Self::Scale,
+        Self::NewFlows,
+        Self::SynFlood,
+    ];
     /// Those of `--quick`, unless tables are named.
     pub const QUICK: [Self; 2] = [Self::Established, Self::Deny];
 
@@ -79,6 +113,12 @@ impl Table {
             Self::Deny => "deny",
             Self::Classify => "classify",
             Self::Policy => "policy",
+            Self::Ns => "ns",
+            Self::Memory => "memory",
+            Self::Latency => "latency",
+            Self::Scale => "scale",
+            Self::NewFlows => "new-flows",
+            Self::SynFlood => "syn-flood",
         }
     }
 
@@ -104,7 +144,19 @@ impl Table {
                 Ok(rows)
             }
             Self::Classify => classify::run(settings),
-            Self::Policy => classify::policies(settings),
+            Self::Policy => {
+                let mut rows = classify::policies(settings)?;
+                if settings.wants(gap::NAME) {
+                    rows.extend(gap::measure(settings)?);
+                }
+                Ok(rows)
+            }
+            Self::Ns => ns::run(settings),
+            Self::Memory => memory::run(settings),
+            Self::Latency => latency::run(settings),
+            Self::Scale => scale::run(settings),
+            Self::NewFlows => new_flows::run(settings),
+            Self::SynFlood => syn_flood::run(settings),
         }
     }
 }
@@ -114,6 +166,8 @@ impl Table {
 /// # Errors
 /// If something cannot be set up, or packets went another way than meant.
 pub fn run(tables: &[Table], settings: &Settings) -> Result<Vec<Row>> {
+    // Asked before any thread is bound to a CPU: it counts those that it may use.
+    let _ = Machine::here();
     let mut rows = Vec::new();
     for table in tables {
         rows.extend(table.measure(settings)?);

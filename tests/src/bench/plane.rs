@@ -1,7 +1,9 @@
 //! dpufw itself as a contender: its own data plane with private maps, an inline pair and a policy.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -9,7 +11,10 @@ use aya::maps::{HashMap, Map, MapData, MapInfo, PerCpuArray};
 use aya::programs::loaded_programs;
 use fw_common::abi::{Engine, LinkKind, Mode, PortConfig, Reason, Side, StateWord, map_names};
 use fw_policy::{Environment, Policy};
-use fw_user::dataplane::{DataPlane, EventReader, FlowKey, FlowSizes, FlowTable, Hook, Options, TestContext};
+use fw_user::dataplane::{
+    DataPlane, EventReader, FlowKey, FlowSizes, FlowTable, Hook, Options, Tables, TestContext,
+    generation_after,
+};
 
 use super::floor::{FLOW_WORDS, key_bytes};
 use super::frames::{Frame, Traffic};
@@ -38,6 +43,8 @@ pub struct Plane {
     pair: Pair,
     hook: Hook,
     id: u32,
+    /// Instructions that the verifier walked through.
+    pub verified: u32,
 }
 
 impl Plane {
@@ -56,9 +63,17 @@ impl Plane {
     /// # Errors
     /// As [`Plane::open`].
     pub fn at_tc(pair: Pair, sizes: FlowSizes, policy: &str) -> Result<Self> {
+        Self::at(Hook::TcIn, pair, sizes, policy)
+    }
+
+    /// The same at a hook.
+    ///
+    /// # Errors
+    /// As [`Plane::open`].
+    pub fn at(hook: Hook, pair: Pair, sizes: FlowSizes, policy: &str) -> Result<Self> {
         let (policy, _warnings) =
             fw_policy::check(policy, "bench.yaml").map_err(|findings| anyhow!("{findings}"))?;
-        Self::with(pair, sizes, &policy, Hook::TcIn)
+        Self::with(pair, sizes, &policy, hook)
     }
 
     /// The same with a policy that was read already.
@@ -107,6 +122,7 @@ impl Plane {
             pair,
             hook,
             id: own.id,
+            verified: own.verified,
         })
     }
 
@@ -133,6 +149,12 @@ impl Plane {
         // The copies were not made by packets.
         self.loaded.tables().fill_presence()?;
         Ok(keys)
+    }
+
+    /// The program's id in the kernel.
+    #[must_use]
+    pub const fn id(&self) -> u32 {
+        self.id
     }
 
     /// Gives flows the entry of another one.
@@ -197,6 +219,19 @@ impl Plane {
             .collect())
     }
 
+    /// Packets by reason since an earlier reading, where there were any.
+    ///
+    /// # Errors
+    /// If the kernel refuses a read.
+    pub fn since(&self, before: &[(&'static str, u64)]) -> Result<BTreeMap<&'static str, u64>> {
+        let before: BTreeMap<_, _> = before.iter().copied().collect();
+        let grown = |(name, packets): (&'static str, u64)| {
+            let grown = packets - before.get(name).unwrap_or(&0);
+            (grown > 0).then_some((name, grown))
+        };
+        Ok(self.by_reason()?.into_iter().filter_map(grown).collect())
+    }
+
     /// Packets with this reason, by CPU.
     ///
     /// # Errors
@@ -220,11 +255,70 @@ impl Plane {
     /// # Errors
     /// If the kernel refuses.
     pub fn time(&self, frame: &Frame, repeat: u32) -> Result<Duration> {
+        self.time_on(self.pair.outer, frame, repeat)
+    }
+
+    /// The same on a frame of any length that came in by one of the ports.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn time_on(&self, ifindex: u32, frame: &[u8], repeat: u32) -> Result<Duration> {
         let context = TestContext {
             repeat,
-            ..TestContext::on(self.pair.outer)
+            ..TestContext::on(ifindex)
         };
         Ok(self.loaded.test_run(self.hook, frame, &context)?.duration)
+    }
+
+    /// Its tables, for a thread that exchanges the policy meanwhile.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        Arc::clone(self.loaded.tables())
+    }
+
+    /// Sets how many denied packets may be reported per CPU and 67 ms.
+    pub fn report(&self, events: u32) {
+        self.loaded.tables().set_events_per_window(events);
+    }
+}
+
+/// Policies, compiled, that can be put into force one after the other.
+pub struct Swaps {
+    tables: Arc<Tables>,
+    ready: std::collections::VecDeque<fw_policy::TableSet>,
+}
+
+impl Swaps {
+    /// Compiles the same policy `count` times, for generations that follow the one in force.
+    ///
+    /// # Errors
+    /// If it does not compile.
+    pub fn of(tables: Arc<Tables>, policy: &Policy, count: usize) -> Result<Self> {
+        let mut generation = tables.next_generation();
+        let mut ready = std::collections::VecDeque::new();
+        for _ in 0..count {
+            let environment = Environment {
+                own_addresses: Vec::new(),
+                roles: Vec::new(),
+                generation,
+                ..Environment::sample()
+            };
+            ready.push_back(fw_policy::compile(policy, &environment)?);
+            generation = generation_after(generation);
+        }
+        Ok(Self { tables, ready })
+    }
+
+    /// Puts the next one into force; false if none is left.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn apply_next(&mut self) -> Result<bool> {
+        let Some(set) = self.ready.pop_front() else {
+            return Ok(false);
+        };
+        self.tables.apply(&set.lines)?;
+        Ok(true)
     }
 }
 
@@ -236,6 +330,15 @@ fn copy<const N: usize>(map: MapData, from: &FlowKey, to: &[FlowKey]) -> Result<
         .try_for_each(|key| Ok(map.insert(key_bytes(key)?, value, 0)?))
 }
 
+/// Writes the value of an IPv4 flow in one map under keys of another map.
+pub(super) fn copy4(from: MapData, flow: &FlowKey, into: MapData, keys: &[FlowKey]) -> Result<()> {
+    let from = HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(Map::HashMap(from))?;
+    let value = from.get(&key_bytes(flow)?, 0)?;
+    let mut into = HashMap::<_, [u8; 16], [u64; FLOW_WORDS]>::try_from(Map::HashMap(into))?;
+    keys.iter()
+        .try_for_each(|key| Ok(into.insert(key_bytes(key)?, value, 0)?))
+}
+
 /// The counters of the program with this id: `Tables::counters` reads all of them, which is too slow while packets flow.
 fn counters(program: u32) -> Result<PerCpuArray<MapData, [u64; 2]>> {
     let map = map_of(program, map_names::COUNTERS)?;
@@ -243,7 +346,7 @@ fn counters(program: u32) -> Result<PerCpuArray<MapData, [u64; 2]>> {
 }
 
 /// A map that the program with this id uses.
-fn map_of(program: u32, name: &str) -> Result<MapData> {
+pub(super) fn map_of(program: u32, name: &str) -> Result<MapData> {
     for info in loaded_programs() {
         let info = info?;
         if info.id() != program {

@@ -119,6 +119,15 @@ impl Row {
         }
     }
 
+    /// Two series of values of the same rounds, one beside the other.
+    #[must_use]
+    pub fn paired(table: &str, case: &str, peer: &str, unit: &str, own: &[f64], other: &[f64]) -> Self {
+        let median = |values: &[f64]| Summary::of(values.iter().copied()).median;
+        let ratios = own.iter().zip(other).map(|(own, other)| own / other);
+        Self::new(table, case, peer, unit, [median(own), median(other)])
+            .rounds(Summary::of(ratios), own.len().min(other.len()))
+    }
+
     /// With the ratios of rounds.
     #[must_use]
     pub fn rounds(mut self, ratio: Summary, rounds: usize) -> Self {

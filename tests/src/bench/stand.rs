@@ -88,12 +88,17 @@ impl Wires {
     /// Puts the sink's program at both ends: a redirect reaches an end only while it has one, and the generator's own
     /// interface takes test runs only then.
     pub(super) fn sinks(&self, floor: &Floor) -> Result<[XdpLink; 2]> {
+        self.ends(floor, [Program::Sink; 2])
+    }
+
+    /// The same with other programs at the sink's end and at the generator's.
+    pub(super) fn ends(&self, floor: &Floor, [there, here]: [Program; 2]) -> Result<[XdpLink; 2]> {
         let sink = self
             .sink
-            .enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.sink_if))??;
+            .enter(|| XdpLink::attach(floor.program(there)?, self.sink_if))??;
         let own = self
             .generator
-            .enter(|| XdpLink::attach(floor.program(Program::Sink)?, self.generator_if))??;
+            .enter(|| XdpLink::attach(floor.program(here)?, self.generator_if))??;
         Ok([sink, own])
     }
 
@@ -104,6 +109,30 @@ impl Wires {
             Outside::Sink => (&self.sink, self.sink_if),
         };
         namespace.enter(|| pin(0).and_then(|()| floor.generate(ifindex, packets)))?
+    }
+
+    /// Opens connections from the generator's end on the first CPU, `batch` at a time.
+    pub(super) fn open(&self, floor: &Floor, connections: u32, batch: u32) -> Result<()> {
+        self.generator
+            .enter(|| pin(0).and_then(|()| floor.open(self.generator_if, connections, batch)))?
+    }
+
+    /// Sends frames from the generator's end on a CPU until told to stop, in calls of `packets`.
+    pub(super) fn flood(&self, floor: &Floor, cpu: u32, packets: u32, stop: &AtomicBool) -> Result<()> {
+        self.generator.enter(|| {
+            pin(cpu)?;
+            while !stop.load(Ordering::Relaxed) {
+                floor.generate(self.generator_if, packets)?;
+            }
+            Ok(())
+        })?
+    }
+
+    /// A socket that sends frames out of the generator's end on the CPU that writes to it.
+    pub(super) fn probe(&self) -> Result<std::fs::File> {
+        self.generator
+            .enter(|| super::link::packet_socket(self.generator_if))?
+            .map(std::fs::File::from)
     }
 
     /// Sends `packets` frames from each of `cpus` pinned threads, and watches a counter by CPU meanwhile. Returns its growth
@@ -136,12 +165,16 @@ impl Wires {
 }
 
 /// Binds the calling thread to a CPU, ahead of what else wants to run there.
-fn pin(cpu: u32) -> Result<()> {
+pub(super) fn pin(cpu: u32) -> Result<()> {
+    bind(cpu)?;
+    hurry(GENERATOR_NICE)
+}
+
+/// Binds the calling thread to a CPU.
+pub(super) fn bind(cpu: u32) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu as usize)?;
-    sched_setaffinity(Pid::from_raw(0), &set)
-        .with_context(|| format!("cannot bind a thread to CPU {cpu}"))?;
-    hurry(GENERATOR_NICE)
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot bind a thread to CPU {cpu}"))
 }
 
 /// A number of packets.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use fw_common::abi::Reason;
 
 use super::Settings;
+use super::filter::Filter;
 use super::floor::{Counter, Floor, Program};
 use super::link::{TcxLink, XdpLink};
 use super::plane::Plane;
@@ -63,7 +64,15 @@ impl<'a> Line<'a> {
     /// # Errors
     /// If the kernel refuses.
     pub fn new(wires: &'a Wires, floor: &'a Floor, fate: Fate) -> Result<Self> {
-        let sinks = wires.sinks(floor)?;
+        Self::ending(wires, floor, fate, Program::Sink)
+    }
+
+    /// The same with another program at the sink.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn ending(wires: &'a Wires, floor: &'a Floor, fate: Fate, sink: Program) -> Result<Self> {
+        let sinks = wires.ends(floor, [sink, Program::Sink])?;
         let port = wires.in_firewall(|| XdpLink::attach(floor.program(Program::Pass)?, wires.pair.outer))?;
         Ok(Self {
             wires,
@@ -85,6 +94,8 @@ pub enum Judge<'a> {
     Lookup,
     /// The bare floor.
     Bare,
+    /// xdp-filter.
+    Filter(&'a Filter),
     /// What the kernel of the line's firewall does: nothing, or what somebody has loaded there.
     Kernel,
 }
@@ -122,7 +133,7 @@ impl<'a> Contender<'a> {
     const fn guess(&self) -> f64 {
         match &self.judge {
             Judge::Dpufw(_) | Judge::DpufwTc(_) => 1e6,
-            Judge::Lookup | Judge::Bare => 4e6,
+            Judge::Lookup | Judge::Bare | Judge::Filter(_) => 4e6,
             Judge::Kernel => 2e3,
         }
     }
@@ -135,6 +146,7 @@ impl<'a> Contender<'a> {
             Judge::DpufwTc(_) | Judge::Kernel => floor.program(Program::Pass)?,
             Judge::Lookup => floor.program(Program::Lookup)?,
             Judge::Bare => floor.program(self.line.fate.bare())?,
+            Judge::Filter(filter) => filter.program(),
         };
         self.line.port.update(program)?;
         let Judge::DpufwTc(plane) = &self.judge else {
@@ -142,6 +154,14 @@ impl<'a> Contender<'a> {
         };
         let link = wires.in_firewall(|| TcxLink::ingress(plane.program(), wires.pair.outer))?;
         Ok(Some(link))
+    }
+
+    /// Puts it in front of the packets until another one takes its place. Not for TC.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn stand(&self) -> Result<()> {
+        self.put().map(drop)
     }
 
     /// Packets that it has processed so far, by CPU.
@@ -152,6 +172,7 @@ impl<'a> Contender<'a> {
             (Fate::Dropped, Judge::Dpufw(plane) | Judge::DpufwTc(plane)) => plane.count(Reason::DenyDefault),
             (Fate::Dropped, Judge::Lookup) => floor.count(Counter::Miss),
             (Fate::Dropped, Judge::Bare) => floor.count(Counter::Bare),
+            (Fate::Dropped, Judge::Filter(filter)) => filter.dropped(),
             (Fate::Dropped, Judge::Kernel) => floor.count(Counter::Pass),
         }
     }
@@ -233,7 +254,7 @@ impl<'a> Contender<'a> {
                 "; it was handed, by CPU: {:?}",
                 self.line.floor.count(Counter::Pass)?
             )),
-            Judge::Bare => Ok(String::new()),
+            Judge::Bare | Judge::Filter(_) => Ok(String::new()),
         }
     }
 }

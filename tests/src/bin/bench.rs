@@ -15,8 +15,11 @@ use fw_tests::lab::require_root;
     name = "cargo xtask bench",
     args_conflicts_with_subcommands = true,
     after_help = "Tables: established (packets of known flows), deny (a flood that no rule allows), classify (first packets by the size \
-                  of the policy), policy (what compiling and applying one costs). --quick alone measures the first two.\n\n\
+                  of the policy), policy (what compiling, applying and exchanging one costs), ns (the program alone, by the packet's way), \
+                  memory (flows, rules, prefixes, the agent), latency (a packet's time on the way), scale (two CPUs beside one), new-flows \
+                  (whole TCP connections), syn-flood (established flows meanwhile). --quick alone measures the first two.\n\n\
                   Examples:\n  cargo xtask bench --quick --json bench.json\n  cargo xtask bench classify policy --quick --json classify.json\n  \
+                  cargo xtask bench ns memory latency scale new-flows syn-flood --quick\n  cargo xtask bench --plots plots\n  \
                   cargo xtask bench established --case 'tcp4, 1000 flows'\n  cargo xtask bench compare old.json new.json\n\n\
                   Exit codes: 0 every target is met; 1 one is missed, packets went another way than meant, or a row got \
                   worse (compare); 2 bad input; 3 no privilege."
@@ -36,6 +39,9 @@ struct Args {
     /// Writes the table to this file as well.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Writes pictures to this folder: costs and rates by rules and by flows.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// Only cases with this in their name.
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
@@ -114,6 +120,11 @@ fn measure(args: &Args) -> Result<bool> {
     }
     if let Some(path) = &args.json {
         bench::write_json(&rows, path)?;
+    }
+    if let Some(folder) = &args.plots {
+        for path in bench::plots(&rows, folder)? {
+            eprintln!("   bench  {}", path.display());
+        }
     }
     Ok(rows.iter().all(Row::good))
 }

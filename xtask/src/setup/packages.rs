@@ -65,7 +65,10 @@ const CHECK: &[Package] = &[package("rust-web-clippy", "/usr/bin/cargo-clippy")]
 const FUZZ: &[Package] = &[package("g++", "c++")];
 
 /// What the bench measures beside dpufw and the lab has no use for.
-const BENCH: &[Package] = &[package("iptables", "iptables-nft-restore")];
+const BENCH: &[Package] = &[
+    package("iptables", "iptables-nft-restore"),
+    package("xdp-tools", "xdp-filter"),
+];
 
 /// The packages of one level.
 pub fn of(level: Level) -> &'static [Package] {

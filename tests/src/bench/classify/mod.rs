@@ -6,7 +6,7 @@
 //! there; a list is longer than the table of unconfirmed flows, so each packet opens a flow anew.
 
 mod costs;
-mod policies;
+pub(super) mod policies;
 
 use std::collections::BTreeMap;
 
