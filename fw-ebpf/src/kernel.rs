@@ -309,7 +309,7 @@ impl<'a> Tables<'a> for Kernel {
     }
 
     #[inline(always)]
-    fn source_bits(self, word: u32) -> Option<&'a Shared<u32>> {
+    fn source_bits(self, word: u32) -> Option<&'a Shared<u64>> {
         shared(pointer(&maps::SOURCE_BITS), &word)
     }
 

@@ -55,7 +55,7 @@ pub static LEVELS: Array<Levels, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 pub static SOURCES: LruHashMap<SourceKey, Source, 65_536> = LruHashMap::new();
 /// Bits of sources that have completed a handshake.
 #[btf_map]
-pub static SOURCE_BITS: Array<u32, { SOURCE_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+pub static SOURCE_BITS: Array<u64, { SOURCE_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Bits of flows that may be in a table, in two halves. The loader sets the size.
 #[btf_map]
 pub static PRESENCE: Array<u64, 2, { BPF_F_MMAPABLE as usize }> = Array::new();

@@ -139,8 +139,8 @@ pub struct LimitKey {
 pub const PRESSURE_SLOTS: u32 = 65_536;
 
 /// Bits of the map of sources that have completed a handshake, by keyed hash, so that a flood of denied packets from
-/// unknown sources costs no look-up. In words of 32 bits.
-pub const SOURCE_WORDS: u32 = 65_536;
+/// unknown sources costs no look-up. In words of 64 bits.
+pub const SOURCE_WORDS: u32 = 32_768;
 
 /// Slots of the counters: one by reason, and from [`NOTED`] on another by reason.
 pub const COUNTER_SLOTS: u32 = 512;
@@ -188,7 +188,7 @@ pub mod map_names {
     pub const LEVELS: &str = "LEVELS";
     /// [`super::Source`] by [`super::SourceKey`].
     pub const SOURCES: &str = "SOURCES";
-    /// One word of 32 bits by hash: bits of sources that have completed a handshake.
+    /// One word of 64 bits by hash: bits of sources that have completed a handshake.
     pub const SOURCE_BITS: &str = "SOURCE_BITS";
     /// Words of 64 bits, two halves: by keyed hash, which flows may be in a table. See [`super::Presence`].
     pub const PRESENCE: &str = "PRESENCE";
@@ -282,7 +282,7 @@ pub const MAPS: &[MapDef] = &[
         size_of::<SourceKey>(),
         size_of::<Source>(),
     ),
-    def(map_names::SOURCE_BITS, MapKind::Array, 4, 4),
+    def(map_names::SOURCE_BITS, MapKind::Array, 4, 8),
     def(map_names::PRESENCE, MapKind::Array, 4, 8),
     def(map_names::LIMITS, MapKind::LruHash, size_of::<LimitKey>(), 8),
     def(map_names::PRESSURE, MapKind::Array, 4, 8),

@@ -3,7 +3,7 @@
 //! [`judge`] is a stage. Where another stage must be asked after it (limits, proofs), it says so in [`Scratch::then`] and
 //! [`follow_up`] asks: stages that call stages would need more than the 512 bytes that a chain of calls has for its stacks.
 
-use super::{Family, FlowMaps, Outcome, Scratch, Stage, Tables, finish, link, police, screens};
+use super::{Family, FlowMaps, Outcome, Scratch, Stage, Tables, finish, link, police, screens, source};
 use crate::abi::{ClassFlags, Decision, EventKind, Features, Mode, Proto, Reason, RuleFlags, Side};
 use crate::classify::{self, Service, classify, classify_here};
 use crate::wire::{echo_request, tcp_flag};
@@ -38,7 +38,9 @@ pub(super) fn follow_up<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         then::PROOF => (Stage::Proof, false),
         then::PASS => return Outcome::deliver(s, Side::from_bits(s.to), Reason::Untracked),
         then::DENIED => {
-            t.stage(Stage::Denied, s);
+            if source::marked(t, s) {
+                t.stage(Stage::Denied, s);
+            }
             return outcome;
         }
         _ => return outcome,

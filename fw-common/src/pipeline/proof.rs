@@ -34,7 +34,7 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
     Outcome::drop(Reason::SynProved)
 }
 
-/// Counts a denied packet for its source.
+/// Counts a denied packet for its source, which was found [`source::marked`].
 #[inline(always)]
 pub(super) fn count_denied<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
     // A question counts nothing and bans nobody.

@@ -1,6 +1,6 @@
 //! What is known of the source of a flow: caps, proofs, bans.
 
-use super::{Scratch, Tables, admit};
+use super::{Scratch, Tables, admit, place};
 use crate::abi::{LiveSource, PRESSURE_SLOTS, ProtectMode, Proto, Reason, SOURCE_WORDS, threshold};
 use crate::classify::{self, Lines};
 use crate::limit;
@@ -146,9 +146,11 @@ pub(super) fn confirms<'a, T: Tables<'a>>(t: T, s: &mut Scratch, handshake: bool
     if handshake {
         source.completed.store(now);
         let hash = hash(t, s);
-        if let Some(bits) = t.source_bits((hash >> 8) as u32 & (SOURCE_WORDS - 1)) {
-            // A bit lost to another CPU's write comes with the next handshake.
-            bits.store(bits.load() | 1 << (hash & 31));
+        let (word, bit) = place(hash, SOURCE_WORDS);
+        if let Some(bits) = t.source_bits(word)
+            && bits.load() & bit == 0
+        {
+            t.or64(bits, bit);
         }
     }
 }
@@ -162,19 +164,20 @@ pub(super) fn proves<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) {
     }
 }
 
+/// True if the packet's source may have completed a handshake. Of the sources of a flood hardly one has, so that they cost
+/// no look-up.
+#[inline(always)]
+pub(super) fn marked<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> bool {
+    s.reversed = 0;
+    key(s);
+    let (word, bit) = place(hash(t, s), SOURCE_WORDS);
+    t.source_bits(word).is_some_and(|bits| bits.load() & bit != 0)
+}
+
 /// Counts a denied packet of a source that lies in no named zone. Only a source that has completed a handshake can be
 /// banned: anybody can put any address into a packet. Returns true if it is over the threshold.
 #[inline(always)]
 pub(super) fn denied<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> bool {
-    s.reversed = 0;
-    key(s);
-    let hash = hash(t, s);
-    let marked = t
-        .source_bits((hash >> 8) as u32 & (SOURCE_WORDS - 1))
-        .is_some_and(|bits| bits.load() >> (hash & 31) & 1 != 0);
-    if !marked {
-        return false;
-    }
     let Some(source) = t.source(&s.source_key) else {
         return false;
     };

@@ -170,7 +170,7 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     /// Makes an entry for a source unless there is one; false if the kernel refused.
     fn insert_source(self, key: &SourceKey, source: &Source) -> bool;
     /// The word of source bits with this number (it wraps).
-    fn source_bits(self, word: u32) -> Option<&'a Shared<u32>>;
+    fn source_bits(self, word: u32) -> Option<&'a Shared<u64>>;
     /// Words of one half of the bits of [`super::presence`], a power of two; 0: there are none.
     fn presence_words(self) -> u32;
     /// The word of these bits with this number.

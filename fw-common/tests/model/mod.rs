@@ -102,7 +102,7 @@ pub struct World {
     pub half4: FlowTable<Key4>,
     pub half6: FlowTable<Key6>,
     pub sources: RefCell<HashMap<SourceKey, &'static LiveSource>>,
-    pub source_bits: RefCell<HashMap<u32, &'static Shared<u32>>>,
+    pub source_bits: RefCell<HashMap<u32, &'static Shared<u64>>>,
     /// 0: the bits of flows are not used.
     pub presence_words: Cell<u32>,
     pub presence: RefCell<HashMap<u32, &'static Shared<u64>>>,
@@ -261,7 +261,7 @@ impl<'a> Tables<'a> for &'a World {
         true
     }
 
-    fn source_bits(self, word: u32) -> Option<&'a Shared<u32>> {
+    fn source_bits(self, word: u32) -> Option<&'a Shared<u64>> {
         let mut bits = self.source_bits.borrow_mut();
         Some(bits.entry(word).or_insert_with(|| Box::leak(Box::default())))
     }

@@ -60,7 +60,7 @@ impl Tables {
 
     /// Forgets which sources have completed a handshake; each is known again after its next one.
     pub fn clear_source_bits(&self) {
-        self.bits.clear();
+        self.bits.clear(0..self.bits.words());
     }
 
     /// Serialises those who delete from the main tables.

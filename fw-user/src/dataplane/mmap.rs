@@ -174,47 +174,22 @@ impl LevelsPage {
     }
 }
 
-/// The mapped bits of sources that have completed a handshake.
+/// A mapped array of words of 64 bits: bits of flows ([`fw_common::abi::Presence`]), bits of sources that have completed a
+/// handshake.
 #[derive(Debug)]
 pub(super) struct BitsPage {
-    memory: MmapRaw,
-    words: usize,
-}
-
-/// Bytes from one element of an array of u32 to the next: the kernel rounds them up (`array_map_alloc` in
-/// kernel/bpf/arraymap.c).
-const BITS_STRIDE: usize = 8;
-
-impl BitsPage {
-    /// Maps the `SOURCE_BITS` map of so many words.
-    pub fn new(fd: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
-        let memory = map(fd, words * BITS_STRIDE)?;
-        Ok(Self { memory, words })
-    }
-
-    /// Clears every word.
-    pub fn clear(&self) {
-        for word in 0..self.words {
-            word32(&self.memory, word * BITS_STRIDE).store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The mapped bits of flows, see [`fw_common::abi::Presence`].
-#[derive(Debug)]
-pub(super) struct PresencePage {
     memory: MmapRaw,
     words: u32,
 }
 
-impl PresencePage {
-    /// Maps the `PRESENCE` map of so many words.
+impl BitsPage {
+    /// Maps a map of so many words.
     pub fn new(fd: BorrowedFd<'_>, words: u32) -> io::Result<Self> {
         let memory = map(fd, words as usize * size_of::<u64>())?;
         Ok(Self { memory, words })
     }
 
-    /// Words of both halves.
+    /// How many words there are.
     pub fn words(&self) -> u32 {
         self.words
     }

@@ -10,7 +10,7 @@ use fw_common::abi::{Control, MAPS, PORT_SLOTS, PortConfig, map_names, port_slot
 
 use super::error::{self, DataPlaneError};
 use super::memory::MapMemory;
-use super::mmap::{BitsPage, ControlPage, LevelsPage, PresencePage};
+use super::mmap::{BitsPage, ControlPage, LevelsPage};
 use super::plain::Plain;
 use super::{privilege, shape, sys};
 
@@ -23,7 +23,7 @@ pub struct Tables {
     pub(super) control: ControlPage,
     pub(super) levels: LevelsPage,
     pub(super) bits: BitsPage,
-    pub(super) presence: PresencePage,
+    pub(super) presence: BitsPage,
     /// Flows opened when the bits of flows were filled last; `u64::MAX`: not by this process.
     pub(super) filled_at: AtomicU64,
     /// Held by whoever deletes from the main tables, until the levels say so too.
@@ -66,13 +66,11 @@ impl Tables {
         let control = ControlPage::new(control).map_err(error::map("mapping", map_names::CONTROL))?;
         let levels = find(&maps, map_names::LEVELS)?.fd().as_fd();
         let levels = LevelsPage::new(levels).map_err(error::map("mapping", map_names::LEVELS))?;
-        let words = entries(&maps, map_names::SOURCE_BITS)? as usize;
-        let bits = find(&maps, map_names::SOURCE_BITS)?.fd().as_fd();
-        let bits = BitsPage::new(bits, words).map_err(error::map("mapping", map_names::SOURCE_BITS))?;
-        let words = entries(&maps, map_names::PRESENCE)?;
-        let presence = find(&maps, map_names::PRESENCE)?.fd().as_fd();
-        let presence =
-            PresencePage::new(presence, words).map_err(error::map("mapping", map_names::PRESENCE))?;
+        let bits = |name| {
+            let map = find(&maps, name)?.fd().as_fd();
+            BitsPage::new(map, entries(&maps, name)?).map_err(error::map("mapping", name))
+        };
+        let (bits, presence) = (bits(map_names::SOURCE_BITS)?, bits(map_names::PRESENCE)?);
         Ok(Self {
             maps,
             control,

@@ -17,8 +17,7 @@ use typed_arena::Arena;
 pub(super) struct Memory {
     flows: Arena<LiveFlow>,
     sources: Arena<LiveSource>,
-    words: Arena<Shared<u32>>,
-    long_words: Arena<Shared<u64>>,
+    words: Arena<Shared<u64>>,
     datagrams: Arena<LiveDatagram>,
     control: LiveControl,
     levels: LiveLevels,
@@ -39,7 +38,7 @@ pub(super) struct World<'m> {
     half4: Map<'m, Key4, LiveFlow>,
     half6: Map<'m, Key6, LiveFlow>,
     sources: Map<'m, SourceKey, LiveSource>,
-    source_bits: Map<'m, u32, Shared<u32>>,
+    source_bits: Map<'m, u32, Shared<u64>>,
     buckets: Map<'m, LimitKey, Shared<u64>>,
     pressure: Map<'m, u32, Shared<u64>>,
     datagrams: Map<'m, FragmentKey, LiveDatagram>,
@@ -257,7 +256,7 @@ impl<'m> Tables<'m> for &World<'m> {
         true
     }
 
-    fn source_bits(self, word: u32) -> Option<&'m Shared<u32>> {
+    fn source_bits(self, word: u32) -> Option<&'m Shared<u64>> {
         let mut bits = self.source_bits.borrow_mut();
         Some(
             bits.entry(word)
@@ -286,7 +285,7 @@ impl<'m> Tables<'m> for &World<'m> {
         let mut buckets = self.buckets.borrow_mut();
         buckets
             .entry(*key)
-            .or_insert_with(|| self.memory.long_words.alloc(Shared::new(value)));
+            .or_insert_with(|| self.memory.words.alloc(Shared::new(value)));
         true
     }
 
@@ -295,7 +294,7 @@ impl<'m> Tables<'m> for &World<'m> {
         Some(
             slots
                 .entry(slot)
-                .or_insert_with(|| self.memory.long_words.alloc(Shared::default())),
+                .or_insert_with(|| self.memory.words.alloc(Shared::default())),
         )
     }
 
