@@ -77,9 +77,9 @@ fn memlock(map: &MapData) -> Result<u64> {
         .with_context(|| format!("{path} does not say what the map takes: {text}"))
 }
 
-/// What the four flow tables of a data plane with main tables of this size take: main IPv4 and IPv6, half-open IPv4 and
-/// IPv6; bytes.
-fn tables(main: u32) -> Result<[u64; 4]> {
+/// What the four flow tables of a data plane with main tables of this size take, main IPv4 and IPv6, half-open IPv4 and
+/// IPv6, and the bits of flows; bytes.
+fn tables(main: u32) -> Result<[u64; 5]> {
     let sizes = FlowSizes {
         flows4: main,
         flows6: main,
@@ -96,20 +96,24 @@ fn tables(main: u32) -> Result<[u64; 4]> {
         of(map_names::FLOWS6)?,
         of(map_names::HALF4)?,
         of(map_names::HALF6)?,
+        of(map_names::PRESENCE)?,
     ])
 }
 
-/// A flow of each family: by how much its main table grows for one more.
+/// A flow of each family: by how much its main table grows for one more, and the bits of both families' flows.
 fn flows() -> Result<Vec<Row>> {
     let (small, large) = (tables(SMALL)?, tables(LARGE)?);
-    let each = |family: usize| number(large[family] - small[family]) / f64::from(LARGE - SMALL);
+    let grown = |table: usize| number(large[table] - small[table]) / f64::from(LARGE - SMALL);
+    let bits = grown(4) / 2.0;
+    let each = |family: usize| grown(family) + bits;
     let half = [FlowSizes::DEFAULT.half4, FlowSizes::DEFAULT.half6];
     let mut rows = Vec::new();
     for (family, name) in ["an IPv4 flow", "an IPv6 flow"].into_iter().enumerate() {
         let of_half = number(small[2 + family]) / f64::from(half[family]);
         let share = number(small[2 + family]) / f64::from(SMALL);
         let more = |row: Row| {
-            row.with("bytes of an entry of the half-open table", of_half)
+            row.with("of them bytes of bits", bits)
+                .with("bytes of an entry of the half-open table", of_half)
                 .with("share in a half-open table of the default size, bytes", share)
         };
         let limit = [each(family), LIMIT];

@@ -42,7 +42,7 @@ const OVER: u16 = 5004;
 /// A port that no rule has.
 const CLOSED: u16 = 9;
 
-/// Rules for each way; limits that no run reaches, but for the last one. `nowhere` belongs to a plane without a port here.
+/// Rules for each way; limits that no run reaches, but for the last one, and no cap on a source's flows. `nowhere` belongs to a plane without a port here.
 fn policy() -> String {
     let services = format!(
         "services:\n  data: [udp/{SERVICE}, tcp/{SERVICE}]\n  packets: [udp/{BY_PACKETS}]\n  bytes: [udp/{BY_BYTES}]\n  \
@@ -52,7 +52,7 @@ fn policy() -> String {
         format!("  - {{ name: {name}, allow: [{name}], from: a, to: b, limit: [{{ {limit} }}] }}\n")
     };
     format!(
-        "version: 1\nzones:\n{ZONES}  nowhere: {{ addresses: [10.64.0.0/16], plane: storage, ports: [rail] }}\n{services}rules:\n  \
+        "version: 1\nzones:\n{ZONES}  nowhere: {{ addresses: [10.64.0.0/16], plane: storage, ports: [rail] }}\nprotect: {{ caps: {{ half_open: none, flows: none }} }}\n{services}rules:\n  \
          - {{ name: data, allow: [data], from: a, to: b }}\n{}{}{}{}",
         limited("packets", "packets: 100000000/s"),
         limited("bytes", "bytes: 400 Gbit/s"),
