@@ -161,16 +161,18 @@ impl Table {
     }
 }
 
-/// Measures tables one after the other; says on stderr where it stands.
-///
-/// # Errors
-/// If something cannot be set up, or packets went another way than meant.
-pub fn run(tables: &[Table], settings: &Settings) -> Result<Vec<Row>> {
+/// Measures tables one after the other; says on stderr where it stands. Where something cannot be set up, or packets went another
+/// way than meant, a table has no rows but an error, and the others go on.
+#[must_use]
+pub fn run(tables: &[Table], settings: &Settings) -> (Vec<Row>, Vec<anyhow::Error>) {
     // Asked before any thread is bound to a CPU: it counts those that it may use.
     let _ = Machine::here();
-    let mut rows = Vec::new();
+    let (mut rows, mut errors) = (Vec::new(), Vec::new());
     for table in tables {
-        rows.extend(table.measure(settings)?);
+        match table.measure(settings) {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => errors.push(error.context(format!("the table {}", table.name()))),
+        }
     }
-    Ok(rows)
+    (rows, errors)
 }

@@ -18,7 +18,7 @@ use super::{Settings, Table};
 /// Flows and sources of the paths; packets that open flows.
 const FLOWS: u32 = 1000;
 const SOURCES: usize = 1000;
-const OPENING: usize = 1 << 19;
+const OPENING: usize = 1 << 21;
 /// Two CPUs beside one, where they share nothing.
 const OF_ONE: Target = Target::at_least(1.7);
 /// One of how many packets may meet another reason: flows that are still in the table.

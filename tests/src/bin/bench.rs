@@ -107,9 +107,12 @@ fn measure(args: &Args) -> Result<bool> {
         ([], false) => &Table::ALL,
         (named, _) => named,
     };
-    let rows = bench::run(tables, &settings)?;
+    let (rows, errors) = bench::run(tables, &settings);
+    for error in &errors {
+        eprintln!("bench: {error:#}");
+    }
     ensure!(
-        !rows.is_empty(),
+        !rows.is_empty() || !errors.is_empty(),
         "no case has {:?} in its name",
         args.case.as_deref().unwrap_or("")
     );
@@ -126,7 +129,7 @@ fn measure(args: &Args) -> Result<bool> {
             eprintln!("   bench  {}", path.display());
         }
     }
-    Ok(rows.iter().all(Row::good))
+    Ok(errors.is_empty() && rows.iter().all(Row::good))
 }
 
 /// True if no target was lost.
