@@ -171,7 +171,7 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn insert_source(self, key: &SourceKey, source: &Source) -> bool;
     /// The word of source bits with this number (it wraps).
     fn source_bits(self, word: u32) -> Option<&'a Shared<u64>>;
-    /// Words of one half of the bits of [`super::presence`], a power of two; 0: there are none.
+    /// Words of one half of the bits of flows ([`crate::abi::Presence`]), a power of two; 0: there are none.
     fn presence_words(self) -> u32;
     /// The word of these bits with this number.
     fn presence(self, word: u32) -> Option<&'a Shared<u64>>;

@@ -30,7 +30,7 @@ struct Args {
     /// What to measure; everything if nothing is named.
     #[arg(value_name = "TABLE", value_parser = table)]
     tables: Vec<Table>,
-    /// 31 rounds instead of 101, few cases, the peers that have targets: about two minutes.
+    /// 31 rounds instead of 101, few cases, the peers that have targets: about four minutes for the two tables.
     #[arg(long)]
     quick: bool,
     /// Writes the rows to this file.
