@@ -18,10 +18,10 @@ pub trait Hashed {
 /// Ports, realm and protocol as one word.
 #[inline(always)]
 const fn rest(lo_port: u16, hi_port: u16, realm: u16, proto: u8, realm_high: u8) -> u64 {
-    (lo_port as u64) << 48
-        | (hi_port as u64) << 32
-        | (realm as u64) << 16
-        | (proto as u64) << 8
+    ((lo_port as u64) << 48)
+        | ((hi_port as u64) << 32)
+        | ((realm as u64) << 16)
+        | ((proto as u64) << 8)
         | realm_high as u64
 }
 
