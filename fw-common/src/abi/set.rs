@@ -491,7 +491,7 @@ impl PairEntry {
         if service == 0 {
             Self::UNNAMED
         } else {
-            Self::PAGES[0] << (service / LINE_WORDS as u32 & 1)
+            Self::PAGES[0] << ((service / LINE_WORDS as u32) & 1)
         }
     }
 
