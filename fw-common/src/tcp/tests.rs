@@ -549,6 +549,9 @@ fn loose_judges_resets_but_no_windows() {
     walk.ignored(true, segment(RST, 0x7000_0000, 0));
     assert_eq!(walk.send(true, segment(RST, 0x9000_0000, 0)), BAD_RST);
     walk.passes(true, segment(RST, 501, 0), State::Close);
+    // Nor where a side has gone and refuses what still comes.
+    walk.ignored(true, segment(RST, 0x7000_0000, 0));
+    assert_eq!(walk.send(true, segment(RST, 0x9000_0000, 0)), BAD_RST);
 }
 
 /// Fifty times round the sequence space, a segment of a quarter of a gigabyte at a time, in a window of one gigabyte.

@@ -75,13 +75,9 @@ impl Tables {
             return Ok(None);
         }
         let control = self.control();
-        let spare = if control.presence & Presence::SECOND == 0 && control.presence & Presence::READ != 0 {
-            1
-        } else {
-            0
-        };
-        let opened = self.opened()?;
         let reads = control.presence & (Presence::READ | Presence::SECOND);
+        let spare = u32::from(reads == Presence::READ);
+        let opened = self.opened()?;
         self.control
             .presence()
             .store(reads | Presence::KEPT, Ordering::SeqCst);
