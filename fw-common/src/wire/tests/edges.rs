@@ -1,5 +1,6 @@
 //! Borders: where the IP packet ends before its frame, the shortest option, the last tag, ports without link header.
 
+use std::vec;
 use std::vec::Vec;
 
 use super::frames::{
@@ -28,6 +29,22 @@ fn padding_is_no_header() {
     ] {
         let m = good(&padded(frame));
         assert_eq!((m.l4_len, m.payload), (len, 0));
+    }
+}
+
+/// A transport header that the IP header's length cuts short is truncated, whatever padding stands in its place.
+#[test]
+fn padding_completes_no_transport_header() {
+    for (proto, whole) in [
+        (Proto::TCP, 20),
+        (Proto::UDP, 8),
+        (Proto::SCTP, 12),
+        (Proto::ESP, 8),
+        (Proto::ICMP, 8),
+    ] {
+        let header = vec![0x50; whole - 1];
+        let reasons = [ipv4(proto, &header), padded(ipv4(proto, &header))].map(|frame| refused(&frame));
+        assert_eq!(reasons[0], reasons[1], "protocol {proto}");
     }
 }
 
