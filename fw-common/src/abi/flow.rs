@@ -142,6 +142,8 @@ impl FlowFlags {
     pub const PICKED_UP: u32 = 1 << 5;
     /// Set where an end of the flow lies in a lifeline zone.
     pub const LIFELINE: u32 = 1 << 6;
+    /// Set where the flow counts as half open for its destination, until its handshake is complete.
+    pub const COUNTED: u32 = 1 << 7;
 
     /// Packs the facts of a new flow.
     #[inline(always)]

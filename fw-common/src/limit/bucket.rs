@@ -43,6 +43,19 @@ pub enum Taken {
     Contended,
 }
 
+/// Gives back what was charged, unless other CPUs change the bucket at each of [`TRIES`] tries: then it is left to drain.
+#[inline(always)]
+pub fn give_back(cell: &Shared<u64>, cost: u64, swap: impl Fn(&Shared<u64>, u64, u64) -> bool) {
+    let mut tries = 0;
+    while tries < TRIES {
+        let tat = cell.load();
+        if swap(cell, tat, tat.saturating_sub(cost)) {
+            return;
+        }
+        tries += 1;
+    }
+}
+
 /// Charges `cost` to the bucket in `cell` at `now` (monotonic, ns; not the coarse clock). `swap` is compare-and-swap: it stores
 /// the second number if the cell holds the first, and says whether it did.
 #[inline(always)]

@@ -14,5 +14,5 @@
 mod bucket;
 mod rate;
 
-pub use bucket::{SKEW, TRIES, Taken, admit, take};
+pub use bucket::{SKEW, TRIES, Taken, admit, give_back, take};
 pub use rate::{MAX_BURST, Rate, RateError, min_burst};

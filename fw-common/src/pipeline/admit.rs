@@ -3,7 +3,8 @@
 use super::limits::{self, Draw};
 use super::{Outcome, Scratch, Tables, source};
 use crate::abi::{
-    ClassFlags, Decision, HEARTBEAT_NS, PRESSURE_SLOTS, ProtectMode, Proto, Reason, Side, threshold,
+    ClassFlags, Decision, FlowFlags, HEARTBEAT_NS, PRESSURE_SLOTS, ProtectMode, Proto, Reason, Side,
+    threshold,
 };
 use crate::classify;
 use crate::limit::{self, Taken};
@@ -21,6 +22,7 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
     source::key(s);
     // What this machine sends itself needs no proof and no cap either.
     let own = s.meta.side == Side::Own as u8;
+    s.counted = 0;
     let spared = own || s.class.src.flags & (ClassFlags::EXEMPT | ClassFlags::LIFELINE) != 0;
     if !spared {
         let refused = source::caps(t, s, &protect.w, now);
@@ -72,7 +74,8 @@ pub(super) fn agent_alive<'a, T: Tables<'a>>(t: T) -> bool {
         .is_some_and(|control| t.now().saturating_sub(control.heartbeat.load()) <= HEARTBEAT_NS)
 }
 
-/// New flows to one destination: above the threshold TCP must prove its source, others are dropped.
+/// Flows to one destination: above the threshold TCP must prove its source, others are dropped. Of TCP those count that are
+/// half open, of others all that are new.
 #[inline(always)]
 fn flood<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines, protect: &[u32; 16]) -> Outcome {
     let (number, reason) = match s.meta.proto {
@@ -85,7 +88,11 @@ fn flood<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines, protect: &[u
         threshold::UDP => protect[6],
         _ => protect[7],
     };
-    if mode == ProtectMode::Skip as u32 || within(t, s, lines, number) {
+    if mode == ProtectMode::Skip as u32 {
+        return Outcome::miss();
+    }
+    if within(t, s, lines, number) {
+        s.counted = u32::from(number == threshold::SYN);
         return Outcome::miss();
     }
     if mode == ProtectMode::Count as u32 {
@@ -111,6 +118,29 @@ fn within<'a, T: Tables<'a>>(t: T, s: &Scratch, lines: T::Lines, number: u32) ->
     let (own, all) = pressure_slots(secret, &s.meta.dst, s.meta.realm, number);
     let (now, cost) = (t.precise(), rate.cost(1));
     drawn(t, own, now, (cost, rate.burst)) && drawn(t, all, now, (cost.div_ceil(ALL_SHARE), rate.burst))
+}
+
+/// Gives back what a flow drew that is not half open any more: its handshake is complete. The packet in `s` is the opener's,
+/// and `s.fresh` a copy of the flow.
+#[inline(always)]
+pub(super) fn completed<'a, T: Tables<'a>>(t: T, s: &Scratch) {
+    if s.fresh.flags & FlowFlags::COUNTED == 0 {
+        return;
+    }
+    let Some(lines) = t.lines(s.generation) else {
+        return;
+    };
+    let Some(rate) = limits::rate(lines, threshold::SYN) else {
+        return;
+    };
+    let secret = t.control().map_or(0, |control| control.secret[1].load());
+    let (own, all) = pressure_slots(secret, &s.meta.dst, s.meta.realm, threshold::SYN);
+    let cost = rate.cost(1);
+    for (slot, cost) in [(own, cost), (all, cost.div_ceil(ALL_SHARE))] {
+        if let Some(bucket) = t.pressure(slot) {
+            limit::give_back(bucket, cost, |cell, old, new| t.swap64(cell, old, new));
+        }
+    }
 }
 
 /// The buckets of [`Tables::pressure`] for new flows to a destination (as in [`crate::wire::Meta::dst`]): its own, and the

@@ -112,6 +112,8 @@ pub struct Scratch {
     pub datagram: Datagram,
     /// An answer to be sent.
     pub reply: Reply,
+    /// 1 if the flow that is being opened counts as half open for its destination.
+    counted: u32,
     /// 1 if the last flow that was looked for was not in the main table; see [`find`].
     missed: u32,
     /// [`Outcome`] of the last stage that is a function of its own.
@@ -272,6 +274,7 @@ impl Scratch {
                 up: 0,
             },
             reply: Reply::EMPTY,
+            counted: 0,
             missed: 0,
             word: 0,
             tcp: Case::EMPTY,

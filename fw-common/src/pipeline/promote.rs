@@ -66,6 +66,7 @@ fn moved<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scra
     t.delete_half_open(F::key(s));
     t.stat(FlowStat::Promoted);
     source::confirms(t, s, s.meta.proto == Proto::TCP, t.now());
+    admit::completed(t, s);
 }
 
 /// The answering side's packets may run on another CPU and have been written to the old entry after it was copied: their

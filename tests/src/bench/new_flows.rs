@@ -45,7 +45,7 @@ const SIZES: FlowSizes = FlowSizes {
     flows4: (1 << 22) + 1,
     ..FlowSizes::DEFAULT
 };
-/// A threshold that is counted but not reached: by default a source must prove itself from 80,000 new flows a second on.
+/// A threshold that is counted but not reached, whatever is under way.
 const PROTECT: &str = "protect: { syn_flood: { above: 1000000/s } }\n";
 /// One of how many connections may stay unfinished.
 const LOSS: u64 = 20;

@@ -12,6 +12,7 @@ mod closed;
 mod errors;
 mod fragments;
 mod full;
+mod halfopen;
 mod headers;
 mod limits;
 mod link;
