@@ -127,10 +127,15 @@ fn route(guarded: &Guarded) -> Result<()> {
 
 /// A stateful filter on the client, as hosts have it: what its connection tracking finds invalid is dropped.
 fn track(guarded: &Guarded) -> Result<()> {
-    let rules = "add table inet t; add chain inet t in { type filter hook input priority 0; policy drop; }; \
-                 add rule inet t in ct state established,related accept; add rule inet t in meta l4proto { icmp, ipv6-icmp } accept";
+    // What runs already is accepted as it is: where an answer is under way when tracking begins, it is the first packet that
+    // tracking sees, so new, and would be dropped for ever, because its question was acknowledged already.
+    let rules = format!(
+        "add table inet t; add chain inet t in {{ type filter hook input priority 0; policy drop; }}; \
+         add rule inet t in tcp sport {BUSY} accept; add rule inet t in ct state established,related accept; \
+         add rule inet t in meta l4proto {{ icmp, ipv6-icmp }} accept"
+    );
     let client = &guarded.scene.client.namespace;
-    client.check(&["nft", rules], SOON).map(drop)
+    client.check(&["nft", &rules], SOON).map(drop)
 }
 
 /// What became of the new connections.
