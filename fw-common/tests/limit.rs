@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use fw_common::abi::Shared;
-use fw_common::limit::{MAX_BURST, Rate, RateError, SKEW, TRIES, Taken, admit, min_burst, take};
+use fw_common::limit::{MAX_BURST, Rate, RateError, SKEW, TRIES, Taken, admit, give_back, min_burst, take};
 use governor::clock::{Clock, FakeRelativeClock};
 use governor::{Quota, RateLimiter};
 use proptest::prelude::*;
@@ -455,4 +455,43 @@ fn clocks_may_lie_apart_by_skew_and_no_tick_more() {
     let (now, burst) = (SECOND << 8, 256);
     assert_eq!(admit(now + burst + SKEW, SECOND, 1, burst), None);
     assert_eq!(admit(now + burst + SKEW + 1, SECOND, 1, burst), Some(now + 1));
+}
+
+/// What is given back can be drawn again, and no more than that: a bucket that is behind its clock is idle, not in credit.
+#[test]
+fn what_is_given_back_can_be_drawn_again() {
+    let (cost, burst, now) = (100_u64 << 8, 1000_u64 << 8, 5_000_000);
+    let cell = Shared::new(0_u64);
+    let swap = |cell: &Shared<u64>, old, new| {
+        let same = cell.load() == old;
+        if same {
+            cell.store(new);
+        }
+        same
+    };
+    let draw = || {
+        (0..100)
+            .take_while(|_| matches!(take(&cell, now, cost, burst, swap), Taken::Admitted))
+            .count()
+    };
+    give_back(&cell, cost, swap);
+    assert_eq!(cell.load(), 0, "nothing was charged");
+    assert_eq!(draw(), 10);
+    for back in [1, 3, 10] {
+        (0..back).for_each(|_| give_back(&cell, cost, swap));
+        assert_eq!(draw(), back);
+    }
+    (0..50).for_each(|_| give_back(&cell, cost, swap));
+    assert_eq!(draw(), 10, "one burst, no more");
+}
+
+#[test]
+fn what_cannot_be_given_back_for_others_is_left_to_drain() {
+    let cell = Shared::new(1_000_u64);
+    let tries = std::cell::Cell::new(0);
+    give_back(&cell, 10, |_, _, _| {
+        tries.set(tries.get() + 1);
+        false
+    });
+    assert_eq!((tries.get(), cell.load()), (TRIES, 1_000));
 }

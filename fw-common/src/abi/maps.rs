@@ -135,7 +135,7 @@ pub struct LimitKey {
     pub b: [u32; 4],
 }
 
-/// Buckets of [`map_names::PRESSURE`]: new flows to a destination, by keyed hash. The last one is for all destinations.
+/// Buckets of [`map_names::PRESSURE`]: half-open TCP flows and new other flows to a destination, by keyed hash. The last one is for all destinations.
 pub const PRESSURE_SLOTS: u32 = 65_536;
 
 /// Bits of the map of sources that have completed a handshake, by keyed hash, so that a flood of denied packets from

@@ -302,61 +302,36 @@ fn service_class<'a, L: Lines<'a>>(lines: L, protos: u32, proto: u8, selector: u
 pub fn classify<'a, L: Lines<'a>, A: Address>(
     lines: L,
     realm_record: u32,
-    (src, dst): (A, A),
+    ends: (A, A),
     service: Service,
     out: &mut Classified,
 ) -> Result<Decision, Reason> {
-    found(
-        classes(lines, realm_record, (src, dst), service, out),
-        |out| lines.decide(out),
-        out,
-    )
+    classify_in::<false, L, A>(lines, realm_record, ends, service, out)
 }
 
-/// The same, with the decision looked up in place: the way of each packet that opens a flow or is denied.
+/// The same; with `PLACE` the decision is looked up in place, on the way of each packet that opens a flow or is denied, else by
+/// [`Lines::decide`], which may call a function.
 ///
 /// # Errors
 /// As [`classify`].
 #[inline(always)]
-pub fn classify_here<'a, L: Lines<'a>, A: Address>(
+pub fn classify_in<'a, const PLACE: bool, L: Lines<'a>, A: Address>(
     lines: L,
     realm_record: u32,
     (src, dst): (A, A),
     service: Service,
     out: &mut Classified,
 ) -> Result<Decision, Reason> {
-    found(
-        classes(lines, realm_record, (src, dst), service, out),
-        |out| decide(lines, out),
-        out,
-    )
-}
-
-/// Both classes and the service, into `out`; false if the set is damaged.
-#[inline(always)]
-fn classes<'a, L: Lines<'a>, A: Address>(
-    lines: L,
-    realm_record: u32,
-    (src, dst): (A, A),
-    service: Service,
-    out: &mut Classified,
-) -> bool {
     A::classes(lines, realm_record, src, dst, out);
-    out.service = service.word();
-    out.src_class != CORRUPT && out.dst_class != CORRUPT
-}
-
-/// Decides, if the classes were found.
-#[inline(always)]
-fn found(
-    classes: bool,
-    decide: impl FnOnce(&mut Classified),
-    out: &mut Classified,
-) -> Result<Decision, Reason> {
-    if !classes {
+    if out.src_class == CORRUPT || out.dst_class == CORRUPT {
         return Err(Reason::TableCorrupt);
     }
-    decide(out);
+    out.service = service.word();
+    if PLACE {
+        decide(lines, out);
+    } else {
+        lines.decide(out);
+    }
     if out.found == 0 {
         Err(Reason::TableCorrupt)
     } else {

@@ -49,7 +49,8 @@ pub fn give_back(cell: &Shared<u64>, cost: u64, swap: impl Fn(&Shared<u64>, u64,
     let mut tries = 0;
     while tries < TRIES {
         let tat = cell.load();
-        if swap(cell, tat, tat.saturating_sub(cost)) {
+        // Never used: nothing was charged. A time in the past counts as idle, however far.
+        if tat == 0 || swap(cell, tat, tat.wrapping_sub(cost).max(1)) {
             return;
         }
         tries += 1;

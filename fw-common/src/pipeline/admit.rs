@@ -120,8 +120,12 @@ fn within<'a, T: Tables<'a>>(t: T, s: &Scratch, lines: T::Lines, number: u32) ->
     drawn(t, own, now, (cost, rate.burst)) && drawn(t, all, now, (cost.div_ceil(ALL_SHARE), rate.burst))
 }
 
-/// Gives back what a flow drew that is not half open any more: its handshake is complete. The packet in `s` is the opener's,
-/// and `s.fresh` a copy of the flow.
+/// Ticks of a bucket are 2^-8 ns.
+const TICK_SHIFT: u32 = 8;
+
+/// Gives back what a flow drew that is not half open any more: its handshake is complete. What took longer than the burst has
+/// drained already: given back it would make room for others. The packet in `s` is the opener's, and `s.fresh` a copy of
+/// the flow.
 #[inline(always)]
 pub(super) fn completed<'a, T: Tables<'a>>(t: T, s: &Scratch) {
     if s.fresh.flags & FlowFlags::COUNTED == 0 {
@@ -133,6 +137,9 @@ pub(super) fn completed<'a, T: Tables<'a>>(t: T, s: &Scratch) {
     let Some(rate) = limits::rate(lines, threshold::SYN) else {
         return;
     };
+    if t.now().saturating_sub(s.fresh.created) >= rate.burst >> TICK_SHIFT {
+        return;
+    }
     let secret = t.control().map_or(0, |control| control.secret[1].load());
     let (own, all) = pressure_slots(secret, &s.meta.dst, s.meta.realm, threshold::SYN);
     let cost = rate.cost(1);

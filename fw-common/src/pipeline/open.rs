@@ -5,7 +5,7 @@
 
 use super::{Family, FlowMaps, Outcome, Scratch, Stage, Tables, finish, link, police, screens, source};
 use crate::abi::{ClassFlags, Decision, EventKind, Features, Mode, Proto, Reason, RuleFlags, Side};
-use crate::classify::{self, Service, classify, classify_here};
+use crate::classify::{self, Service, classify, classify_in};
 use crate::wire::{echo_request, tcp_flag};
 
 /// What comes after [`judge`].
@@ -82,7 +82,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outc
         return outcome;
     }
     let service = Service::of(s.meta.proto, s.meta.selector, s.meta.sport);
-    let decision = match classify_here(lines, realm, F::addresses(s), service, &mut s.class) {
+    let decision = match classify_in::<true, _, _>(lines, realm, F::addresses(s), service, &mut s.class) {
         Ok(decision) => decision,
         Err(reason) => return Outcome::drop(reason),
     };

@@ -2,7 +2,7 @@
 
 use super::create::{fresh_copy, refused_by_kernel};
 use super::tables::insist;
-use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, code, presence, source};
+use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, code, source};
 use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Shared, Side, StateWord};
 use crate::tcp;
 
@@ -31,7 +31,6 @@ fn to_main<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     fresh_copy(s, flow);
     // A table that the agent calls full is so by our own count: the kernel was not asked, so there is no error of its.
     let (inserted, last) = if lifeline || admit::free(t, s.meta.family == 6) {
-        presence::mark(t, F::key(s));
         let last = insist(t, || t.insert_main(F::key(s), &s.fresh));
         (Insert::of(last), last)
     } else {

@@ -132,7 +132,7 @@ pub struct SourceAnswer {
     pub spared: bool,
 }
 
-/// The rate of new flows to the destination.
+/// The flows to the destination that a threshold counts: half-open ones of TCP, new ones of others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FloodAnswer {
     /// `syn_flood`, `udp_flood` or `icmp_flood`.

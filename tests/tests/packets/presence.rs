@@ -23,38 +23,22 @@ fn connection(net: &Net, number: u16) -> Connection {
     c
 }
 
-fn meets(rig: &mut Rig, way: Way, frame: &[u8], reason: Reason) -> Result<()> {
-    let report = rig.send(way, frame)?;
-    ensure!(report.reason == reason, "{}: {report:?}", reason.name());
-    Ok(())
-}
-
 /// A stranger: its packet has no flow and opens none, so the next packet begins with the bits.
 fn stranger(rig: &mut Rig, net: &Net, number: u16) -> Result<()> {
     let mut c = net.connection(99);
     c.client.1 = 40_000 + number;
-    meets(rig, Way::Outer, &c.c("S", 1, 0).build(), Reason::DenyDefault)?;
-    meets(rig, Way::Outer, &c.c("A", 1, 1).build(), Reason::TcpNoFlow)
+    rig.meets(Way::Outer, &c.c("S", 1, 0), Reason::DenyDefault)?;
+    rig.meets(Way::Outer, &c.c("A", 1, 1), Reason::TcpNoFlow)
 }
 
 fn opens(rig: &mut Rig, net: &Net, numbers: std::ops::Range<u16>) -> Result<()> {
     for number in numbers {
         let c = connection(net, number);
-        meets(rig, Way::Outer, &c.c("S", 1000, 0).build(), Reason::Rule)?;
+        rig.meets(Way::Outer, &c.c("S", 1000, 0), Reason::Rule)?;
         stranger(rig, net, number)?;
-        meets(
-            rig,
-            Way::Inner,
-            &c.s("SA", 5000, 1001).build(),
-            Reason::Established,
-        )?;
+        rig.meets(Way::Inner, &c.s("SA", 5000, 1001), Reason::Established)?;
         stranger(rig, net, number)?;
-        meets(
-            rig,
-            Way::Outer,
-            &c.c("A", 1001, 5001).build(),
-            Reason::Established,
-        )?;
+        rig.meets(Way::Outer, &c.c("A", 1001, 5001), Reason::Established)?;
     }
     Ok(())
 }
@@ -64,18 +48,8 @@ fn speak(rig: &mut Rig, net: &Net, numbers: std::ops::Range<u16>) -> Result<()> 
     for number in numbers {
         let c = connection(net, number);
         stranger(rig, net, number)?;
-        meets(
-            rig,
-            Way::Inner,
-            &c.s("A", 5001, 1001).build(),
-            Reason::Established,
-        )?;
-        meets(
-            rig,
-            Way::Outer,
-            &c.c("A", 1001, 5001).build(),
-            Reason::Established,
-        )?;
+        rig.meets(Way::Inner, &c.s("A", 5001, 1001), Reason::Established)?;
+        rig.meets(Way::Outer, &c.c("A", 1001, 5001), Reason::Established)?;
     }
     Ok(())
 }
@@ -136,12 +110,7 @@ fn flows_without_bits_are_not_looked_for() -> Result<()> {
     rig.plane().tables().finish_presence(&empty);
     let c = connection(&net, 0);
     stranger(&mut rig, &net, 0)?;
-    meets(
-        &mut rig,
-        Way::Outer,
-        &c.c("A", 1001, 5001).build(),
-        Reason::TcpNoFlow,
-    )?;
+    rig.meets(Way::Outer, &c.c("A", 1001, 5001), Reason::TcpNoFlow)?;
     rig.plane().tables().fill_presence()?;
     speak(&mut rig, &net, 0..1)
 }

@@ -11,6 +11,7 @@ use fw_common::abi::{
 use fw_common::tcp::State;
 use fw_policy::{Environment, TableSet};
 use fw_tests::lab::require_root;
+use fw_tests::packet::Packet;
 use fw_user::dataplane::{
     DataPlane, EventReader, FlowSizes, FlowTable, Hook, Options, Report, TestContext, TestOutcome,
 };
@@ -268,6 +269,18 @@ impl Rig {
     pub fn send(&mut self, way: Way, frame: &[u8]) -> Result<Report> {
         let hook = self.prepare(way)?;
         self.judge(hook, frame)
+    }
+
+    /// One packet, now, that must have this reason.
+    pub fn meets(&mut self, way: Way, packet: &Packet, reason: Reason) -> Result<()> {
+        let report = self.send(way, &packet.build())?;
+        ensure!(
+            report.reason == reason,
+            "{:?}: {} was expected, found {report:?}",
+            self.stand,
+            reason.name()
+        );
+        Ok(())
     }
 
     /// Sets clock and port for packets that enter this way; returns the hook that they meet.
