@@ -72,7 +72,8 @@ impl Proto {
 ///
 /// For TCP and UDP the ports are the ports. An ICMP echo has its identifier as the asking side's port and 0 as the
 /// answering side's, so that two hosts that ping each other with one identifier have two flows. ESP has the two halves of
-/// its SPI, GRE its folded key (RFC 2890); other protocols have 0.
+/// its SPI, GRE its folded key (RFC 2890); other protocols have the halves of the SPI of an authentication header before them
+/// (RFC 4302), or 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key4 {

@@ -1,7 +1,7 @@
 //! IPv6 extension headers (RFC 8200 section 4) and the authentication header of both families (RFC 4302).
 //!
 //! An authentication header is walked through, and what it protects is judged: whether its check value is right is the
-//! ends' affair. ESP hides what it carries, so it ends the chain and is a protocol of its own.
+//! ends' affair. Its index stands in the key of what has neither ports nor an index itself. ESP hides what it carries, so it ends the chain and is a protocol of its own.
 
 use super::fragment;
 use super::{LATER, Meta, Packet, WINDOW_BYTES};
@@ -155,8 +155,20 @@ fn step<P: Packet>(pkt: P, m: &mut Meta, quoted: bool) -> Result<(), Reason> {
     if proto == next::FRAGMENT && first & 0xfff9 != 0 {
         fragment::ipv6(m, first, quoted)?;
     }
+    if proto == next::AUTHENTICATION {
+        index(m);
+    }
     advance(m, bytes, (first >> 24) as u8);
     Ok(())
+}
+
+/// The security parameters index of the authentication header at the window's start (RFC 4302 section 2.4), as that of ESP:
+/// its halves stand as ports. What is protected replaces them if it has ports or an index of its own.
+#[inline(always)]
+fn index(m: &mut Meta) {
+    let index = m.window.be32(1);
+    m.sport = (index >> 16) as u16;
+    m.dport = index as u16;
 }
 
 /// Walks through the authentication header of an IPv4 packet; the window then begins at what follows.
@@ -175,6 +187,7 @@ pub(super) fn authentication4<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Rea
     if proto == Proto::AH {
         return Err(Reason::ExtensionHeaders);
     }
+    index(m);
     advance(m, bytes, proto);
     reload(pkt, m);
     Ok(())

@@ -205,9 +205,10 @@ pub struct Meta {
     pub walk: u32,
     /// Byte offset of the IP header in the frame.
     pub l3_offset: u32,
-    /// Source port; the identifier of an ICMP echo request; the first half of an ESP SPI; a folded GRE key; else 0.
+    /// Source port; the identifier of an ICMP echo request; the first half of an ESP SPI; a folded GRE key; else the first half
+    /// of the SPI of an authentication header before it; else 0.
     pub sport: u16,
-    /// Destination port; the identifier of an ICMP echo reply; the second half of an ESP SPI; a folded GRE key; else 0.
+    /// Destination port; the identifier of an ICMP echo reply; the second half of such an SPI; a folded GRE key; else 0.
     pub dport: u16,
     /// What services are matched on: destination port; ICMP type << 8 | code; else 0.
     pub selector: u16,

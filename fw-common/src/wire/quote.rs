@@ -32,6 +32,8 @@ fn quote<P: Packet>(pkt: P, m: &mut Meta) -> Result<(), Reason> {
     if m.fragment == LATER {
         return Err(Reason::BadIcmp);
     }
+    m.sport = 0;
+    m.dport = 0;
     m.l4_offset += 8;
     m.l4_len = m.l4_len.saturating_sub(8);
     reload(pkt, m);

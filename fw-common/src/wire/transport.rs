@@ -29,7 +29,8 @@ mod gre_bit {
     pub const VERSION: u32 = 0x0007_0000;
 }
 
-/// Parses the transport header at `m.l4`. Protocols without ports that are known here have ports 0.
+/// Parses the transport header at `m.l4`. What has neither ports nor an index keeps those in `m`: 0, or the index of the
+/// authentication header before it.
 #[inline(always)]
 pub(super) fn parse(m: &mut Meta) -> Result<(), Reason> {
     match m.proto {
@@ -276,8 +277,6 @@ pub const fn icmpv6_is_link(selector: u16) -> bool {
 /// Ports of a quoted transport header, of which only 8 bytes need to be there, and the sequence number of a TCP segment.
 #[inline(always)]
 pub(super) fn quoted_ports(m: &mut Meta) -> Result<(), Reason> {
-    m.sport = 0;
-    m.dport = 0;
     m.selector = 0;
     match m.proto {
         Proto::TCP => {

@@ -184,7 +184,7 @@ link: { allow: [arp, nd, lldp, lacp], dhcp: client }
 rules:
   - { name: web,    allow: [http, dns, ping, syslog], from: clients, to: servers }
   - { name: telnet, deny: [tcp/23],  from: clients, to: servers }
-  - { name: tunnel, allow: [gre, esp, sctp/5000], from: clients, to: servers }
+  - { name: tunnel, allow: [gre, esp, sctp/5000, proto/89], from: clients, to: servers }
   - { name: out,    allow: [https, ping],   from: servers, to: clients }
   - { name: tagged, allow: [http],   from: tenant, to: tenant }
   - { name: nested, allow: [http],   from: stacked, to: stacked }

@@ -70,7 +70,27 @@ fn authenticated(net: &Net) -> Vec<Case> {
     let to =
         |packet: &Packet, next| Packet::other(51, net.client, net.server).payload(&wrapped(packet, next));
     let from = |packet: &Packet| Packet::other(51, net.server, net.client).payload(&wrapped(packet, 6));
+    // OSPF has neither ports nor an index.
+    let ospf = |index: u8, next: u8, inside: &[u8]| {
+        let header = [&[next, 4, 0, 0, 0, 0, 1, index, 0, 0, 0, 1][..], &[9; 12], inside].concat();
+        Packet::other(51, net.client, net.server).payload(&header)
+    };
+    let hello = [2, 1, 0, 8, 0, 0, 0, 1];
     vec![
+        Case::new("what has no ports is told apart by the index of its authentication header")
+            .outer(ospf(1, 89, &hello), Rule)
+            .outer(ospf(2, 89, &hello), Rule)
+            .outer(Packet::other(89, net.client, net.server).payload(&hello), Rule)
+            .flows(0, 3)
+            .outer(ospf(1, 89, &hello), Established)
+            .outer(ospf(2, 89, &hello), Established)
+            .inner(ospf(3, 89, &hello).reversed(), DenyDefault)
+            .flows(0, 3),
+        Case::new("ESP behind an authentication header has its own index")
+            .outer(ospf(1, 50, &[0, 1, 0, 2, 0, 0, 0, 1]), Rule)
+            .outer(ospf(2, 50, &[0, 1, 0, 2, 0, 0, 0, 1]), Established)
+            .outer(ospf(2, 50, &[0, 1, 0, 3, 0, 0, 0, 1]), Rule)
+            .flows(0, 2),
         Case::new("TCP behind an authentication header")
             .outer(to(&c.c("S", 1000, 0), 6), Rule)
             .inner(from(&c.s("SA", 5000, 1001)), Established)

@@ -177,6 +177,43 @@ fn the_authentication_header_of_ipv4_is_walked_through() {
     assert_eq!(refused(&ipv4(Proto::AH, &wrong)), Reason::WrongFamily);
 }
 
+/// RFC 4302 section 2.4: the index stands in the key where what is protected has neither ports nor an index.
+#[test]
+fn the_index_of_an_authentication_header_is_the_key_of_what_has_none() {
+    let protected = |proto: u8, inside: &[u8]| {
+        let mut header = authentication(proto, 6);
+        header[4..8].copy_from_slice(&[0xde, 0xad, 0xbe, 0xef]);
+        join(&[&header, inside])
+    };
+    let inside: [(u8, &[u8], _); 6] = [
+        (89, &[2, 1, 0, 8, 0, 0, 0, 1], (0xdead, 0xbeef, 0)),
+        (Proto::GRE, &[0; 8], (0xdead, 0xbeef, 0)),
+        (Proto::GRE, &[0x20, 0, 8, 0, 0, 0, 0, 9], (9, 9, 0)),
+        (Proto::ESP, &[0, 1, 0, 2, 0, 0, 0, 1], (1, 2, 0)),
+        (Proto::UDP, &udp(8), (4000, 53, 53)),
+        (Proto::SCTP, &[0, 7, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0], (7, 8, 8)),
+    ];
+    for (proto, bytes, expected) in inside {
+        for frame in [
+            ipv4(Proto::AH, &protected(proto, bytes)),
+            ipv6(Proto::AH, &protected(proto, bytes)),
+        ] {
+            let m = good(&frame);
+            assert_eq!((m.proto, keys(&m)), (proto, expected));
+        }
+    }
+    let ping = good(&ipv4(
+        Proto::AH,
+        &protected(Proto::ICMP, &[8, 0, 0, 0, 0, 5, 0, 1]),
+    ));
+    assert_eq!((ping.sport, ping.dport), (5, 0));
+    let lost = good(&ipv4(
+        Proto::AH,
+        &protected(Proto::ICMP, &[3, 1, 0, 0, 0, 5, 0, 1]),
+    ));
+    assert_eq!((lost.sport, lost.dport), (0, 0));
+}
+
 #[test]
 fn ports_without_link_header_parse_the_same() {
     for packet in [

@@ -128,6 +128,12 @@ fn quoted_protocols_without_ports_have_the_keys_of_their_flows() {
     assert_eq!((m.sport, m.dport, m.selector), (0x0102, 0x0304, 0));
     let m = quote(&error(&packet4(&[], 0, Proto::GRE, &[0x20, 0, 8, 0, 0, 1, 0, 2]))).unwrap();
     assert_eq!((m.sport, m.dport, m.selector), (3, 3, 0));
+    let mut ospf = join(&[&authentication(89, 6), &[2, 1, 0, 8, 0, 0, 0, 1]]);
+    ospf[4..8].copy_from_slice(&[1, 2, 3, 4]);
+    for packet in [packet4(&[], 0, Proto::AH, &ospf), packet6(Proto::AH, &ospf)] {
+        let m = quote(&error(&packet)).unwrap();
+        assert_eq!((m.proto, m.sport, m.dport, m.selector), (89, 0x0102, 0x0304, 0));
+    }
     let short = packet4(&[], 0, Proto::GRE, &[0xa0, 0, 8, 0, 9, 9, 9, 9]);
     assert!(matches!(quote(&error(&short)), Err(Reason::BadIcmp)));
 }
