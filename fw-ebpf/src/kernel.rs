@@ -1,5 +1,6 @@
 //! [`Tables`] over the kernel's maps and helpers.
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::hint::black_box;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
@@ -10,8 +11,8 @@ use aya_ebpf::helpers::{
     bpf_map_update_elem, bpf_redirect, bpf_ringbuf_output,
 };
 use fw_common::abi::{
-    Count, Event, Flow, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveLevels, LiveSource,
-    PortConfig, Shared, Source, SourceKey, port_slot,
+    CHUNK_LINES, Count, Event, Flow, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveLevels,
+    LiveSource, PortConfig, Shared, Source, SourceKey, port_slot,
 };
 use fw_common::classify::{Classified, Lines, Search, Walk};
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
@@ -27,21 +28,37 @@ const NOEXIST: u64 = 1;
 #[derive(Clone, Copy)]
 pub struct Kernel;
 
-/// The table set in force: an inner map.
+/// The table set in force: an inner map, and its first chunk if that is read in place.
 #[derive(Clone, Copy)]
-pub struct Set(*mut c_void);
+pub struct Set {
+    map: *mut c_void,
+    first: Option<NonNull<Line>>,
+}
 
 impl<'a> Lines<'a> for Set {
     #[inline(always)]
     fn line(self, number: u32) -> Option<&'a Line> {
+        let chunk = number / CHUNK_LINES;
+        let lines = match self.first {
+            Some(first) if chunk == 0 => first,
+            _ => lookup::<u32, Line>(self.map, &chunk)?,
+        };
         // SAFETY: a set is immutable while any packet can see it, and the map outlives the packet (RCU), so a shared
-        // reference is sound; the verifier checks that the value has 64 bytes.
-        lookup::<u32, Line>(self.0, &number).map(|line| unsafe { &*line.as_ptr() })
+        // reference is sound. The mask keeps it inside of the chunk, which the verifier checks.
+        Some(unsafe { &*lines.as_ptr().add(in_chunk(number)) })
+    }
+
+    #[inline(always)]
+    fn classes4(self, out: &mut Classified) {
+        // The result lies in the scratch memory, which the stage finds by itself, as it does the set: see `stage`.
+        let out = black_box(out);
+        dpufw_class4();
+        black_box(out);
     }
 
     #[inline(always)]
     fn class6(self, walk: &mut Walk) {
-        // The walk lies in the scratch memory, which the stage finds by itself, as it does the set: see `stage`.
+        // As above.
         let walk = black_box(walk);
         dpufw_class6();
         black_box(walk);
@@ -62,6 +79,17 @@ impl<'a> Lines<'a> for Set {
         dpufw_vectors();
         black_box(search);
     }
+}
+
+/// Number of a line in its chunk. As an instruction that the compiler does not see through: it would leave out the mask where
+/// it knows that the number is small, and the verifier does not know.
+#[inline(always)]
+fn in_chunk(number: u32) -> usize {
+    const { assert!(CHUNK_LINES == 0x4000) };
+    let mut number = number as usize;
+    // SAFETY: the instruction changes the one register.
+    unsafe { asm!("{0} &= 0x3fff", inout(reg) number, options(pure, nomem, nostack)) };
+    number
 }
 
 /// Sends the packet out of an interface.
@@ -181,7 +209,16 @@ impl<'a> Tables<'a> for Kernel {
     #[inline(always)]
     fn lines(self, generation: u32) -> Option<Set> {
         let slot = generation & 1;
-        lookup::<u32, c_void>(pointer(&maps::SETS), &slot).map(|set| Set(set.as_ptr()))
+        let map = lookup::<u32, c_void>(pointer(&maps::SETS), &slot)?.as_ptr();
+        Some(Set { map, first: None })
+    }
+
+    #[inline(always)]
+    fn lines_in_place(self, generation: u32) -> Option<Set> {
+        let set = self.lines(generation)?;
+        let chunk = 0_u32;
+        let first = Some(lookup::<u32, Line>(set.map, &chunk)?);
+        Some(Set { first, ..set })
     }
 
     #[inline(always)]
@@ -401,6 +438,7 @@ impl<'a> Tables<'a> for Kernel {
             Stage::Denied => dpufw_denied(),
             Stage::Proof => dpufw_proof(),
             Stage::Reply => dpufw_reply(),
+            Stage::Class4 => dpufw_class4(),
             Stage::Class6 => dpufw_class6(),
             Stage::Decide => dpufw_decide(),
             Stage::Vectors => dpufw_vectors(),
@@ -441,6 +479,7 @@ stages! {
     dpufw_denied = Denied,
     dpufw_proof = Proof,
     dpufw_reply = Reply,
+    dpufw_class4 = Class4,
     dpufw_class6 = Class6,
     dpufw_decide = Decide,
     dpufw_vectors = Vectors,

@@ -9,7 +9,7 @@
     internal_features,
     reason = "compare-and-swap exists on the BPF target as an intrinsic only"
 )]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 
 mod kernel;
 mod maps;

@@ -9,7 +9,7 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, R
 use aya_ebpf::helpers::bpf_map_lookup_elem;
 use aya_ebpf::macros::btf_map;
 use fw_common::abi::{
-    COUNTER_SLOTS, Control, Count, Event, Flow, Key4, Key6, Levels, LimitKey, Line, LiveControl, PORT_SLOTS,
+    COUNTER_SLOTS, Chunk, Control, Count, Event, Flow, Key4, Key6, Levels, LimitKey, LiveControl, PORT_SLOTS,
     PRESSURE_SLOTS, PortConfig, SOURCE_WORDS, Source, SourceKey,
 };
 use fw_common::fragment::{Datagram, FragmentKey};
@@ -22,7 +22,7 @@ const SET_FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 pub static CONTROL: Array<Control, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 /// Two slots of table sets.
 #[btf_map]
-pub static SETS: ArrayOfMaps<Array<Line, 1, SET_FLAGS>, 2> = ArrayOfMaps::new();
+pub static SETS: ArrayOfMaps<Array<Chunk, 1, SET_FLAGS>, 2> = ArrayOfMaps::new();
 /// Ports by slot.
 #[btf_map]
 pub static PORTS: Array<PortConfig, { PORT_SLOTS as usize }> = Array::new();

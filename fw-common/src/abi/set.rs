@@ -23,7 +23,8 @@
 //! extra         ExtraRecord, one line: only in sets that look at source ports, or that are vectors
 //! ```
 //!
-//! All line numbers are counted from the start of the set. Cost of a look-up: fixed by the address formats, not by the
+//! All line numbers are counted from the start of the set. The map's elements are [`Chunk`]s of 16,384 lines; what each new
+//! flow reads stands first, decisions and vectors last. Cost of a look-up: fixed by the address formats, not by the
 //! number of rules.
 //!
 //! # Source ports
@@ -77,6 +78,21 @@ pub struct Line {
     /// Sixteen words, host byte order. A u16 table packs two entries a word, the even index in the low half; a u64 key
     /// takes two words, the low one first.
     pub w: [u32; LINE_WORDS],
+}
+
+/// Lines of a chunk.
+pub const CHUNK_LINES: u32 = 1 << 14;
+/// Bytes of a chunk: 1 MiB.
+pub const CHUNK_BYTES: usize = CHUNK_LINES as usize * LINE_BYTES;
+
+/// What a set's map has as its elements. The packet path looks the first one up once and reads the lines in it in place; each
+/// line of another chunk costs a look-up, because the kernel does not inline those in inner maps of any size
+/// (`array_map_gen_lookup` in kernel/bpf/arraymap.c).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    /// Lines.
+    pub lines: [Line; CHUNK_LINES as usize],
 }
 
 /// The first two lines of a set, as words.
@@ -143,7 +159,7 @@ pub struct SetHeader {
     pub reserved: [u32; 5],
 }
 
-const _: () = assert!(size_of::<SetHeader>() == 2 * LINE_BYTES);
+const _: () = assert!(size_of::<SetHeader>() == 2 * LINE_BYTES && size_of::<Chunk>() == CHUNK_BYTES);
 
 impl SetHeader {
     /// The header as two lines.

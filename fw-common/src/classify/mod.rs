@@ -85,6 +85,12 @@ pub trait Lines<'a>: Copy {
         walk6(self, walk);
     }
 
+    /// The classes of both IPv4 addresses: [`classes4`], or a call of a function that does it.
+    #[inline(always)]
+    fn classes4(self, out: &mut Classified) {
+        classes4(self, out);
+    }
+
     /// The decision for the classes and the service in `out`: [`decide`], or a call of a function that does it.
     #[inline(always)]
     fn decide(self, out: &mut Classified) {
@@ -113,9 +119,15 @@ pub trait Address: Copy + PartialEq {
     /// The address's class in a realm; [`CORRUPT`] if the set is damaged.
     fn class<'a, L: Lines<'a>>(self, lines: L, realm_record: u32, walk: &mut Walk) -> u32;
 
-    /// The classes of both ends of a packet, into `out.src_class` and `out.dst_class`.
+    /// The classes of both ends of a packet, into `out.src_class` and `out.dst_class`. With `PLACE` IPv4 addresses are looked up
+    /// in place.
     #[inline(always)]
-    fn classes<'a, L: Lines<'a>>(lines: L, realm_record: u32, src: Self, dst: Self, out: &mut Classified) {
+    fn classes<'a, const PLACE: bool, L: Lines<'a>>(
+        lines: L,
+        realm_record: u32,
+        (src, dst): (Self, Self),
+        out: &mut Classified,
+    ) {
         out.src_class = src.class(lines, realm_record, &mut out.walk);
         out.dst_class = dst.class(lines, realm_record, &mut out.walk);
     }
@@ -128,8 +140,19 @@ impl Address for Ip4 {
     }
 
     #[inline(always)]
-    fn classes<'a, L: Lines<'a>>(lines: L, realm_record: u32, src: Self, dst: Self, out: &mut Classified) {
-        classes4(lines, realm_record, src, dst, out);
+    fn classes<'a, const PLACE: bool, L: Lines<'a>>(
+        lines: L,
+        realm_record: u32,
+        (src, dst): (Self, Self),
+        out: &mut Classified,
+    ) {
+        (out.src_class, out.dst_class) = (src.0, dst.0);
+        out.walk.realm = realm_record;
+        if PLACE {
+            classes4(lines, out);
+        } else {
+            lines.classes4(out);
+        }
     }
 }
 
@@ -247,19 +270,20 @@ fn stack_table<'a, L: Lines<'a>>(lines: L, outer: u16) -> Result<u32, Reason> {
     }
 }
 
-/// Classes of both IPv4 addresses, [`CORRUPT`] if the set is damaged. One function for both: each call of one costs some ns.
+/// Puts the classes of both IPv4 addresses, [`CORRUPT`] if the set is damaged, where the addresses stand: in
+/// [`Classified::src_class`] and `dst_class`. The realm record is that of [`Walk::realm`].
 ///
 /// The results go through memory, as those of every stage that is a function of its own: where one way through such a
 /// function returns a constant that its caller compares, the verifier of kernel 6.1 takes the constant for the only
 /// result and removes the code behind the others.
-#[inline(never)]
-pub fn classes4<'a, L: Lines<'a>>(lines: L, realm_record: u32, src: Ip4, dst: Ip4, out: &mut Classified) {
-    let Some(root) = word(lines, realm_record, 0) else {
+#[inline(always)]
+pub fn classes4<'a, L: Lines<'a>>(lines: L, out: &mut Classified) {
+    let Some(root) = word(lines, out.walk.realm, 0) else {
         out.src_class = CORRUPT;
         return;
     };
-    out.src_class = find4(lines, root, src);
-    out.dst_class = find4(lines, root, dst);
+    out.src_class = find4(lines, root, Ip4(out.src_class));
+    out.dst_class = find4(lines, root, Ip4(out.dst_class));
 }
 
 /// The class of an address: at most five dependent loads (strides 16-4-4-4-4).
@@ -309,8 +333,8 @@ pub fn classify<'a, L: Lines<'a>, A: Address>(
     classify_in::<false, L, A>(lines, realm_record, ends, service, out)
 }
 
-/// The same; with `PLACE` the decision is looked up in place, on the way of each packet that opens a flow or is denied, else by
-/// [`Lines::decide`], which may call a function.
+/// The same; with `PLACE` the look-ups are in place, on the way of each packet that opens a flow or is denied, else by
+/// [`Lines::classes4`] and [`Lines::decide`], which may call functions.
 ///
 /// # Errors
 /// As [`classify`].
@@ -322,7 +346,7 @@ pub fn classify_in<'a, const PLACE: bool, L: Lines<'a>, A: Address>(
     service: Service,
     out: &mut Classified,
 ) -> Result<Decision, Reason> {
-    A::classes(lines, realm_record, src, dst, out);
+    A::classes::<PLACE, L>(lines, realm_record, (src, dst), out);
     if out.src_class == CORRUPT || out.dst_class == CORRUPT {
         return Err(Reason::TableCorrupt);
     }

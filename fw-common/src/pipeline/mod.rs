@@ -37,7 +37,7 @@ pub use tables::{FlowMaps, FlowStat, INSERT_TRIES, Insert, Tables, code};
 pub use crate::wire::Packet;
 
 use crate::abi::{LiveFlow, Proto, Reason, Side, Verdict};
-use crate::classify::{CORRUPT, decide, search, walk6};
+use crate::classify::{CORRUPT, classes4, decide, search, walk6};
 use crate::reply;
 use crate::wire::{self, Kind};
 
@@ -74,6 +74,8 @@ pub enum Stage {
     Proof,
     /// Writes the answer.
     Reply,
+    /// Classes of the IPv4 addresses in `Scratch::class`.
+    Class4,
     /// Class of the IPv6 address in `Scratch::class.walk`.
     Class6,
     /// The decision for the classes and the service in `Scratch::class`.
@@ -105,6 +107,14 @@ pub fn run<'a, T: Tables<'a>>(t: T, stage: Stage, s: &mut Scratch) -> u32 {
         Stage::Denied => proof::count_denied(t, s),
         Stage::Proof => proof::judge(t, s).word(),
         Stage::Reply => answer::write(t, s),
+        Stage::Class4 => {
+            if let Some(lines) = t.lines(s.generation) {
+                classes4(lines, &mut s.class);
+            } else {
+                s.class.src_class = CORRUPT;
+            }
+            0
+        }
         Stage::Class6 => {
             if let Some(lines) = t.lines(s.generation) {
                 walk6(lines, &mut s.class.walk);

@@ -61,7 +61,7 @@ pub(super) fn follow_up<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
 /// Judges a packet that belongs to no flow. [`Outcome::miss`]: see `Scratch::then`.
 #[inline(always)]
 pub(super) fn judge<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
-    let Some(lines) = t.lines(s.generation) else {
+    let Some(lines) = t.lines_in_place(s.generation) else {
         return Outcome::drop(Reason::TableCorrupt);
     };
     let untracked = classify::features(lines) & Features::UNTRACKED != 0;

@@ -141,6 +141,11 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn generation(self) -> u32;
     /// The table set in this generation's slot.
     fn lines(self, generation: u32) -> Option<Self::Lines>;
+    /// The same for a look-up of many lines: those of the first chunk cost no look-up of their own.
+    #[inline(always)]
+    fn lines_in_place(self, generation: u32) -> Option<Self::Lines> {
+        self.lines(generation)
+    }
     /// Copies the configuration of the port with this index; false if there is none.
     fn port(self, ifindex: u32, into: &mut PortConfig) -> bool;
     /// Coarse monotonic time, ns (`bpf_ktime_get_coarse_ns`).

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use aya::maps::MapInfo;
-use fw_common::abi::{ABI_VERSION, Line, SET_MAGIC, SetHeader, checksum, map_names};
+use fw_common::abi::{ABI_VERSION, CHUNK_LINES, Line, SET_MAGIC, SetHeader, checksum, map_names};
 
 use super::error::{self, DataPlaneError};
 use super::tables::Tables;
@@ -85,7 +85,12 @@ impl Tables {
         };
         let map = sys::map_by_id(id).map_err(wrap("opening a set of"))?;
         let info = MapInfo::from_id(id).map_err(aya_error("opening a set of"))?;
-        let lines = mmap::read(map.as_fd(), info.max_entries() as usize).map_err(wrap("mapping a set of"))?;
+        let room = (info.max_entries() * CHUNK_LINES) as usize;
+        let mut lines = mmap::read(map.as_fd(), room).map_err(wrap("mapping a set of"))?;
+        if let [first, second, ..] = &lines[..] {
+            let used = SetHeader::from_lines(first, second).lines;
+            lines.truncate(used as usize);
+        }
         check(&lines, generation)?;
         Ok(Some(lines))
     }

@@ -13,6 +13,9 @@ use super::{
 use crate::Environment;
 use crate::model::Policy;
 
+/// Rules from which on a set is expected to take more than a chunk, so that what each new flow reads is kept in the first.
+const MANY_RULES: usize = 500;
+
 /// What does not depend on addresses.
 #[derive(Clone)]
 pub(super) struct Fixed {
@@ -68,6 +71,9 @@ impl Fixed {
         let mut lines = Lines::new(limit);
         lines.reserve(Section::Header, 2)?;
         let services = services::build(&policy.rules, &mut lines)?;
+        if policy.rules.len() >= MANY_RULES {
+            lines.leave_room();
+        }
         let (rules, limits) = records::rules(policy, environment, &mut lines)?;
         let mut axes = Axes::new(policy);
         let places = axes.place(&cut.classes);

@@ -1,8 +1,9 @@
 //! The growing set, with a limit and an account of what takes the space.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 
-use fw_common::abi::{LINE_BYTES, LINE_WORDS, Line};
+use fw_common::abi::{CHUNK_LINES, LINE_BYTES, LINE_WORDS, Line};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::CompileError;
@@ -54,6 +55,14 @@ impl Section {
         }
     }
 
+    /// True for what each packet that opens a flow, or is denied, reads.
+    const fn is_hot(self) -> bool {
+        matches!(
+            self,
+            Self::Realms | Self::Ipv4 | Self::Ipv6 | Self::Classes | Self::Protocols | Self::Pairs
+        )
+    }
+
     const fn help(self) -> &'static str {
         match self {
             Self::Header | Self::Realms | Self::Ipv4 => {
@@ -83,6 +92,7 @@ pub(super) struct Pool {
 /// An earlier end of the set.
 pub(super) struct Mark {
     len: usize,
+    room: Range<u32>,
     used: [u64; Section::ALL.len()],
 }
 
@@ -90,6 +100,8 @@ pub(super) struct Mark {
 #[derive(Clone)]
 pub(super) struct Lines {
     set: Vec<Line>,
+    /// Free lines of the first chunk, in front of the set's end: see [`Lines::leave_room`].
+    room: Range<u32>,
     /// Most lines that may be used.
     limit: u64,
     /// Lines of each section, in the order of [`Section::ALL`].
@@ -101,6 +113,7 @@ impl Lines {
     pub(super) fn new(limit: u64) -> Self {
         Self {
             set: Vec::new(),
+            room: 0..0,
             limit: limit / LINE_BYTES as u64,
             used: [0; Section::ALL.len()],
         }
@@ -112,8 +125,23 @@ impl Lines {
         self.set.len() as u32
     }
 
+    /// Goes on in the second chunk, and leaves the rest of the first one to the sections that each new flow reads.
+    pub(super) fn leave_room(&mut self) {
+        let used = self.len();
+        if used < CHUNK_LINES && u64::from(CHUNK_LINES) <= self.limit {
+            self.room = used..CHUNK_LINES;
+            self.set.resize(CHUNK_LINES as usize, Line::default());
+        }
+    }
+
     /// Adds zeroed lines and returns the number of the first.
     pub(super) fn reserve(&mut self, section: Section, count: u64) -> Result<u32, CompileError> {
+        if section.is_hot() && count <= u64::from(self.room.end - self.room.start) {
+            self.used[section as usize] += count;
+            let first = self.room.start;
+            self.room.start += count as u32;
+            return Ok(first);
+        }
         let first = self.set.len() as u64;
         self.used[section as usize] = self.used[section as usize].saturating_add(count);
         match first.checked_add(count) {
@@ -202,15 +230,20 @@ impl Lines {
     }
 
     /// Where the set ends now.
-    pub(super) const fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         Mark {
             len: self.set.len(),
+            room: self.room.clone(),
             used: self.used,
         }
     }
 
     /// Takes away what was added since.
     pub(super) fn rewind(&mut self, mark: &Mark) {
+        for line in mark.room.start..self.room.start {
+            self.set[line as usize] = Line::default();
+        }
+        self.room = mark.room.clone();
         self.set.truncate(mark.len);
         self.used = mark.used;
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use fw_common::abi::LINE_WORDS;
+
 use super::address::Cut;
 use super::lines::{Lines, Section};
 use super::{CompileError, tree6, trie4};
@@ -77,10 +79,12 @@ fn stacks(stacked: &BTreeMap<u16, Vec<(u16, u16)>>, lines: &mut Lines) -> Result
         return Ok((0, 0));
     }
     let by_outer = lines.reserve_words(Section::Realms, IDS / 2)?;
-    let first = lines.len();
-    for (number, (outer, inner)) in (1_u16..).zip(stacked) {
+    // In one piece, as they are found by their numbers.
+    let words = IDS / 2;
+    let first = lines.reserve_words(Section::Realms, words * stacked.len() as u64)?;
+    let tables = (first..).step_by(words as usize / LINE_WORDS);
+    for ((number, by_inner), (outer, inner)) in (1_u16..).zip(tables).zip(stacked) {
         lines.set_half(by_outer, u32::from(*outer), number);
-        let by_inner = lines.reserve_words(Section::Realms, IDS / 2)?;
         for (id, realm) in inner {
             lines.set_half(by_inner, u32::from(*id), *realm);
         }

@@ -120,17 +120,18 @@ fn tree(intervals: &[(u64, u32)], lines: &mut Lines) -> Result<V6Tree, CompileEr
         intervals: intervals.len() as u32,
         ..V6Tree::default()
     };
+    // In one piece: the levels lie behind each other.
+    let total: usize = levels.iter().map(|level| level.len().div_ceil(KEYS)).sum();
+    tree.level0 = lines.reserve(Section::Ipv6, total as u64)?;
+    let mut base = tree.level0;
     for (number, level) in levels.iter().enumerate() {
         let count = level.len().div_ceil(KEYS);
-        let base = lines.reserve(Section::Ipv6, count as u64)?;
-        if number == 0 {
-            tree.level0 = base;
-        }
         tree.count[number] = count as u32;
         for index in 0..count * KEYS {
             let key = level.get(index).copied().unwrap_or(u64::MAX);
             lines.set_words(base, index as u32 * 2, &[key as u32, (key >> 32) as u32]);
         }
+        base += count as u32;
     }
     let values: Vec<u32> = intervals.iter().map(|(_, value)| *value).collect();
     tree.values = lines.push_words(Section::Ipv6, &values)?;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya_obj::generated::{bpf_cmd, bpf_map_type};
-use fw_common::abi::LINE_BYTES;
+use fw_common::abi::{CHUNK_BYTES, CHUNK_LINES};
 
 use super::super::btf;
 use super::super::plain::Plain;
@@ -206,9 +206,9 @@ struct BtfLoad {
     pad: u32,
 }
 
-/// Creates an array of lines with type information. aya creates standalone maps without.
+/// Creates an array of chunks for so many lines, with type information. aya creates standalone maps without.
 pub(in crate::dataplane) fn create_lines(name: [u8; 16], lines: u32, flags: u32) -> io::Result<OwnedFd> {
-    let bytes = btf::line();
+    let bytes = btf::chunk();
     let mut attr = BtfLoad {
         btf: bytes.as_ptr() as u64,
         log: 0,
@@ -222,8 +222,8 @@ pub(in crate::dataplane) fn create_lines(name: [u8; 16], lines: u32, flags: u32)
     let mut attr = MapCreate {
         map_type: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         key_size: size_of::<u32>() as u32,
-        value_size: LINE_BYTES as u32,
-        max_entries: lines,
+        value_size: CHUNK_BYTES as u32,
+        max_entries: lines.div_ceil(CHUNK_LINES),
         flags,
         inner_map_fd: 0,
         numa_node: 0,
@@ -231,7 +231,7 @@ pub(in crate::dataplane) fn create_lines(name: [u8; 16], lines: u32, flags: u32)
         ifindex: 0,
         btf_fd: raw(types.as_fd()),
         btf_key_type: btf::KEY_TYPE,
-        btf_value_type: btf::LINE_TYPE,
+        btf_value_type: btf::CHUNK_TYPE,
     };
     // SAFETY: the attribute holds no address.
     unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }.map(own)
