@@ -2,7 +2,6 @@
 
 use core::arch::asm;
 use core::ffi::c_void;
-use core::hint::black_box;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
 use core::ptr::NonNull;
 
@@ -51,33 +50,33 @@ impl<'a> Lines<'a> for Set {
     #[inline(always)]
     fn classes4(self, out: &mut Classified) {
         // The result lies in the scratch memory, which the stage finds by itself, as it does the set: see `stage`.
-        let out = black_box(out);
+        let out = opaque(out);
         dpufw_class4();
-        black_box(out);
+        opaque(out);
     }
 
     #[inline(always)]
     fn class6(self, walk: &mut Walk) {
         // As above.
-        let walk = black_box(walk);
+        let walk = opaque(walk);
         dpufw_class6();
-        black_box(walk);
+        opaque(walk);
     }
 
     #[inline(always)]
     fn decide(self, out: &mut Classified) {
         // As above.
-        let out = black_box(out);
+        let out = opaque(out);
         dpufw_decide();
-        black_box(out);
+        opaque(out);
     }
 
     #[inline(always)]
     fn vectors(self, search: &mut Search) {
         // As above.
-        let search = black_box(search);
+        let search = opaque(search);
         dpufw_vectors();
-        black_box(search);
+        opaque(search);
     }
 }
 
@@ -90,6 +89,27 @@ fn in_chunk(number: u32) -> usize {
     // SAFETY: the instruction changes the one register.
     unsafe { asm!("{0} &= 0x3fff", inout(reg) number, options(pure, nomem, nostack)) };
     number
+}
+
+/// [`core::hint::black_box`] without its way through the stack: `x`, of whose memory the compiler forgets what it knows.
+#[inline(always)]
+pub fn opaque<T>(x: &mut T) -> &mut T {
+    let mut pointer = core::ptr::from_mut(x);
+    // A move to itself, because the kernel refuses line information about no instruction.
+    // SAFETY: the pointer stays what it was, so the reference that is given back is the one that came.
+    unsafe {
+        asm!("{0} = {0}", inout(reg) pointer);
+        &mut *pointer
+    }
+}
+
+/// 0, of which the compiler does not know that.
+#[inline(always)]
+pub fn zero() -> u32 {
+    let zero: u64;
+    // SAFETY: the instruction writes the one register.
+    unsafe { asm!("{0} = 0", out(reg) zero, options(pure, nomem, nostack)) };
+    zero as u32
 }
 
 /// Sends the packet out of an interface.
@@ -419,9 +439,9 @@ impl<'a> Tables<'a> for Kernel {
 
     #[inline(always)]
     fn stage(self, stage: Stage, s: &mut Scratch) -> u32 {
-        // The stage finds the same scratch memory by itself. The black boxes let the reference escape, so that the
+        // The stage finds the same scratch memory by itself. Being opaque lets the reference escape, so that the
         // compiler expects the call to change what it points to.
-        let s = black_box(s);
+        let s = opaque(s);
         let word = match stage {
             Stage::Open4 => dpufw_open4(),
             Stage::Open6 => dpufw_open6(),
@@ -445,7 +465,7 @@ impl<'a> Tables<'a> for Kernel {
             Stage::Options => dpufw_options(),
             Stage::Segment => dpufw_segment(),
         };
-        black_box(s);
+        opaque(s);
         word
     }
 }

@@ -53,6 +53,7 @@ macro_rules! tell {
 
 /// What a port receives, at the driver.
 #[xdp(frags)]
+#[inline(always)]
 pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
     let Some(s) = maps::scratch() else {
         return xdp_code::DROP;
@@ -72,6 +73,7 @@ pub fn dpufw_xdp(ctx: XdpContext) -> u32 {
 
 /// What a port receives, where it has no native XDP.
 #[classifier]
+#[inline(always)]
 pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     if respond::take_replied(skb) {
@@ -101,6 +103,7 @@ pub fn dpufw_tc_in(ctx: TcContext) -> i32 {
 
 /// What this machine sends or forwards.
 #[classifier]
+#[inline(always)]
 pub fn dpufw_tc_out(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     let Some(s) = maps::scratch() else {

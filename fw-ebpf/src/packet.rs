@@ -8,7 +8,7 @@ use fw_common::abi::Mode;
 use fw_common::pipeline::{Scratch, Tables};
 use fw_common::wire::{ETHERNET_SKIP, NO_TAG, Packet, WINDOW_BYTES, Window};
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, opaque, zero};
 
 /// A frame at the XDP hook.
 #[derive(Clone, Copy)]
@@ -111,20 +111,30 @@ impl Head {
         into.words[word + 1] = unsafe { from.read_volatile() };
     }
 
-    /// Copies words `FIRST .. END`, with the two bytes in front of them if the first is 0.
+    /// Copies words `word` and the next one, which is an even one of the window's, as one.
     #[inline(always)]
-    fn copy<const FIRST: usize, const END: usize>(self, into: &mut Window) {
-        if FIRST == 0 {
-            // SAFETY: as in `word`; the window's first word has room for them.
-            unsafe {
-                let first = (self.0 as *const u16).read_volatile();
-                into.words.as_mut_ptr().cast::<u16>().add(1).write_volatile(first);
-            }
+    fn pair(self, word: usize, into: &mut Window) {
+        let from = (self.0 + 2 + 4 * word) as *const u64;
+        // SAFETY: as in `word`; word + 2 is even, so the window has room for both, aligned.
+        unsafe {
+            let both = from.read_volatile();
+            into.words.as_mut_ptr().add(word + 1).cast::<u64>().write_volatile(both);
         }
-        let mut word = FIRST;
+    }
+
+    /// Copies words `0 .. END`, an odd number, with the two bytes in front of them.
+    #[inline(always)]
+    fn copy<const END: usize>(self, into: &mut Window) {
+        // SAFETY: as in `word`; the window's first word has room for them.
+        unsafe {
+            let first = (self.0 as *const u16).read_volatile();
+            into.words.as_mut_ptr().cast::<u16>().add(1).write_volatile(first);
+        }
+        self.word(0, into);
+        let mut word = 1;
         while word < END {
-            self.word(word, into);
-            word += 1;
+            self.pair(word, into);
+            word += 2;
         }
     }
 
@@ -164,14 +174,24 @@ impl Packet for Xdp {
         // SAFETY: context fields that the verifier knows as pointers to packet data and its end.
         let head = unsafe { Head((*self.0).data as usize, (*self.0).data_end as usize) };
         if head.holds(WINDOW_BYTES - ETHERNET_SKIP) {
-            head.copy::<0, 31>(into);
+            head.copy::<31>(into);
             return WINDOW_BYTES;
         }
         if head.len() != len || !head.holds(SHORT_BYTES) {
             return self.load(0, ETHERNET_SKIP, into);
         }
-        head.copy::<0, SHORT_WORDS>(into);
+        head.copy::<SHORT_WORDS>(into);
         head.copy_rest(into)
+    }
+
+    #[inline(always)]
+    fn opaque<T>(self, x: &mut T) -> &mut T {
+        opaque(x)
+    }
+
+    #[inline(always)]
+    fn zero(self) -> u32 {
+        zero()
     }
 
     #[inline(always)]
@@ -222,6 +242,16 @@ macro_rules! tc_packet {
                     // SAFETY: `to` has room for `bytes` bytes; the verifier checks it against the scratch map's value.
                     unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to, bytes) }
                 })
+            }
+
+            #[inline(always)]
+            fn opaque<T>(self, x: &mut T) -> &mut T {
+                opaque(x)
+            }
+
+            #[inline(always)]
+            fn zero(self) -> u32 {
+                zero()
             }
 
             #[inline(always)]

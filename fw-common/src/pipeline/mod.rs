@@ -192,7 +192,7 @@ fn capture<P: Packet>(pkt: P, s: &mut Scratch) {
 fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome {
     // Parsed before anything can fail, so that the counters and the event know the packet.
     if !t.port(s.meta.ifindex, &mut s.port) {
-        s.meta.reset();
+        s.meta.reset(pkt.zero());
         s.meta.len = pkt.len();
         s.meta.wire_bytes = pkt.wire_bytes(s.meta.len);
         s.meta.segments = pkt.segments();
@@ -267,36 +267,35 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     s: &mut Scratch,
 ) -> Outcome {
     let (proto, selector) = (s.meta.proto, s.meta.selector);
-    if hit::later_fragment(s) {
-        track::<F, T>(t, s);
-        return Outcome::from_word(s.word);
-    }
-    if proto == Proto::IGMP || (proto == Proto::ICMPV6 && wire::icmpv6_is_link(selector)) {
+    // A later fragment has the protocol and the ports of its first one, and no type.
+    let icmp = (proto == Proto::ICMP || proto == Proto::ICMPV6) && !hit::later_fragment(s);
+    if (proto == Proto::IGMP && !hit::later_fragment(s)) || (icmp && link_type(proto, selector)) {
         s.kind = Kind::Ipv6 as u32;
         return Outcome::from_word(t.stage(Stage::Link, s));
     }
-    if (proto == Proto::ICMP || proto == Proto::ICMPV6) && wire::icmp_error(proto, selector) {
+    if icmp && wire::icmp_error(proto, selector) {
         related::judge::<F, P, T>(pkt, t, s);
         return Outcome::from_word(s.word);
     }
-    if (proto == Proto::ICMP || proto == Proto::ICMPV6) && !wire::is_echo(proto, selector) {
-        // No flow is of such a type; its key would be that of an echo with identifier 0.
-        open_flow::<F, T>(t, s);
-        return Outcome::from_word(s.word);
+    // No flow is of another type; its key would be that of an echo with identifier 0.
+    let tracked = if icmp && !wire::is_echo(proto, selector) {
+        Outcome::miss()
+    } else {
+        flow::<F, T>(t, s)
+    };
+    if !tracked.is_miss() {
+        return tracked;
     }
-    track::<F, T>(t, s);
-    if Outcome::from_word(s.word).is_miss() {
-        open_flow::<F, T>(t, s);
-    }
+    open_flow::<F, T>(t, s);
     Outcome::from_word(s.word)
 }
 
-/// Conntrack. The outcome, a miss if the policy is to be asked, goes into `s.word`: see [`crate::classify::classes4`].
-#[inline(never)]
-fn track<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) {
-    s.word = flow::<F, T>(t, s).word();
+#[inline(always)]
+const fn link_type(proto: u8, selector: u16) -> bool {
+    proto == Proto::ICMPV6 && wire::icmpv6_is_link(selector)
 }
 
+/// Conntrack. A miss if the policy is to be asked.
 #[inline(always)]
 fn flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Outcome {
     F::make_key(s);
@@ -313,8 +312,7 @@ fn flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scrat
     Outcome::miss()
 }
 
-/// Policy, where conntrack knows no flow: called after [`track`], not by it, because a chain of calls has 512 bytes for its
-/// stacks. The outcome goes into `s.word`.
+/// Policy, where conntrack knows no flow. The outcome goes into `s.word`: see [`crate::classify::classes4`].
 #[inline(never)]
 fn open_flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) {
     s.word = open::follow_up::<F, T>(t, s).word();

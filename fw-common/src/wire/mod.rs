@@ -95,6 +95,18 @@ pub trait Packet: Copy {
         self.load(0, ETHERNET_SKIP, into)
     }
 
+    /// `x`, of whose memory the compiler forgets what it knows: [`black_box`], where that costs nothing.
+    #[inline(always)]
+    fn opaque<T>(self, x: &mut T) -> &mut T {
+        black_box(x)
+    }
+
+    /// 0, of which the compiler does not know that.
+    #[inline(always)]
+    fn zero(self) -> u32 {
+        black_box(0)
+    }
+
     /// Interface whose hook runs.
     fn ifindex(self) -> u32;
 
@@ -308,11 +320,10 @@ impl Meta {
         word * 4 + bytes <= self.window_end
     }
 
-    /// Forgets what an earlier packet left in the scratch memory.
+    /// Forgets what an earlier packet left in the scratch memory. `zero` is [`Packet::zero`]: of constants LLVM makes a call of
+    /// memset, which writes byte by byte on this target.
     #[inline(always)]
-    pub(crate) fn reset(&mut self) {
-        // An opaque zero: of constants LLVM makes a call of memset, which writes byte by byte on this target.
-        let zero = core::hint::black_box(0_u32);
+    pub(crate) fn reset(&mut self, zero: u32) {
         self.family = zero as u8;
         self.proto = zero as u8;
         self.tcp_flags = zero as u8;
@@ -348,9 +359,9 @@ pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) -> u32 {
 }
 
 /// The result goes into `m.status`: see [`crate::classify::classes4`].
-#[inline(never)]
+#[inline(always)]
 fn parse_frame<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) {
-    m.reset();
+    m.reset(pkt.zero());
     m.len = pkt.len();
     m.segments = pkt.segments();
     m.wire_bytes = pkt.wire_bytes(m.len);
@@ -390,7 +401,7 @@ fn ethernet<P: Packet>(pkt: P, port_realm: u8, m: &mut Meta) -> u32 {
     }
     // Where the tags left the IP header is read from memory: the verifier follows one way from here on, not one for each
     // number of tags.
-    let m = black_box(m);
+    let m = pkt.opaque(m);
     m.l3_offset = m.l3 * 4 - ETHERNET_SKIP;
     match m.ethertype {
         ethertype::IPV4 => ip::ipv4(pkt, m),
