@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use fw_common::abi::Mode;
 use fw_common::pipeline::{Scratch, Tables};
-use fw_common::wire::{ETHERNET_SKIP, NO_TAG, Packet, WINDOW_BYTES, Window};
+use fw_common::wire::{ETHERNET_SKIP, Meta, NO_TAG, Packet, WINDOW_BYTES, Window, plain};
 
 use crate::kernel::{Kernel, opaque, zero};
 
@@ -118,7 +118,11 @@ impl Head {
         // SAFETY: as in `word`; word + 2 is even, so the window has room for both, aligned.
         unsafe {
             let both = from.read_volatile();
-            into.words.as_mut_ptr().add(word + 1).cast::<u64>().write_volatile(both);
+            into.words
+                .as_mut_ptr()
+                .add(word + 1)
+                .cast::<u64>()
+                .write_volatile(both);
         }
     }
 
@@ -153,6 +157,20 @@ impl Head {
     }
 }
 
+impl plain::Head for Head {
+    #[inline(always)]
+    fn holds(self, bytes: u32) -> bool {
+        Self::holds(self, bytes)
+    }
+
+    #[inline(always)]
+    fn be32(self, word: u32) -> u32 {
+        let at = (self.0 + (4 * word - ETHERNET_SKIP) as usize) as *const u32;
+        // SAFETY: `holds` was asked for these bytes, as the verifier demands.
+        u32::from_be(unsafe { at.read_volatile() })
+    }
+}
+
 impl Packet for Xdp {
     #[inline(always)]
     fn len(self) -> u32 {
@@ -182,6 +200,13 @@ impl Packet for Xdp {
         }
         head.copy::<SHORT_WORDS>(into);
         head.copy_rest(into)
+    }
+
+    #[inline(always)]
+    fn plain(self, port_realm: u8, m: &mut Meta) -> bool {
+        // SAFETY: context fields that the verifier knows as pointers to packet data and its end.
+        let head = unsafe { Head((*self.0).data as usize, (*self.0).data_end as usize) };
+        plain::parse(head, port_realm, zero(), m)
     }
 
     #[inline(always)]

@@ -198,7 +198,7 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
         s.meta.segments = pkt.segments();
         return Outcome::drop(Reason::UnknownPort);
     }
-    let parsed = wire::parse(pkt, s.port.link, s.port.realm, &mut s.meta);
+    let parsed = wire::parse(pkt, s.port.link, s.port.realm, s.missed == 0, &mut s.meta);
     if parsed & wire::PARSED == 0 {
         return Outcome::from_word(parsed);
     }
@@ -285,6 +285,9 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     };
     if !tracked.is_miss() {
         return tracked;
+    }
+    if s.meta.plain != 0 {
+        wire::fill(pkt, &mut s.meta);
     }
     open_flow::<F, T>(t, s);
     Outcome::from_word(s.word)

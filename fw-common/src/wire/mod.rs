@@ -7,6 +7,7 @@
 mod extension;
 mod fragment;
 mod ip;
+pub mod plain;
 mod quote;
 mod transport;
 mod vlan;
@@ -93,6 +94,13 @@ pub trait Packet: Copy {
     fn load_head(self, len: u32, into: &mut Window) -> u32 {
         let _ = len;
         self.load(0, ETHERNET_SKIP, into)
+    }
+
+    /// [`plain::parse`] if the frame's begin can be read in place; false if not.
+    #[inline(always)]
+    fn plain(self, port_realm: u8, m: &mut Meta) -> bool {
+        let _ = (port_realm, m);
+        false
     }
 
     /// `x`, of whose memory the compiler forgets what it knows: [`black_box`], where that costs nothing.
@@ -232,8 +240,8 @@ pub struct Meta {
     pub inner_vlan: u16,
     /// Of a fragment the IPv4 header's protocol; 0 in IPv6. See [`crate::fragment::FragmentKey::proto`].
     pub frag_proto: u8,
-    /// Always 0.
-    pub pad: u8,
+    /// 4 or 6 if the frame was parsed by [`plain::parse`], and the window is not filled; else 0.
+    pub plain: u8,
     /// 4, 6, or 0 before an IP header was seen.
     pub family: u8,
     /// IP protocol number.
@@ -295,7 +303,7 @@ impl Meta {
         vlan: 0,
         inner_vlan: 0,
         frag_proto: 0,
-        pad: 0,
+        plain: 0,
         family: 0,
         proto: 0,
         tcp_flags: 0,
@@ -324,6 +332,8 @@ impl Meta {
     /// memset, which writes byte by byte on this target.
     #[inline(always)]
     pub(crate) fn reset(&mut self, zero: u32) {
+        self.forget(zero);
+        self.plain = zero as u8;
         self.family = zero as u8;
         self.proto = zero as u8;
         self.tcp_flags = zero as u8;
@@ -331,40 +341,54 @@ impl Meta {
         self.dport = zero as u16;
         self.selector = zero as u16;
         self.ethertype = zero as u16;
+        self.realm = zero;
+        self.payload = zero;
+        self.src = [zero; 4];
+        self.dst = [zero; 4];
+    }
+
+    /// Forgets what a [`plain`] frame has not.
+    #[inline(always)]
+    fn forget(&mut self, zero: u32) {
         self.vlan = zero as u16;
         self.inner_vlan = zero as u16;
         self.frag_proto = zero as u8;
-        self.realm = zero;
         self.screens = zero;
         self.fragment = zero;
         self.frag_id = zero;
         self.frag_offset = zero;
         self.frag_len = zero;
         self.frag_more = zero;
-        self.payload = zero;
-        self.src = [zero; 4];
-        self.dst = [zero; 4];
     }
 }
 
 /// Set in the result of [`parse`] if the packet was parsed; the low bits are the [`Kind`].
 pub const PARSED: u32 = 1 << 16;
 
-/// Parses a frame into `m`; the caller has set `m.egress` and the like. Returns [`PARSED`] and the [`Kind`]'s number, or
-/// the number of the [`Reason`] for which the packet must be dropped.
+/// Parses a frame into `m`; the caller has set `m.egress` and the like. With `quick` a [`plain`] frame is read in place.
+/// Returns [`PARSED`] and the [`Kind`]'s number, or the number of the [`Reason`] for which the packet must be dropped.
 #[inline(always)]
-pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) -> u32 {
-    parse_frame(pkt, link, port_realm, m);
+pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, quick: bool, m: &mut Meta) -> u32 {
+    m.len = pkt.len();
+    m.wire_bytes = pkt.wire_bytes(m.len);
+    if !(quick && link == LinkKind::Ethernet as u8 && pkt.plain(port_realm, m)) {
+        parse_frame(pkt, link, port_realm, m);
+    }
     m.status
+}
+
+/// Fills the window of a [`plain`] frame, for those who want more of it than `m` has.
+#[inline(always)]
+pub fn fill<P: Packet>(pkt: P, m: &mut Meta) {
+    m.window_end = pkt.load_head(m.len, &mut m.window);
+    m.plain = 0;
 }
 
 /// The result goes into `m.status`: see [`crate::classify::classes4`].
 #[inline(always)]
 fn parse_frame<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) {
     m.reset(pkt.zero());
-    m.len = pkt.len();
     m.segments = pkt.segments();
-    m.wire_bytes = pkt.wire_bytes(m.len);
     m.status = if link == LinkKind::Ethernet as u8 {
         ethernet(pkt, port_realm, m)
     } else {

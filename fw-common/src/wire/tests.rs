@@ -7,6 +7,7 @@ mod flags;
 mod fragments;
 mod frames;
 mod headers;
+mod plain;
 mod quotes;
 mod selectors;
 mod tags;

@@ -86,7 +86,7 @@ fn tcp(m: &mut Meta) -> Result<(), Reason> {
 /// Bytes of TCP options that are worth parsing: none where there are none, and none of a timestamp alone, whose first
 /// word (two NOPs, kind 8, length 10) RFC 7323 appendix A recommends. `word`: the first word after the fixed header.
 #[inline(always)]
-const fn options_to_parse(header: u32, word: u32) -> u16 {
+pub(super) const fn options_to_parse(header: u32, word: u32) -> u16 {
     const TIMESTAMP: u32 = 0x0101_080a;
     if header == 32 && word == TIMESTAMP {
         0
