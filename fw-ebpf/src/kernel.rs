@@ -6,7 +6,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, ato
 use core::ptr::NonNull;
 
 use aya_ebpf::helpers::{
-    bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_delete_elem,
+    bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_map_delete_elem,
     bpf_map_update_elem, bpf_redirect, bpf_ringbuf_output,
 };
 use fw_common::abi::{
@@ -266,6 +266,15 @@ impl<'a> Tables<'a> for Kernel {
         }
         // SAFETY: the helper takes nothing.
         unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn tick(self) -> u64 {
+        if maps::clock_override() {
+            return self.now();
+        }
+        // SAFETY: the helper takes nothing; the verifier makes a load of it.
+        unsafe { bpf_jiffies64() }
     }
 
     #[inline(always)]

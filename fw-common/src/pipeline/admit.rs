@@ -1,7 +1,7 @@
 //! A flow that a rule allows: may it be opened now, as far as floods, caps, limits and the table's room go?
 
 use super::limits::{self, Draw};
-use super::{Outcome, Scratch, Tables, source};
+use super::{Outcome, Scratch, Tables, clock, source};
 use crate::abi::{
     ClassFlags, Decision, FlowFlags, HEARTBEAT_NS, PRESSURE_SLOTS, ProtectMode, Proto, Reason, Side,
     threshold,
@@ -18,7 +18,7 @@ pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
     let Some(protect) = classify::protect(lines) else {
         return Outcome::drop(Reason::TableCorrupt);
     };
-    let now = t.now();
+    let now = clock::now(t, s);
     source::key(s);
     // What this machine sends itself needs no proof and no cap either.
     let own = s.meta.side == Side::Own as u8;
@@ -102,7 +102,8 @@ fn flood<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines, protect: &[u
     if number != threshold::SYN {
         return Outcome::drop(reason);
     }
-    if source::proved(t, s, t.now()) {
+    let now = clock::now(t, s);
+    if source::proved(t, s, now) {
         return Outcome::miss();
     }
     Outcome::reply(reason)

@@ -1,7 +1,7 @@
 //! A new flow goes into the half-open map.
 
 use super::tables::insist;
-use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, code, presence, segment};
+use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, clock, code, presence, segment};
 use crate::abi::{
     ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, Proto, Reason, RuleFlags, Side, StateWord,
 };
@@ -58,7 +58,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s
 
 #[inline(always)]
 fn fill_fresh<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reply: bool) {
-    let now = t.now();
+    let now = clock::now(t, s);
     let (here, there) = (Side::from_bits(u32::from(s.meta.side)), Side::from_bits(s.to));
     let (opener, peer) = if reply { (there, here) } else { (here, there) };
     let flags = FlowFlags::new((s.meta.from_hi != 0) != reply, opener, peer, s.meta.ifindex);

@@ -1,6 +1,6 @@
 //! The one exit: counts verdict and reason, reports drops within a limit.
 
-use super::{FlowStat, Scratch, Tables};
+use super::{FlowStat, Scratch, Tables, clock};
 use crate::abi::{Event, EventKind, Mode, NOTED, Reason, Side, Verdict};
 
 /// Verdict and reason in one register: bits 0..7 reason, bits 8..15 verdict, bit 16: no entry was found.
@@ -120,7 +120,7 @@ fn within_limit_of_answers<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Ou
     if s.meta.forwarded != 0 {
         return outcome.silent();
     }
-    let window = (t.now() >> EVENT_WINDOW_SHIFT) as u32;
+    let window = (clock::now(t, s) >> EVENT_WINDOW_SHIFT) as u32;
     if s.reply_window != window {
         s.reply_window = window;
         s.replies_left = t.control().map_or(0, |control| control.replies_per_window.load());
@@ -172,7 +172,7 @@ pub(super) fn note<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u32) {
 /// have a budget of their own, so that a flood of other drops does not hide them.
 #[inline(always)]
 fn may_report<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> bool {
-    let window = (t.now() >> EVENT_WINDOW_SHIFT) as u32;
+    let window = (clock::now(t, s) >> EVENT_WINDOW_SHIFT) as u32;
     if s.event_window != window {
         s.event_window = window;
         let events = t.control().map_or(0, |control| control.events_per_window.load());
@@ -196,7 +196,7 @@ fn may_report<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> bool {
 /// Sends an event.
 #[inline(never)]
 fn report<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reason: u8) {
-    let now = t.now();
+    let now = clock::now(t, s);
     fill(s, reason, now);
     if !t.emit(&s.event) {
         t.stat(FlowStat::EventsLost);

@@ -7,6 +7,7 @@
 mod admit;
 mod again;
 mod answer;
+mod clock;
 mod create;
 mod family;
 mod finish;
@@ -330,7 +331,7 @@ fn open_flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut 
 #[inline(always)]
 fn find<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scratch) -> Option<Found<'a>> {
     if s.missed == 0
-        && let Some(found) = alive(t, t.main(F::key(s)), true)
+        && let Some(found) = alive(t, s, t.main(F::key(s)), true)
     {
         return Some(found);
     }
@@ -338,10 +339,10 @@ fn find<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scrat
     if presence::absent(t, F::key(s)) {
         return None;
     }
-    if let Some(found) = alive(t, t.half_open(F::key(s)), false) {
+    if let Some(found) = alive(t, s, t.half_open(F::key(s)), false) {
         return Some(found);
     }
-    let found = alive(t, t.main(F::key(s)), true)?;
+    let found = alive(t, s, t.main(F::key(s)), true)?;
     s.missed = 0;
     Some(found)
 }
@@ -350,9 +351,14 @@ fn find<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scrat
 type Found<'a> = (&'a LiveFlow, bool, u64);
 
 #[inline(always)]
-fn alive<'a, T: Tables<'a>>(t: T, flow: Option<&'a LiveFlow>, in_main: bool) -> Option<Found<'a>> {
+fn alive<'a, T: Tables<'a>>(
+    t: T,
+    s: &mut Scratch,
+    flow: Option<&'a LiveFlow>,
+    in_main: bool,
+) -> Option<Found<'a>> {
     let flow = flow?;
-    let now = t.now();
+    let now = clock::now(t, s);
     if flow.alive(now) {
         Some((flow, in_main, now))
     } else {

@@ -2,7 +2,7 @@
 
 use super::create::{fresh_copy, refused_by_kernel};
 use super::tables::insist;
-use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, code, source};
+use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, clock, code, source};
 use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Shared, Side, StateWord};
 use crate::tcp;
 
@@ -64,7 +64,8 @@ fn moved<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scra
     }
     t.delete_half_open(F::key(s));
     t.stat(FlowStat::Promoted);
-    source::confirms(t, s, s.meta.proto == Proto::TCP, t.now());
+    let now = clock::now(t, s);
+    source::confirms(t, s, s.meta.proto == Proto::TCP, now);
     admit::completed(t, s);
 }
 

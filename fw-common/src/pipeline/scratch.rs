@@ -83,6 +83,10 @@ pub struct Scratch {
     pub(super) counted: u32,
     /// 1 if the last flow that was looked for was not in the main table; see [`super::find`].
     pub(super) missed: u32,
+    /// Tick in which this CPU has read the clock; see [`super::clock`].
+    pub(super) tick: u64,
+    /// What it has read.
+    pub(super) now: u64,
     /// [`super::Outcome`] of the last stage that is a function of its own.
     pub word: u32,
     /// What the TCP machine is asked, and what it says.
@@ -243,6 +247,8 @@ impl Scratch {
             reply: Reply::EMPTY,
             counted: 0,
             missed: 0,
+            tick: 0,
+            now: 0,
             word: 0,
             tcp: Case::EMPTY,
             fresh: Flow {

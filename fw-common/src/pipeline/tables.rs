@@ -150,6 +150,11 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn port(self, ifindex: u32, into: &mut PortConfig) -> bool;
     /// Coarse monotonic time, ns (`bpf_ktime_get_coarse_ns`).
     fn now(self) -> u64;
+    /// A number that changes at least as often as [`Tables::now`] (`bpf_jiffies64`).
+    #[inline(always)]
+    fn tick(self) -> u64 {
+        self.now()
+    }
     /// Precise monotonic time, ns (`bpf_ktime_get_ns`): for rate limits.
     fn precise(self) -> u64;
     /// Boot time, seconds (`bpf_ktime_get_boot_ns`): for deadlines.
