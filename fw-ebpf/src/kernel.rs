@@ -269,6 +269,11 @@ impl<'a> Tables<'a> for Kernel {
     }
 
     #[inline(always)]
+    fn zero(self) -> u32 {
+        zero()
+    }
+
+    #[inline(always)]
     fn tick(self) -> u64 {
         if maps::clock_override() {
             return self.now();

@@ -10,6 +10,8 @@ mod vectors;
 pub use v6::{Walk, walk6};
 pub use vectors::{NOTHING, Search, search};
 
+use core::hint::black_box;
+
 use crate::abi::{
     ClassFlags, ClassRecord, Decision, ExtraRecord, Ip4, Ip6, LINE_WORDS, Line, PAGE_DIRECTORIES,
     PROTO_DIRECT, PairEntry, Proto, REALM_NONE, Reason, RuleFlags, SET_MAGIC, V4_LEAF,
@@ -363,15 +365,22 @@ pub fn classify_in<'a, const PLACE: bool, L: Lines<'a>, A: Address>(
     }
 }
 
-/// From the two address classes and the service in `out` to the decision; `out.found` says whether it was found.
+/// From the two address classes and the service in `out` to the decision; `out.found` says whether it was found. Vectors are
+/// searched by [`Lines::vectors`].
 #[inline(always)]
 pub fn decide<'a, L: Lines<'a>>(lines: L, out: &mut Classified) {
+    decide_in::<false, L>(lines, out);
+}
+
+/// The same; with `PLACE` vectors are searched in place, where a chain of calls has no stack left for another one.
+#[inline(always)]
+pub fn decide_in<'a, const PLACE: bool, L: Lines<'a>>(lines: L, out: &mut Classified) {
     let (src_class, dst_class, service) = (out.src_class, out.dst_class, Service::from_word(out.service));
-    out.found = u32::from(lookup(lines, src_class, dst_class, service, out).is_some());
+    out.found = u32::from(lookup::<PLACE, L>(lines, src_class, dst_class, service, out).is_some());
 }
 
 #[inline(always)]
-fn lookup<'a, L: Lines<'a>>(
+fn lookup<'a, const PLACE: bool, L: Lines<'a>>(
     lines: L,
     src_class: u32,
     dst_class: u32,
@@ -386,7 +395,7 @@ fn lookup<'a, L: Lines<'a>>(
         let extra = lines.line(header.w[15])?;
         let source = source_class(lines, extra.w[0], service.source_port)?;
         if extra.w[3] != 0 {
-            out.decision = in_vectors(lines, extra, (class, source), out)?;
+            out.decision = in_vectors::<PLACE, L>(lines, extra, (class, source), out)?;
             return rule(lines, header.w[14], Decision(out.decision).rule(), out);
         }
         let cell = class.wrapping_mul(extra.w[1]).wrapping_add(source);
@@ -400,11 +409,13 @@ fn lookup<'a, L: Lines<'a>>(
     let entry = PairEntry(word(lines, header.w[9], cell)?);
     out.pair = entry.0;
     if let Some(decision) = entry.default_for(class) {
+        // Of constants LLVM makes a call of memset, for which there is no stack left where vectors are searched in place.
+        let zero = if PLACE { black_box(0) } else { 0 };
         out.decision = decision.0;
-        out.rule_id = 0;
-        out.rule_flags = 0;
-        out.rule_limits = 0;
-        out.rule_until = 0;
+        out.rule_id = zero;
+        out.rule_flags = zero;
+        out.rule_limits = zero;
+        out.rule_until = zero;
         return Some(());
     }
     let page = page(lines, (header.w[12], header.w[13]), entry.class(), class)?;
@@ -436,7 +447,7 @@ fn page<'a, L: Lines<'a>>(lines: L, pages: (u32, u32), pair: u32, service: u32) 
 
 /// The decision in a set of vectors, for the address records in `out` and a service and source class.
 #[inline(always)]
-fn in_vectors<'a, L: Lines<'a>>(
+fn in_vectors<'a, const PLACE: bool, L: Lines<'a>>(
     lines: L,
     extra: &Line,
     (service, source): (u32, u32),
@@ -453,7 +464,11 @@ fn in_vectors<'a, L: Lines<'a>>(
     } else {
         row(extra.source_rows, source)
     };
-    lines.vectors(&mut out.search);
+    if PLACE {
+        search(lines, &mut out.search);
+    } else {
+        lines.vectors(&mut out.search);
+    }
     match out.search.atom {
         CORRUPT => None,
         NOTHING if out.src.flags & ClassFlags::OUTSIDE != 0 => Some(extra.default_outside),

@@ -2,7 +2,7 @@
 
 use super::{Family, Scratch, Tables, create, police};
 use crate::abi::{FlowFlags, LiveFlow, Proto, Reason, RuleFlags, StateWord};
-use crate::classify::{self, Service, classify_in};
+use crate::classify::{self, Service, classify};
 use crate::tcp;
 use crate::wire::echo_request;
 
@@ -34,8 +34,7 @@ pub(super) fn ask_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> 
     } else {
         Service::between(proto, from.1, to.1)
     };
-    // In place, as the chain of calls to here leaves no stack for another one.
-    match classify_in::<true, _, _>(lines, realm, (from.0, to.0), service, &mut s.class) {
+    match classify(lines, realm, (from.0, to.0), service, &mut s.class) {
         Ok(decision)
             if (decision.allows() || s.class.rule_flags & RuleFlags::AUDIT != 0)
                 && !police::expired(t, s) =>

@@ -62,14 +62,16 @@ fn fill_fresh<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reply: bool) {
     let (here, there) = (Side::from_bits(u32::from(s.meta.side)), Side::from_bits(s.to));
     let (opener, peer) = if reply { (there, here) } else { (here, there) };
     let flags = FlowFlags::new((s.meta.from_hi != 0) != reply, opener, peer, s.meta.ifindex);
+    // Of constants LLVM makes a call of memset, which writes byte by byte on this target.
+    let zero = t.zero();
     let empty = Half {
-        packets: 0,
-        bytes: 0,
-        last_seen: 0,
-        seq_end: 0,
-        ack: 0,
-        edge: 0,
-        window: 0,
+        packets: u64::from(zero),
+        bytes: u64::from(zero),
+        last_seen: u64::from(zero),
+        seq_end: zero,
+        ack: zero,
+        edge: zero,
+        window: zero,
     };
     s.fresh.half[1] = empty;
     s.fresh.half[0].packets = u64::from(s.meta.segments);
@@ -79,10 +81,10 @@ fn fill_fresh<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reply: bool) {
     if s.meta.proto == Proto::TCP {
         segment::open(t, s);
     } else {
-        s.fresh.half[0].seq_end = 0;
-        s.fresh.half[0].ack = 0;
-        s.fresh.half[0].edge = 0;
-        s.fresh.half[0].window = 0;
+        s.fresh.half[0].seq_end = zero;
+        s.fresh.half[0].ack = zero;
+        s.fresh.half[0].edge = zero;
+        s.fresh.half[0].window = zero;
         s.fresh.state = StateWord::new(0, 0, unconfirmed_timeout_s(s.meta.proto)).0;
     }
     s.fresh.generation = s.generation;

@@ -38,7 +38,7 @@ pub use tables::{FlowMaps, FlowStat, INSERT_TRIES, Insert, Tables, code};
 pub use crate::wire::Packet;
 
 use crate::abi::{LiveFlow, Proto, Reason, Side, Verdict};
-use crate::classify::{CORRUPT, classes4, decide, search, walk6};
+use crate::classify::{CORRUPT, classes4, decide_in, search, walk6};
 use crate::reply;
 use crate::wire::{self, Kind};
 
@@ -126,7 +126,7 @@ pub fn run<'a, T: Tables<'a>>(t: T, stage: Stage, s: &mut Scratch) -> u32 {
         }
         Stage::Decide => {
             if let Some(lines) = t.lines(s.generation) {
-                decide(lines, &mut s.class);
+                decide_in::<true, _>(lines, &mut s.class);
             } else {
                 s.class.found = 0;
             }

@@ -150,6 +150,11 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn port(self, ifindex: u32, into: &mut PortConfig) -> bool;
     /// Coarse monotonic time, ns (`bpf_ktime_get_coarse_ns`).
     fn now(self) -> u64;
+    /// 0, of which the compiler does not know that.
+    #[inline(always)]
+    fn zero(self) -> u32 {
+        core::hint::black_box(0)
+    }
     /// A number that changes at least as often as [`Tables::now`] (`bpf_jiffies64`).
     #[inline(always)]
     fn tick(self) -> u64 {
