@@ -26,10 +26,10 @@ pub use port::{Engine, LinkKind, Mode, PORT_SLOTS, PortConfig, port_slot};
 pub use protect::{LimitKind, LimitPer, LimitRecord, ProtectMode, ProtectRecord, Screen, threshold};
 pub use reason::{Action, DefaultAction, Reason, Verdict};
 pub use set::{
-    BLOCK_ATOMS, CHUNK_BYTES, CHUNK_LINES, Chunk, ClassFlags, ClassRecord, Decision, ExtraRecord, Features,
-    LINE_BYTES, LINE_WORDS, Line, LinkFlags, MAX_BLOCKS, MAX_LIMITS, MAX_V6_LEVELS, PAGE_DIRECTORIES,
-    PROTO_DIRECT, PairEntry, REALM_NONE, ROW_BLOCKS, RuleFlags, RuleRecord, SET_MAGIC, SetHeader, V4_LEAF,
-    V6_SUBTREE, V6Tree, checksum,
+    BEYOND, BLOCK_ATOMS, CHUNK_BYTES, CHUNK_LINES, Chunk, ClassFlags, ClassRecord, Decision, ExtraRecord,
+    Features, LINE_BYTES, LINE_WORDS, Line, LinkFlags, MAX_BLOCKS, MAX_LIMITS, MAX_V6_LEVELS,
+    PAGE_DIRECTORIES, PROTO_DIRECT, PairEntry, REALM_NONE, ROW_BLOCKS, RuleFlags, RuleRecord, SET_MAGIC,
+    SetHeader, V4_LEAF, V6_SUBTREE, V6Tree, checksum,
 };
 
 /// Version of every layout in this module. It is part of the pin path, so programs of one version never meet maps of

@@ -95,6 +95,12 @@ pub struct Chunk {
     pub lines: [Line; CHUNK_LINES as usize],
 }
 
+/// What lies behind a set's last line in its last chunk. As a line number it points outside of the set, as a class or rule number as well,
+/// and as a decision it denies: so a damaged set ends in [`super::Reason::TableCorrupt`] or a drop there too.
+pub static BEYOND: Line = Line {
+    w: [u32::MAX; LINE_WORDS],
+};
+
 /// The first two lines of a set, as words.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Damaged sets: what they say is what the whole set says, or that they are damaged.
 
-use fw_common::abi::{Ip4, Ip6, Line, PairEntry, Reason, V6_SUBTREE};
+use fw_common::abi::{BEYOND, Ip4, Ip6, Line, PairEntry, Reason, V6_SUBTREE};
 use fw_common::classify::{
     CORRUPT, Classified, Search, Service, allowed_protocols, class_flags, classify, decide, features,
     limit_word, plane_roles, protect, realm_record, rule_of,
@@ -113,6 +113,40 @@ fn a_set_that_ends_early_gives_nothing_away() {
         }
         compare(part, &whole, cut);
     }
+}
+
+/// As above, with what the kernel's map has behind the lines: nothing is allowed that the whole set does not allow.
+#[test]
+fn what_lies_behind_a_set_allows_nothing() {
+    let Fixture { lines, header, .. } = fixture();
+    let packets = [(0x0a01_3458, 0xc000_0201), (0xffff_ffff, 0x0a01_f001), (5, 6)];
+    let decided = |lines: &[Line], (src, dst): (u32, u32), tags| {
+        let record = realm_record(lines, tags)?;
+        let mut out = Classified::default();
+        let service = Service::of(6, dst as u16, 0);
+        let decision = classify(lines, record, (Ip4(src), Ip4(dst)), service, &mut out)?;
+        Ok::<_, Reason>(decision)
+    };
+    let mut refused = 0;
+    for cut in (1..lines.len())
+        .step_by(7)
+        .chain([header.rules as usize, header.pairs as usize])
+    {
+        let mut part = lines[..cut].to_vec();
+        part.resize(lines.len() + 64, BEYOND);
+        for packet in packets {
+            for tags in [(0, 0), (1, 0), (4095, 0), (100, 7)] {
+                let (cut_off, whole) = (decided(&part, packet, tags), decided(&lines[..], packet, tags));
+                let denied = cut_off.is_ok_and(|decision| !decision.allows());
+                assert!(
+                    cut_off == whole || cut_off.is_err() || denied,
+                    "{cut}: {cut_off:?} {whole:?}"
+                );
+                refused += usize::from(cut_off != whole);
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
 }
 
 /// Every answer is the whole set's or [`Reason::TableCorrupt`]; `cut` says what is compared.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use fw_common::abi::{Control, LINE_BYTES, LINE_WORDS, Levels, Line};
+use fw_common::abi::{BEYOND, CHUNK_LINES, Control, LINE_BYTES, LINE_WORDS, Levels, Line};
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions, MmapRaw};
 
 /// Bytes of a word.
@@ -18,27 +18,38 @@ fn options(lines: usize) -> MmapOptions {
     options
 }
 
-/// Fills a map of lines that was created with `BPF_F_MMAPABLE`, and unmaps it again.
+/// Fills a map of chunks that was created with `BPF_F_MMAPABLE`, with [`BEYOND`] behind the last line, and unmaps it again.
 pub(super) fn fill(map: BorrowedFd<'_>, lines: &[Line]) -> io::Result<()> {
     // SAFETY: the map is new: no program and no other process knows it yet, so nobody else writes to this memory, and it
     // cannot shrink as a file could.
-    let mut memory: MmapMut = unsafe { options(lines.len()).map_mut(map.as_raw_fd()) }?;
+    let mut memory: MmapMut = unsafe { options(room(lines)).map_mut(map.as_raw_fd()) }?;
     // A child forked now would hold its copy of this mapping until it executes a program, and the map could not be frozen.
     memory.advise(Advice::DontFork)?;
-    let words = lines.iter().flat_map(|line| line.w);
+    let words = filled(lines).flat_map(|line| line.w);
     for (bytes, word) in memory.chunks_exact_mut(WORD).zip(words) {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
     Ok(())
 }
 
+/// Lines that the chunks of a set have.
+fn room(lines: &[Line]) -> usize {
+    lines.len().next_multiple_of(CHUNK_LINES as usize)
+}
+
+/// A set's lines, and what lies behind them.
+fn filled(lines: &[Line]) -> impl Iterator<Item = &Line> {
+    let behind = room(lines) - lines.len();
+    lines.iter().chain(std::iter::repeat_n(&BEYOND, behind))
+}
+
 /// True if a map holds exactly these lines.
 pub(super) fn holds(map: BorrowedFd<'_>, lines: &[Line]) -> io::Result<bool> {
     // SAFETY: as in `read`.
-    let memory: Mmap = unsafe { options(lines.len()).map(map.as_raw_fd()) }?;
+    let memory: Mmap = unsafe { options(room(lines)).map(map.as_raw_fd()) }?;
     Ok(memory
         .chunks_exact(LINE_BYTES)
-        .zip(lines)
+        .zip(filled(lines))
         .all(|(bytes, wanted)| line(bytes) == *wanted))
 }
 

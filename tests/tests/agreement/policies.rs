@@ -1,7 +1,7 @@
 //! The policies between which the packets are judged: together they use everything that the language can say of packets.
 
 use anyhow::{Result, anyhow};
-use fw_common::abi::{Line, SetHeader, checksum};
+use fw_common::abi::{BEYOND, CHUNK_LINES, Line, SetHeader, checksum};
 use fw_policy::model::Pickup;
 use fw_policy::{Environment, Policy};
 
@@ -119,7 +119,7 @@ impl Compiled {
         let Policy { tcp, .. } = policy;
         Ok(Self {
             name,
-            shared: Vec::leak(lines.clone()),
+            shared: Vec::leak(as_in_the_kernel(&lines)),
             lines,
             loose: tcp.window_loose,
             pickup: tcp.pickup,
@@ -146,6 +146,13 @@ fn environment(ends_at_s: u64) -> Environment {
         boot_unix_s: ENDS - ends_at_s.cast_signed(),
         ..Environment::sample()
     }
+}
+
+/// The set with what lies behind it in its last chunk.
+fn as_in_the_kernel(lines: &[Line]) -> Vec<Line> {
+    let mut whole = lines.to_vec();
+    whole.resize(lines.len().next_multiple_of(CHUNK_LINES as usize), BEYOND);
+    whole
 }
 
 /// Makes decisions and realms point outside of the set: what a memory error might do.

@@ -8,6 +8,7 @@ mod answers;
 mod attributes;
 mod blind;
 mod case;
+mod chunks;
 mod closed;
 mod errors;
 mod fragments;
@@ -32,7 +33,7 @@ mod told;
 mod tunnels;
 mod windows;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use fw_common::abi::LinkKind;
 use fw_policy::{Choice, Representation};
 
@@ -134,6 +135,18 @@ fn link_protocols_and_own_addresses() -> Result<()> {
 #[test]
 fn source_ports() -> Result<()> {
     run(sources::cases)
+}
+
+#[test]
+fn sets_of_several_chunks() -> Result<()> {
+    let chunks = chunks::sizes(|text| {
+        let (policy, _) = fw_policy::check(text, "chunks.yaml").map_err(|findings| anyhow!("{findings}"))?;
+        Ok(fw_policy::compile(&policy, &fw_policy::Environment::sample())?
+            .lines
+            .len())
+    })?;
+    assert!(chunks[0] == 2 && chunks[1] > 2, "{chunks:?}");
+    run(chunks::cases)
 }
 
 /// What depends on how decisions are held, with policies held as bit vectors.

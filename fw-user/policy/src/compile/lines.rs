@@ -3,7 +3,7 @@
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-use fw_common::abi::{CHUNK_LINES, LINE_BYTES, LINE_WORDS, Line};
+use fw_common::abi::{BEYOND, CHUNK_LINES, LINE_BYTES, LINE_WORDS, Line};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::CompileError;
@@ -263,7 +263,9 @@ impl Lines {
             .collect()
     }
 
-    pub(super) fn into_inner(self) -> Vec<Line> {
+    pub(super) fn into_inner(mut self) -> Vec<Line> {
+        let room = self.room.start as usize..self.room.end as usize;
+        self.set[room].fill(BEYOND);
         self.set
     }
 
