@@ -95,10 +95,10 @@ pub struct Chunk {
     pub lines: [Line; CHUNK_LINES as usize],
 }
 
-/// What lies behind a set's last line in its last chunk. As a line number it points outside of the set, as a class or rule number as well,
-/// and as a decision it denies: so a damaged set ends in [`super::Reason::TableCorrupt`] or a drop there too.
+/// What lies behind a set's last line in its last chunk. As a line, class, pair class or rule number it points outside of any set
+/// below 256 MiB, and as a decision it denies: so a damaged set ends in [`super::Reason::TableCorrupt`] or a drop there too.
 pub static BEYOND: Line = Line {
-    w: [u32::MAX; LINE_WORDS],
+    w: [(1 << 24) - 1; LINE_WORDS],
 };
 
 /// The first two lines of a set, as words.

@@ -502,11 +502,16 @@ pub fn limit_word<'a, L: Lines<'a>>(lines: L, number: u32, index: u32) -> Option
     word(lines, base, number.wrapping_mul(8).wrapping_add(index))
 }
 
-/// The line of the [`crate::abi::ProtectRecord`].
+/// The line of the [`crate::abi::ProtectRecord`], which ends in a 0.
 #[inline(always)]
 pub fn protect<'a, L: Lines<'a>>(lines: L) -> Option<&'a Line> {
     let number = lines.line(1)?.w[5];
-    lines.line(number)
+    let record = lines.line(number)?;
+    if record.w[LINE_WORDS - 1] == 0 {
+        Some(record)
+    } else {
+        None
+    }
 }
 
 /// Roles of the ports that a plane is bound to; 0: any. `None` if the set is damaged.

@@ -153,7 +153,7 @@ pub fn model() -> Model {
             .collect(),
         limits: (0..9 * 8).map(|n| 9000 + n).collect(),
         protect: Line {
-            w: std::array::from_fn(|n| 77 + n as u32),
+            w: std::array::from_fn(|n| if n == 15 { 0 } else { 77 + n as u32 }),
         },
         planes: std::array::from_fn(|n| 1 << n),
         features: 0x5a,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use fw_common::abi::CHUNK_LINES;
 use fw_common::abi::Reason::{DenyDefault, DenyRule, Established, Rule};
 use fw_tests::packet::Packet;
@@ -14,7 +14,10 @@ use crate::case::{Case, Net};
 /// Rules of one port each.
 const RULES: u16 = 700;
 /// Single addresses of each family.
-const ADDRESSES: u32 = 6_000;
+const ADDRESSES: u32 = 12_000;
+
+/// Zones that hold them, so that nodes of the address maps differ.
+const ZONES: u32 = 40;
 
 /// The port of a rule: every seventh.
 const fn port(rule: u16) -> u16 {
@@ -55,15 +58,23 @@ fn text(addresses: u32) -> String {
          \"fd00:2::/64\"] }\n",
     );
     if addresses > 0 {
-        text += "  many:\n    addresses:\n";
-        for number in 0..addresses {
-            let (four, six) = (address(number, false), address(number, true));
-            writeln!(text, "      - {four}/32\n      - \"{six}/128\"").expect("a string takes all");
+        for zone in 0..ZONES {
+            writeln!(text, "  many-{zone}:\n    addresses:").expect("a string takes all");
+            for number in (zone..addresses).step_by(ZONES as usize) {
+                let (four, six) = (address(number, false), address(number, true));
+                writeln!(text, "      - {four}/32\n      - \"{six}/128\"").expect("a string takes all");
+            }
         }
     }
     text += "rules:\n";
     if addresses > 0 {
-        text += "  - { name: many, allow: [udp/99], from: many, to: servers }\n";
+        let zones: Vec<String> = (0..ZONES).map(|zone| format!("many-{zone}")).collect();
+        let from = zones.join(", ");
+        writeln!(
+            text,
+            "  - {{ name: many, allow: [udp/99], from: [{from}], to: servers }}"
+        )
+        .expect("a string takes all");
     }
     for rule in 0..RULES {
         let (action, port) = (if rule % 3 == 0 { "deny" } else { "allow" }, port(rule));
@@ -96,7 +107,7 @@ pub fn cases(net: &Net) -> Vec<Case> {
         })
     };
     let addresses = |case: Case| {
-        (0..ADDRESSES).step_by(229).fold(case, |case, number| {
+        (0..ADDRESSES).step_by(431).fold(case, |case, number| {
             let from = address(number, net.ipv6());
             case.outer(udp(from, 99), Rule)
                 .outer(udp(from, port(1)), DenyDefault)
@@ -111,8 +122,12 @@ pub fn cases(net: &Net) -> Vec<Case> {
     ]
 }
 
-/// What the cases above are about.
-pub fn sizes(lines: impl Fn(&str) -> Result<usize>) -> Result<[usize; 2]> {
-    let chunks = |text: &str| Ok::<_, anyhow::Error>(lines(text)?.div_ceil(CHUNK_LINES as usize));
-    Ok([chunks(&RULES_ONLY)?, chunks(&WITH_ADDRESSES)?])
+/// The cases are about what they say: the first set has two chunks, and in the second one address maps lie behind the rules.
+pub fn check_sizes(lines: impl Fn(&str) -> Result<usize>) -> Result<()> {
+    let (rules, addresses) = (lines(&RULES_ONLY)?, lines(&WITH_ADDRESSES)?);
+    ensure!(
+        rules > CHUNK_LINES as usize && addresses > rules + 1000,
+        "{rules} and {addresses} lines"
+    );
+    Ok(())
 }

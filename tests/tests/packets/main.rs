@@ -139,13 +139,12 @@ fn source_ports() -> Result<()> {
 
 #[test]
 fn sets_of_several_chunks() -> Result<()> {
-    let chunks = chunks::sizes(|text| {
+    chunks::check_sizes(|text| {
         let (policy, _) = fw_policy::check(text, "chunks.yaml").map_err(|findings| anyhow!("{findings}"))?;
         Ok(fw_policy::compile(&policy, &fw_policy::Environment::sample())?
             .lines
             .len())
     })?;
-    assert!(chunks[0] == 2 && chunks[1] > 2, "{chunks:?}");
     run(chunks::cases)
 }
 
