@@ -106,7 +106,7 @@ fn same(frame: &[u8], piece: usize, realm: u8, m: &mut Meta) -> bool {
 /// A segment with these options.
 fn with_options(flags: u8, options: &[u8]) -> Vec<u8> {
     let mut segment = tcp(flags);
-    segment[12] = ((20 + options.len()) / 4 << 4) as u8;
+    segment[12] = (((20 + options.len()) / 4) << 4) as u8;
     join(&[&segment, options])
 }
 
