@@ -214,7 +214,7 @@ fn one_way_room<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) -> bool {
     s.word != 0
 }
 
-/// The answer goes into `s.word`. A function of its own: the stack of [`super::track`] is part of the longest chain of calls.
+/// The answer goes into `s.word`. A function of its own: the stack of the program itself is part of the longest chain of calls.
 #[inline(never)]
 fn take_one_way<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) {
     s.word = u32::from(one_way_left(t, s, now));

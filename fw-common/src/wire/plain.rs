@@ -35,7 +35,7 @@ pub trait Head: Copy {
 }
 
 /// Parses a frame of the common shape into `m`, whose [`Meta::len`] and [`Meta::wire_bytes`] are set. False if it has another
-/// shape, or is not right in any way; `m` is half written then, and must be reset. `zero`: see [`Meta::reset`].
+/// shape, or is not right in any way; `m` is half written then, and must be reset. `zero`: [`super::Packet::zero`].
 #[inline(always)]
 pub fn parse<H: Head>(head: H, port_realm: u8, zero: u32, m: &mut Meta) -> bool {
     if !head.holds(LEAST) {
