@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use fw_common::abi::Reason;
 use fw_tests::packet::Packet;
 use fw_user::dataplane::Options;
@@ -94,9 +94,26 @@ where
     })
 }
 
-/// Measures until enough slices count, and judges their median. The rate must not be exceeded in any slice, whether it counts or
-/// not. The bucket is all but empty when a measurement begins: another one went before.
+/// Measurements that may fall short: pauses of a busy machine that are too short to be seen take away a burst of 10 microseconds.
+const MEASUREMENTS: usize = 3;
+
+/// One of [`MEASUREMENTS`] must be within the bounds, and none above them.
 fn judge(name: &str, rate: f64, burst: f64, mut measure: impl FnMut() -> Result<Slice>) -> Result<()> {
+    let mut medians = Vec::new();
+    for _ in 0..MEASUREMENTS {
+        let median = median(name, rate, burst, &mut measure)?;
+        medians.push(median);
+        if (median - 1.0).abs() <= WITHIN {
+            return Ok(());
+        }
+        ensure!(median < 1.0, "{name}: the median is above the rate: {median:.4}");
+    }
+    bail!("{name}: no median is within 2 % of the rate: {medians:.4?}")
+}
+
+/// Measures until enough slices count. The rate must not be exceeded in any slice, whether it counts or not. The bucket is all
+/// but empty when a measurement begins: another one went before.
+fn median(name: &str, rate: f64, burst: f64, mut measure: impl FnMut() -> Result<Slice>) -> Result<f64> {
     let cover = Duration::from_secs_f64(burst / rate);
     let (mut shares, mut demand, mut left_out) = (Vec::new(), f64::MAX, Vec::new());
     measure()?;
@@ -130,12 +147,7 @@ fn judge(name: &str, rate: f64, burst: f64, mut measure: impl FnMut() -> Result<
         "{name}: in only {} of {TRIES} slices was there demand all the time",
         shares.len()
     );
-    let median = shares[SLICES / 2];
-    ensure!(
-        (median - 1.0).abs() <= WITHIN,
-        "{name}: the median is not within 2 % of the rate: {shares:.4?}"
-    );
-    Ok(())
+    Ok(shares[SLICES / 2])
 }
 
 /// At 100 a second one unit is 1 % of a second. The kernel gives ordinary threads 50 ms of each second.
