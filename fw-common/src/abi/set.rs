@@ -96,7 +96,8 @@ pub struct Chunk {
 }
 
 /// What lies behind a set's last line in its last chunk. As a line, class, pair class or rule number it points outside of any set
-/// below 256 MiB, and as a decision it denies: so a damaged set ends in [`super::Reason::TableCorrupt`] or a drop there too.
+/// below 256 MiB, and as a decision it denies: so a damaged set's rules end in [`super::Reason::TableCorrupt`] or a drop there too. Port
+/// roles of planes and rates of limits read there are only wrong: against that stand the checksum and the freezing of a set.
 pub static BEYOND: Line = Line {
     w: [(1 << 24) - 1; LINE_WORDS],
 };
