@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::ffi::c_void;
+use core::hint::cold_path;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
 use core::ptr::NonNull;
 
@@ -245,6 +246,9 @@ impl<'a> Tables<'a> for Kernel {
     fn port(self, ifindex: u32, into: &mut PortConfig) -> bool {
         let mut attempt = 0;
         while attempt < 2 {
+            if attempt > 0 {
+                cold_path();
+            }
             let slot = port_slot(ifindex, attempt);
             if let Some(port) = lookup::<u32, PortConfig>(pointer(&maps::PORTS), &slot) {
                 // SAFETY: the element has the size of PortConfig; the agent replaces it as a whole.

@@ -86,6 +86,11 @@ fn load(
 const SHORT_WORDS: usize = 13;
 const SHORT_BYTES: u32 = 2 + 4 * SHORT_WORDS as u32;
 
+/// A frame whose first buffer is shorter lies in it as a whole: drivers fill a buffer before they take the next one, and no
+/// buffer is shorter than this. Were it otherwise, what lies behind would be padding (the IP packet ends in the first buffer, or
+/// the frame is not a plain one), and its bytes would not be counted.
+const ONE_BUFFER: u32 = 256;
+
 /// The first buffer of a frame: where it begins and ends.
 #[derive(Clone, Copy)]
 struct Head(usize, usize);
@@ -176,6 +181,16 @@ impl Packet for Xdp {
     fn len(self) -> u32 {
         // SAFETY: the helper takes the context only; all fragments are counted.
         unsafe { bpf_xdp_get_buff_len(self.0) as u32 }
+    }
+
+    #[inline(always)]
+    fn short_len(self) -> u32 {
+        // SAFETY: context fields that the verifier knows as pointers to packet data and its end.
+        let head = unsafe { Head((*self.0).data as usize, (*self.0).data_end as usize) };
+        if head.len() < ONE_BUFFER {
+            return head.len();
+        }
+        self.len()
     }
 
     #[inline(always)]

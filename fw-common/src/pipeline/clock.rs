@@ -8,6 +8,7 @@ use super::{Scratch, Tables};
 pub(super) fn now<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> u64 {
     let tick = t.tick();
     if s.tick != tick {
+        core::hint::cold_path();
         s.tick = tick;
         s.now = t.now();
     }

@@ -1,5 +1,7 @@
 //! A packet of a known flow: the fast path.
 
+use core::hint::cold_path;
+
 use super::promote::promote;
 use super::{Family, FlowMaps, FlowStat, Outcome, Scratch, Stage, Tables, again, create, segment, source};
 use crate::abi::{Flow, FlowFlags, LiveFlow, Mode, Proto, Reason, StateWord};
@@ -31,17 +33,20 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         (flags.opener(), flags.peer())
     };
     if s.meta.side != from as u8 && !leaves_a_host(s) {
+        cold_path();
         return Outcome::drop(Reason::WrongSide);
     }
     // With identifier 0 both sides of an echo have the same port: the type tells them apart.
     let icmp = s.meta.proto == Proto::ICMP || s.meta.proto == Proto::ICMPV6;
     if icmp && !later_fragment(s) && (s.meta.selector >> 8 == echo_request(s.meta.proto) >> 8) == reply {
+        cold_path();
         return Outcome::drop(Reason::IcmpNoFlow);
     }
-    if again::is_older(flow, s)
-        && let Err(reason) = again::judge_again::<F, T>(t, s, flow)
-    {
-        return Outcome::drop(reason);
+    if again::is_older(flow, s) {
+        cold_path();
+        if let Err(reason) = again::judge_again::<F, T>(t, s, flow) {
+            return Outcome::drop(reason);
+        }
     }
     let word = StateWord(flow.state.load());
     let stepped = step(t, s, flow, word, reply, now);
@@ -49,18 +54,24 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         Step::Keep => word,
         Step::To(next) => next,
         Step::Reopen => {
+            cold_path();
             end(t, flow, word);
             return Outcome::miss();
         }
         Step::End(reason) => {
+            cold_path();
             // Where the port does not tell the two sides apart, anybody could have sent both of the segments that end a flow.
             end_if_bound(t, flow, word);
             return Outcome::drop(reason);
         }
-        Step::Drop(reason) => return Outcome::drop(reason),
+        Step::Drop(reason) => {
+            cold_path();
+            return Outcome::drop(reason);
+        }
     };
     // After the segment was found valid: a stranger's guesses must not use up what the flow may send.
     if flow.policed.load() != 0 && s.meta.forwarded == 0 {
+        cold_path();
         s.policed = flow.policed.load();
         s.reversed = u32::from(reply);
         let refused = Outcome::from_word(t.stage(Stage::Police, s));
@@ -76,9 +87,15 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     note::<F, T>(t, s, flow, in_main, word, now);
     // Another CPU has changed the word meanwhile: this packet is judged once more by the word that stands now, so that no
     // FIN is lost. If that fails too, its transition is left to the sender's next packet.
-    let next = if changed { next } else { again(t, s, flow, now) };
+    let next = if changed {
+        next
+    } else {
+        cold_path();
+        again(t, s, flow, now)
+    };
     // By a packet of the opener only: its own CPU has just written the opener's half, and no other one copies it too early.
     if !in_main && !reply && next.has(StateWord::CONFIRMED) {
+        cold_path();
         promote::<F, T>(t, s, flow, to);
         return Outcome::from_word(s.word);
     }
@@ -105,6 +122,7 @@ fn step<'a, T: Tables<'a>>(
 ) -> Step {
     // A forwarded packet that leaves went through the machine when it came in; a later fragment has no transport header.
     if s.meta.forwarded != 0 || (later_fragment(s) && s.meta.proto == Proto::TCP) {
+        cold_path();
         return Step::Keep;
     }
     let next = if s.meta.proto == Proto::TCP {
@@ -260,9 +278,11 @@ fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         half.last_seen.store(now);
     }
     if s.meta.forwarded != 0 {
+        cold_path();
         return;
     }
     if reply && !in_main {
+        cold_path();
         note_half_open::<F, T>(t, s, flow);
         return;
     }

@@ -37,6 +37,8 @@ pub use tables::{FlowMaps, FlowStat, INSERT_TRIES, Insert, Tables, code};
 
 pub use crate::wire::Packet;
 
+use core::hint::cold_path;
+
 use crate::abi::{LiveFlow, Proto, Reason, Side, Verdict};
 use crate::classify::{CORRUPT, classes4, decide_in, search, walk6};
 use crate::reply;
@@ -166,6 +168,7 @@ pub fn judge<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Out
     let outcome = steps(pkt, t, s);
     let outcome = finish(t, s, outcome);
     if matches!(outcome.verdict(), Verdict::Reply) && !t.dry_run() {
+        cold_path();
         return answered(pkt, t, s, outcome);
     }
     outcome
@@ -193,6 +196,7 @@ fn capture<P: Packet>(pkt: P, s: &mut Scratch) {
 fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome {
     // Parsed before anything can fail, so that the counters and the event know the packet.
     if !t.port(s.meta.ifindex, &mut s.port) {
+        cold_path();
         s.meta.reset(pkt.zero());
         s.meta.len = pkt.len();
         s.meta.wire_bytes = pkt.wire_bytes(s.meta.len);
@@ -201,6 +205,7 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
     }
     let parsed = wire::parse(pkt, s.port.link, s.port.realm, s.missed == 0, &mut s.meta);
     if parsed & wire::PARSED == 0 {
+        cold_path();
         return Outcome::from_word(parsed);
     }
     // From here on in memory: what is kept across calls costs stack, and the programs' own is part of every chain of calls.
@@ -208,18 +213,22 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
     s.meta.side = side_of(s);
     s.generation = t.generation();
     if s.generation == 0 {
+        cold_path();
         return Outcome::drop(Reason::NoPolicy);
     }
     if s.meta.screens != 0 {
+        cold_path();
         let screened = Outcome::from_word(t.stage(Stage::Screens, s));
         if !screened.is_miss() {
             return screened;
         }
     }
     if s.kind != Kind::Ipv4 as u32 && s.kind != Kind::Ipv6 as u32 {
+        cold_path();
         return Outcome::from_word(t.stage(Stage::Link, s));
     }
     if s.meta.fragment != 0 {
+        cold_path();
         let tied = Outcome::from_word(t.stage(Stage::Fragment, s));
         if !tied.is_miss() {
             s.word = tied.word();
@@ -233,6 +242,7 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
         ip::<V6, P, T>(pkt, t, s).word()
     };
     if s.meta.fragment == wire::FIRST {
+        cold_path();
         t.stage(Stage::FragmentDone, s);
     }
     Outcome::from_word(s.word)
@@ -271,15 +281,18 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     // A later fragment has the protocol and the ports of its first one, and no type.
     let icmp = (proto == Proto::ICMP || proto == Proto::ICMPV6) && !hit::later_fragment(s);
     if (proto == Proto::IGMP && !hit::later_fragment(s)) || (icmp && link_type(proto, selector)) {
+        cold_path();
         s.kind = Kind::Ipv6 as u32;
         return Outcome::from_word(t.stage(Stage::Link, s));
     }
     if icmp && wire::icmp_error(proto, selector) {
+        cold_path();
         related::judge::<F, P, T>(pkt, t, s);
         return Outcome::from_word(s.word);
     }
     // No flow is of another type; its key would be that of an echo with identifier 0.
     let tracked = if icmp && !wire::is_echo(proto, selector) {
+        cold_path();
         Outcome::miss()
     } else {
         flow::<F, T>(t, s)
@@ -287,6 +300,7 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     if !tracked.is_miss() {
         return tracked;
     }
+    cold_path();
     if s.meta.plain != 0 {
         wire::fill(pkt, &mut s.meta);
     }
@@ -309,6 +323,7 @@ fn flow<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scrat
             return outcome;
         }
     }
+    cold_path();
     if hit::later_fragment(s) {
         // Its first fragment was allowed, but the flow is gone, or a newer policy has ended it.
         return Outcome::drop(Reason::FragmentDenied);
@@ -335,6 +350,7 @@ fn find<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scrat
     {
         return Some(found);
     }
+    cold_path();
     s.missed = 1;
     if presence::absent(t, F::key(s)) {
         return None;

@@ -87,6 +87,7 @@ pub(super) fn judge<'a, T: Tables<'a>>(
             return Outcome::Pass(tcp::common(word, reply, segment, peer));
         }
     }
+    core::hint::cold_path();
     s.tcp.own = own;
     s.tcp.peer = peer;
     s.tcp.answer = flow.answer.load();
@@ -116,6 +117,7 @@ pub(super) fn note(s: &Scratch, flow: &LiveFlow, reply: bool) {
         half.window.store(own.window);
     }
     if s.tcp.answered != 0 {
+        core::hint::cold_path();
         flow.answer.store(s.tcp.answer);
     }
 }

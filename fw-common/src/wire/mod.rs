@@ -84,6 +84,13 @@ pub trait Packet: Copy {
     /// Bytes of the frame that can be read.
     fn len(self) -> u32;
 
+    /// The same for a frame that [`Packet::plain`] is going to look at, where that is known for less. Too little where a frame
+    /// lies in several buffers whose first one is short; no driver does that.
+    #[inline(always)]
+    fn short_len(self) -> u32 {
+        self.len()
+    }
+
     /// Copies bytes `offset..` of the frame into the window from byte `skip` on, as many as fit and are there.
     /// Returns the end of the data in the window (`skip` plus bytes copied), or 0 if nothing could be read.
     fn load(self, offset: u32, skip: u32, into: &mut Window) -> u32;
@@ -369,11 +376,17 @@ pub const PARSED: u32 = 1 << 16;
 /// Returns [`PARSED`] and the [`Kind`]'s number, or the number of the [`Reason`] for which the packet must be dropped.
 #[inline(always)]
 pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, quick: bool, m: &mut Meta) -> u32 {
+    if quick && link == LinkKind::Ethernet as u8 {
+        m.len = pkt.short_len();
+        m.wire_bytes = pkt.wire_bytes(m.len);
+        if pkt.plain(port_realm, m) {
+            return m.status;
+        }
+    }
+    core::hint::cold_path();
     m.len = pkt.len();
     m.wire_bytes = pkt.wire_bytes(m.len);
-    if !(quick && link == LinkKind::Ethernet as u8 && pkt.plain(port_realm, m)) {
-        parse_frame(pkt, link, port_realm, m);
-    }
+    parse_frame(pkt, link, port_realm, m);
     m.status
 }
 

@@ -49,6 +49,7 @@ pub fn parse<H: Head>(head: H, port_realm: u8, zero: u32, m: &mut Meta) -> bool 
     m.realm = u32::from(port_realm) << 12;
     // What is the same for all frames of the shape stands there already if the last frame had it.
     if m.plain != family {
+        core::hint::cold_path();
         constants(family, zero, m);
     }
     true
