@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fw_common::abi::{
     ABI_VERSION, ClassRecord, Control, Count, Event, ExtraRecord, Flow, Half, Key4, Key6, Levels, LimitKey,
-    LimitRecord, Line, MAPS, PortConfig, ProtectRecord, Reason, RuleRecord, SetHeader, Source, SourceKey,
+    LimitRecord, Line, MAPS, PortConfig, ProtectRecord, Reason, RuleRecord, Sent, SetHeader, Source, SourceKey,
     V6Tree,
 };
 use fw_common::fragment::{Datagram, FragmentKey};
@@ -54,7 +54,12 @@ fn layouts() -> String {
         Half {
             packets,
             bytes,
-            last_seen,
+            last_seen
+        }
+    );
+    layout!(
+        out,
+        Sent {
             seq_end,
             ack,
             edge,
@@ -64,11 +69,12 @@ fn layouts() -> String {
     layout!(
         out,
         Flow {
-            half,
             state,
             generation,
             flags,
             policed,
+            half,
+            sent,
             created,
             rule,
             src_zone,
@@ -105,7 +111,7 @@ fn layouts() -> String {
             heartbeat,
             secret,
             presence,
-            reserved
+            ports
         }
     );
     layout!(out, Levels { used, room, reserved });

@@ -125,11 +125,11 @@ impl Talk {
             answer: live.answer.load(),
             ..Flow::default()
         };
-        for (copy, half) in flow.half.iter_mut().zip(&live.half) {
-            copy.seq_end = half.seq_end.load();
-            copy.ack = half.ack.load();
-            copy.edge = half.edge.load();
-            copy.window = half.window.load();
+        for (copy, sent) in flow.sent.iter_mut().zip(&live.sent) {
+            copy.seq_end = sent.seq_end.load();
+            copy.ack = sent.ack.load();
+            copy.edge = sent.edge.load();
+            copy.window = sent.window.load();
         }
         flow
     }
@@ -145,7 +145,7 @@ const LINUX: &[u8] = &[2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3,
 #[test]
 fn scales_are_read_from_the_frames() {
     let talk = Talk::established([LINUX, LINUX]);
-    assert_eq!(talk.flow().half[0].edge, 501 + (1000 << 7));
+    assert_eq!(talk.flow().sent[0].edge, 501 + (1000 << 7));
     let far = Segment {
         payload: 100,
         ..segment(true, ACK, 501 + (1000 << 7) + 1, 0)
@@ -156,7 +156,7 @@ fn scales_are_read_from_the_frames() {
         ..far
     });
     let talk = Talk::established([LINUX, &[]]);
-    assert_eq!(talk.flow().half[0].edge, 1501);
+    assert_eq!(talk.flow().sent[0].edge, 1501);
     assert_eq!(talk.send(far), Reason::TcpOutOfWindow);
 }
 
@@ -192,10 +192,10 @@ fn each_half_is_written_by_its_own_side() {
     });
     let after = talk.flow();
     assert_eq!(
-        (after.half[1].seq_end, after.half[0].seq_end),
-        (601, before.half[0].seq_end)
+        (after.sent[1].seq_end, after.sent[0].seq_end),
+        (601, before.sent[0].seq_end)
     );
-    assert_eq!(after.half[0].edge, before.half[0].edge);
+    assert_eq!(after.sent[0].edge, before.sent[0].edge);
     assert_eq!(
         talk.send(segment(true, ACK, 0x7000_0000, 0)),
         Reason::TcpOutOfWindow
@@ -204,8 +204,8 @@ fn each_half_is_written_by_its_own_side() {
     talk.passes(segment(false, SYN, 0x7000_0000, 0));
     let left = talk.flow();
     assert_eq!(
-        (left.half[1].seq_end, left.half[1].edge, left.state),
-        (601, after.half[1].edge, after.state)
+        (left.sent[1].seq_end, left.sent[1].edge, left.state),
+        (601, after.sent[1].edge, after.state)
     );
     assert_eq!(talk.state(), State::Established);
 }
@@ -330,7 +330,7 @@ fn the_numbers_wrap_fifty_times_at_scale_14() {
         talk.passes(wide(true, 501, seq, 0));
     }
     assert_eq!(
-        (talk.flow().half[0].seq_end, talk.state()),
+        (talk.flow().sent[0].seq_end, talk.state()),
         (0, State::Established)
     );
 }
@@ -399,7 +399,7 @@ fn a_loose_policy_judges_no_windows() {
     assert_eq!(talk.send(far), Reason::TcpOutOfWindow);
     talk.world.control.flags.store(ControlFlags::WINDOW_LOOSE);
     talk.passes(far);
-    assert_eq!(talk.flow().half[1].seq_end, 501, "and believes none");
+    assert_eq!(talk.flow().sent[1].seq_end, 501, "and believes none");
     assert_eq!(talk.send(segment(true, RST, 0x9000_0000, 0)), Reason::RstInvalid);
     talk.world.control.flags.store(0);
     assert_eq!(talk.send(far), Reason::TcpOutOfWindow);

@@ -99,15 +99,15 @@ impl Watched {
         flows
             .map(|flow| {
                 let halves = [0, 1].map(|side| {
-                    let half = &flow.half[side];
+                    let (half, sent) = (&flow.half[side], &flow.sent[side]);
                     [
                         half.packets.load(),
                         half.bytes.load(),
                         half.last_seen.load(),
-                        u64::from(half.seq_end.load()),
-                        u64::from(half.ack.load()),
-                        u64::from(half.edge.load()),
-                        u64::from(half.window.load()),
+                        u64::from(sent.seq_end.load()),
+                        u64::from(sent.ack.load()),
+                        u64::from(sent.edge.load()),
+                        u64::from(sent.window.load()),
                     ]
                 });
                 let kept = Kept {

@@ -1,4 +1,7 @@
 //! The conntrack entry: two halves, each written only by packets of its direction, and one state word.
+//!
+//! Where a kernel's table puts an entry at a multiple of 64 bytes (IPv4's does), the first 64 are one cache line: all that a
+//! packet of a known flow reads and writes, but for TCP's numbers, which lie in the second.
 
 use core::cell::Cell;
 
@@ -38,13 +41,19 @@ impl<T: Copy> Shared<T> {
 /// direction is handled by one CPU (RSS sees to that).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct HalfOf<A32, A64> {
+pub struct HalfOf<A64> {
     /// Packets; a GSO super-packet counts as its segments.
     pub packets: A64,
     /// Bytes of the frames as on the wire.
     pub bytes: A64,
     /// Coarse monotonic time of the last packet, ns; 0: none yet.
     pub last_seen: A64,
+}
+
+/// What one side of a TCP connection has sent: [`crate::tcp::Numbers`] in an entry. Written like its half.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SentOf<A32> {
     /// TCP: the highest sequence number sent plus one (SYN and FIN count as one, RFC 9293 section 3.4).
     pub seq_end: A32,
     /// TCP: the highest acknowledgement number sent; before the first, the number after the own SYN.
@@ -62,8 +71,6 @@ pub struct HalfOf<A32, A64> {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowOf<A32, A64> {
-    /// `[original, reply]`.
-    pub half: [HalfOf<A32, A64>; 2],
     /// [`StateWord`]; changed by compare-and-swap only.
     pub state: A32,
     /// Generation of the policy that allowed the flow last.
@@ -73,6 +80,10 @@ pub struct FlowOf<A32, A64> {
     /// Number of the rule in the set of `generation` if each packet is measured by it (limits on packets or bytes, a
     /// deadline); 0: the flow's packets are free.
     pub policed: A32,
+    /// `[original, reply]`.
+    pub half: [HalfOf<A64>; 2],
+    /// The same of TCP.
+    pub sent: [SentOf<A32>; 2],
     /// Coarse monotonic time of the first packet, ns.
     pub created: A64,
     /// Stable id of the rule that allowed the flow ([`crate::abi::RuleRecord::id`]).
@@ -90,15 +101,21 @@ pub struct FlowOf<A32, A64> {
 }
 
 /// A half that can be copied.
-pub type Half = HalfOf<u32, u64>;
+pub type Half = HalfOf<u64>;
+/// TCP's numbers that can be copied.
+pub type Sent = SentOf<u32>;
 /// A flow that can be copied: user space's view, and the template that a new flow is inserted from.
 pub type Flow = FlowOf<u32, u64>;
 /// A half in a map.
-pub type LiveHalf = HalfOf<Shared<u32>, Shared<u64>>;
+pub type LiveHalf = HalfOf<Shared<u64>>;
+/// TCP's numbers in a map.
+pub type LiveSent = SentOf<Shared<u32>>;
 /// A flow in a map: other CPUs write to it; see ARCHITECTURE.md, "two CPUs, one flow".
 pub type LiveFlow = FlowOf<Shared<u32>, Shared<u64>>;
 
-const _: () = assert!(size_of::<Half>() == 40);
+const _: () = assert!(size_of::<Half>() == 24 && size_of::<Sent>() == 16);
+// The first line: the words and both halves.
+const _: () = assert!(core::mem::offset_of!(Flow, sent) == 64);
 const _: () = assert!(size_of::<Flow>() == 128 && align_of::<Flow>() == 8);
 const _: () =
     assert!(size_of::<LiveFlow>() == size_of::<Flow>() && align_of::<LiveFlow>() == align_of::<Flow>());
@@ -157,6 +174,13 @@ impl FlowFlags {
     #[must_use]
     pub const fn opener_hi(self) -> bool {
         self.0 & Self::OPENER_HI != 0
+    }
+
+    /// Number of the [`Side`] that a direction's packets come from.
+    #[inline(always)]
+    #[must_use]
+    pub const fn side_of(self, reply: bool) -> u32 {
+        (self.0 >> (1 + 2 * (reply as u32))) & 3
     }
 
     /// The side the opener's packets come from.

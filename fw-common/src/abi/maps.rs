@@ -29,8 +29,8 @@ pub struct ControlOf<A32, A64> {
     pub secret: [A64; 2],
     /// [`Presence`]: which half of the bits of flows is read, and which are kept.
     pub presence: A32,
-    /// Always 0.
-    pub reserved: A32,
+    /// Changes after each change of [`map_names::PORTS`]; 0: nobody may keep what he has read there.
+    pub ports: A32,
 }
 
 /// The control words as a copy.

@@ -15,7 +15,9 @@ mod reason;
 mod set;
 
 pub use event::{Event, EventKind};
-pub use flow::{Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, Shared, Side, StateWord};
+pub use flow::{
+    Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, LiveSent, Sent, SentOf, Shared, Side, StateWord,
+};
 pub use key::{Ip4, Ip6, Key4, Key6, Proto};
 pub use maps::{
     COUNTER_SLOTS, Control, ControlFlags, ControlOf, Count, HEARTBEAT_NS, Levels, LevelsOf, LimitKey,
@@ -34,4 +36,4 @@ pub use set::{
 
 /// Version of every layout in this module. It is part of the pin path, so programs of one version never meet maps of
 /// another.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

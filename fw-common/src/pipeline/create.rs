@@ -3,7 +3,7 @@
 use super::tables::insist;
 use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, clock, code, presence, segment};
 use crate::abi::{
-    ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, Proto, Reason, RuleFlags, Side, StateWord,
+    ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, LiveSent, Proto, Reason, RuleFlags, Sent, Side, StateWord,
 };
 
 /// Seconds that an unanswered flow lives: the defaults of `nf_conntrack` (nf_conntrack-sysctl.rst).
@@ -68,12 +68,15 @@ fn fill_fresh<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reply: bool) {
         packets: u64::from(zero),
         bytes: u64::from(zero),
         last_seen: u64::from(zero),
+    };
+    let nothing = Sent {
         seq_end: zero,
         ack: zero,
         edge: zero,
         window: zero,
     };
     s.fresh.half[1] = empty;
+    s.fresh.sent[1] = nothing;
     s.fresh.half[0].packets = u64::from(s.meta.segments);
     s.fresh.half[0].bytes = u64::from(s.meta.wire_bytes);
     s.fresh.half[0].last_seen = now;
@@ -81,10 +84,7 @@ fn fill_fresh<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reply: bool) {
     if s.meta.proto == Proto::TCP {
         segment::open(t, s);
     } else {
-        s.fresh.half[0].seq_end = zero;
-        s.fresh.half[0].ack = zero;
-        s.fresh.half[0].edge = zero;
-        s.fresh.half[0].window = zero;
+        s.fresh.sent[0] = nothing;
         s.fresh.state = StateWord::new(0, 0, unconfirmed_timeout_s(s.meta.proto)).0;
     }
     s.fresh.generation = s.generation;
@@ -161,6 +161,8 @@ fn insert<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch
 pub(super) fn fresh_copy(s: &mut Scratch, flow: &LiveFlow) {
     copy_half(&mut s.fresh.half[0], &flow.half[0]);
     copy_half(&mut s.fresh.half[1], &flow.half[1]);
+    copy_sent(&mut s.fresh.sent[0], &flow.sent[0]);
+    copy_sent(&mut s.fresh.sent[1], &flow.sent[1]);
     s.fresh.created = flow.created.load();
     s.fresh.state = flow.state.load();
     s.fresh.generation = flow.generation.load();
@@ -179,6 +181,10 @@ fn copy_half(into: &mut Half, from: &LiveHalf) {
     into.packets = from.packets.load();
     into.bytes = from.bytes.load();
     into.last_seen = from.last_seen.load();
+}
+
+#[inline(always)]
+fn copy_sent(into: &mut Sent, from: &LiveSent) {
     into.seq_end = from.seq_end.load();
     into.ack = from.ack.load();
     into.edge = from.edge.load();

@@ -4,7 +4,7 @@ use core::hint::cold_path;
 
 use super::promote::promote;
 use super::{Family, FlowMaps, FlowStat, Outcome, Scratch, Stage, Tables, again, create, segment, source};
-use crate::abi::{Flow, FlowFlags, LiveFlow, Mode, Proto, Reason, StateWord};
+use crate::abi::{Flow, FlowFlags, LiveFlow, Mode, Proto, Reason, Side, StateWord};
 use crate::tcp;
 use crate::wire::{self, echo_request};
 
@@ -27,12 +27,8 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
 ) -> Outcome {
     let flags = FlowFlags(flow.flags.load());
     let reply = flags.opener_hi() != (s.meta.from_hi != 0);
-    let (from, to) = if reply {
-        (flags.peer(), flags.opener())
-    } else {
-        (flags.opener(), flags.peer())
-    };
-    if s.meta.side != from as u8 && !leaves_a_host(s) {
+    let to = Side::from_bits(flags.side_of(!reply));
+    if u32::from(s.meta.side) != flags.side_of(reply) && !leaves_a_host(s) {
         cold_path();
         return Outcome::drop(Reason::WrongSide);
     }
@@ -127,13 +123,7 @@ fn step<'a, T: Tables<'a>>(
     }
     let next = if s.meta.proto == Proto::TCP {
         match segment::judge(t, s, flow, word, reply) {
-            tcp::Outcome::Pass(next) => {
-                // Before the word: whoever finds the new word finds the numbers that belong to it.
-                if !t.dry_run() {
-                    segment::note(s, flow, reply);
-                }
-                next
-            }
+            tcp::Outcome::Pass(next) => next,
             tcp::Outcome::Reopen => return Step::Reopen,
             tcp::Outcome::End(reason) => return Step::End(reason),
             tcp::Outcome::Drop(reason) => return Step::Drop(reason),

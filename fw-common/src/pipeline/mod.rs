@@ -17,6 +17,7 @@ mod limits;
 mod link;
 mod open;
 mod police;
+mod port;
 mod presence;
 mod promote;
 mod proof;
@@ -195,7 +196,7 @@ fn capture<P: Packet>(pkt: P, s: &mut Scratch) {
 #[inline(always)]
 fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome {
     // Parsed before anything can fail, so that the counters and the event know the packet.
-    if !t.port(s.meta.ifindex, &mut s.port) {
+    if !port::find(t, s, s.meta.ifindex) {
         cold_path();
         s.meta.reset(pkt.zero());
         s.meta.len = pkt.len();

@@ -3,7 +3,7 @@
 use super::create::{fresh_copy, refused_by_kernel};
 use super::tables::insist;
 use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, clock, code, source};
-use crate::abi::{Flow, FlowFlags, LiveFlow, LiveHalf, Proto, Reason, Shared, Side, StateWord};
+use crate::abi::{Flow, FlowFlags, LiveFlow, LiveSent, Proto, Reason, Shared, Side, StateWord};
 use crate::tcp;
 
 /// Moves a flow to the main map, so that a look-up in this order (main, half-open, main) always finds it. While an expired
@@ -84,7 +84,7 @@ fn hand_over<'a, T: Tables<'a>>(t: T, s: &Scratch, old: &LiveFlow, new: &LiveFlo
     if into.last_seen.load() < from.last_seen.load() {
         into.last_seen.store(from.last_seen.load());
     }
-    numbers(t, from, into);
+    numbers(t, &old.sent[1], &new.sent[1]);
     last_word(t, s, old, new);
 }
 
@@ -107,7 +107,7 @@ fn last_word<'a, T: Tables<'a>>(t: T, s: &Scratch, old: &LiveFlow, new: &LiveFlo
 }
 
 #[inline(always)]
-fn numbers<'a, T: Tables<'a>>(t: T, from: &LiveHalf, into: &LiveHalf) {
+fn numbers<'a, T: Tables<'a>>(t: T, from: &LiveSent, into: &LiveSent) {
     forward(t, &from.seq_end, &into.seq_end);
     forward(t, &from.ack, &into.ack);
     forward(t, &from.edge, &into.edge);

@@ -157,9 +157,9 @@ const QUOTE_SLACK: u32 = 66_000;
 #[inline(always)]
 fn was_sent(s: &Scratch, flow: &LiveFlow, quoted_reply: bool) -> bool {
     let (own, peer) = if quoted_reply {
-        (&flow.half[1], &flow.half[0])
+        (&flow.sent[1], &flow.sent[0])
     } else {
-        (&flow.half[0], &flow.half[1])
+        (&flow.sent[0], &flow.sent[1])
     };
     let behind = own.seq_end.load().wrapping_sub(s.meta.seq);
     let window = peer.window.load() & tcp::REACH;

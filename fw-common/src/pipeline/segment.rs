@@ -4,7 +4,7 @@
 //! [`Scratch::tcp`] and leaves its answer there.
 
 use super::{Scratch, Stage, Tables};
-use crate::abi::{ControlFlags, FlowFlags, LiveFlow, LiveHalf, Reason, Shared, StateWord};
+use crate::abi::{ControlFlags, FlowFlags, LiveFlow, LiveSent, Reason, Shared, StateWord};
 use crate::tcp::window::fits;
 use crate::tcp::{self, Judged, Known, Numbers, Outcome, Segment, State};
 
@@ -63,7 +63,8 @@ mod code {
     pub const RST_INVALID: u32 = 6;
 }
 
-/// Judges the segment in `s` by its flow. What is to be stored waits in `s.tcp` for [`note`].
+/// Judges the segment in `s` by its flow, and notes what it changes if it passes: before the word is changed, so that whoever
+/// finds the new word finds the numbers that belong to it. They stay in `s.tcp` for [`note`].
 #[inline(always)]
 pub(super) fn judge<'a, T: Tables<'a>>(
     t: T,
@@ -73,17 +74,22 @@ pub(super) fn judge<'a, T: Tables<'a>>(
     reply: bool,
 ) -> Outcome {
     let (own, peer) = if reply {
-        (&flow.half[1], &flow.half[0])
+        (&flow.sent[1], &flow.sent[0])
     } else {
-        (&flow.half[0], &flow.half[1])
+        (&flow.sent[0], &flow.sent[1])
     };
+    let sender = own;
     let (own, peer) = (load(own), load(peer));
     if tcp::is_common(word, s.meta.tcp_flags) && s.meta.tcp_options == 0 {
         s.meta.sack = s.meta.ack;
         let segment = segment(s);
         if fits(segment, own, peer) {
-            s.tcp.own = own.after(segment, peer);
+            let after = own.after(segment, peer);
+            s.tcp.own = after;
             s.tcp.answered = 0;
+            if !t.dry_run() {
+                keep(sender, after, flow.flags.load() & FlowFlags::PICKED_UP == 0);
+            }
             return Outcome::Pass(tcp::common(word, reply, segment, peer));
         }
     }
@@ -95,6 +101,9 @@ pub(super) fn judge<'a, T: Tables<'a>>(
     s.tcp.reply = u32::from(reply);
     s.tcp.loose = flow.flags.load() & FlowFlags::PICKED_UP;
     t.stage(Stage::Segment, s);
+    if s.tcp.code == code::PASS && !t.dry_run() {
+        note(s, flow, reply);
+    }
     outcome(s)
 }
 
@@ -106,19 +115,24 @@ pub(super) fn judge<'a, T: Tables<'a>>(
 /// CPU's is left out. Before that, and where a connection was adopted, they are set anew.
 #[inline(always)]
 pub(super) fn note(s: &Scratch, flow: &LiveFlow, reply: bool) {
-    let half = if reply { &flow.half[1] } else { &flow.half[0] };
-    let own = &s.tcp.own;
+    let sender = if reply { &flow.sent[1] } else { &flow.sent[0] };
     let established = StateWord(flow.state.load()).state() >= State::Established as u32;
     let forward = established && flow.flags.load() & FlowFlags::PICKED_UP == 0;
-    put(&half.seq_end, own.end, forward);
-    put(&half.ack, own.ack, forward);
-    put(&half.edge, own.edge, forward);
-    if half.window.load() != own.window {
-        half.window.store(own.window);
-    }
+    keep(sender, s.tcp.own, forward);
     if s.tcp.answered != 0 {
         core::hint::cold_path();
         flow.answer.store(s.tcp.answer);
+    }
+}
+
+/// Stores a side's numbers, where they differ. `forward`: only those that are ahead of what is known.
+#[inline(always)]
+fn keep(sender: &LiveSent, own: Numbers, forward: bool) {
+    put(&sender.seq_end, own.end, forward);
+    put(&sender.ack, own.ack, forward);
+    put(&sender.edge, own.edge, forward);
+    if sender.window.load() != own.window {
+        sender.window.store(own.window);
     }
 }
 
@@ -215,25 +229,25 @@ pub(super) fn pick_up(s: &mut Scratch, reply: bool) {
 
 #[inline(always)]
 fn fill(s: &mut Scratch, reply: bool, numbers: Numbers) {
-    let half = if reply {
-        &mut s.fresh.half[1]
+    let sent = if reply {
+        &mut s.fresh.sent[1]
     } else {
-        &mut s.fresh.half[0]
+        &mut s.fresh.sent[0]
     };
-    half.seq_end = numbers.end;
-    half.ack = numbers.ack;
-    half.edge = numbers.edge;
-    half.window = numbers.window;
+    sent.seq_end = numbers.end;
+    sent.ack = numbers.ack;
+    sent.edge = numbers.edge;
+    sent.window = numbers.window;
 }
 
 /// Each number is read once: the other side's may change at any time.
 #[inline(always)]
-fn load(half: &LiveHalf) -> Numbers {
+fn load(sent: &LiveSent) -> Numbers {
     Numbers {
-        end: half.seq_end.load(),
-        ack: half.ack.load(),
-        edge: half.edge.load(),
-        window: half.window.load(),
+        end: sent.seq_end.load(),
+        ack: sent.ack.load(),
+        edge: sent.edge.load(),
+        window: sent.window.load(),
     }
 }
 

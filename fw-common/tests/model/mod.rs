@@ -7,7 +7,7 @@ use std::hash::Hash;
 
 use fw_common::abi::{
     Action, ClassFlags, Decision, Engine, Event, Flow, FlowOf, Key4, Key6, LINE_WORDS, LimitKey, Line,
-    LinkFlags, LinkKind, LiveControl, LiveFlow, LiveHalf, LiveLevels, LiveSource, Mode, PROTO_DIRECT,
+    LinkFlags, LinkKind, LiveControl, LiveFlow, LiveHalf, LiveLevels, LiveSent, LiveSource, Mode, PROTO_DIRECT,
     PortConfig, Reason, SET_MAGIC, Screen, SetHeader, Shared, Side, Source, SourceKey, V4_LEAF, Verdict,
 };
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
@@ -120,14 +120,17 @@ pub fn live(flow: &Flow) -> &'static LiveFlow {
         packets: Shared::new(half.packets),
         bytes: Shared::new(half.bytes),
         last_seen: Shared::new(half.last_seen),
-        seq_end: Shared::new(half.seq_end),
-        ack: Shared::new(half.ack),
-        edge: Shared::new(half.edge),
-        window: Shared::new(half.window),
+    };
+    let sent = |sent: &fw_common::abi::Sent| LiveSent {
+        seq_end: Shared::new(sent.seq_end),
+        ack: Shared::new(sent.ack),
+        edge: Shared::new(sent.edge),
+        window: Shared::new(sent.window),
     };
     // Leaked: a test is short, and the pipeline's references outlive the map's borrow.
     Box::leak(Box::new(FlowOf {
         half: [half(&flow.half[0]), half(&flow.half[1])],
+        sent: [sent(&flow.sent[0]), sent(&flow.sent[1])],
         created: Shared::new(flow.created),
         state: Shared::new(flow.state),
         generation: Shared::new(flow.generation),

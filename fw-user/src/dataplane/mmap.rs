@@ -136,6 +136,10 @@ impl ControlPage {
         word32(&self.0, offset_of!(Control, presence))
     }
 
+    pub fn ports(&self) -> &AtomicU32 {
+        word32(&self.0, offset_of!(Control, ports))
+    }
+
     pub fn secret(&self) -> [&AtomicU64; 2] {
         let first = offset_of!(Control, secret);
         [first, first + size_of::<u64>()].map(|offset| word64(&self.0, offset))
@@ -153,7 +157,7 @@ impl ControlPage {
             heartbeat: self.heartbeat().load(Ordering::Relaxed),
             secret: self.secret().map(|word| word.load(Ordering::Relaxed)),
             presence: self.presence().load(Ordering::Relaxed),
-            ..Control::default()
+            ports: self.ports().load(Ordering::Relaxed),
         }
     }
 }

@@ -177,7 +177,7 @@ impl Tables {
             .position(free)
             .or_else(|| holders.iter().position(|holder| holder.ifindex == 0));
         match slot {
-            Some(slot) => self.write(map_names::PORTS, port_slot(port.ifindex, slot as u32), port),
+            Some(slot) => self.write_port(port_slot(port.ifindex, slot as u32), port),
             None => Err(DataPlaneError::PortSlots {
                 ifindex: port.ifindex,
                 first: holders[0].ifindex,
@@ -195,13 +195,18 @@ impl Tables {
         let _guard = self.lock();
         for (slot, holder) in self.holders(ifindex)?.iter().enumerate() {
             if holder.ifindex == ifindex {
-                self.write(
-                    map_names::PORTS,
-                    port_slot(ifindex, slot as u32),
-                    &PortConfig::default(),
-                )?;
+                self.write_port(port_slot(ifindex, slot as u32), &PortConfig::default())?;
             }
         }
+        Ok(())
+    }
+
+    /// Writes a slot, and then tells the packet path, which keeps the port of its last packet. Under the lock.
+    fn write_port(&self, slot: u32, port: &PortConfig) -> Result<(), DataPlaneError> {
+        self.write(map_names::PORTS, slot, port)?;
+        let changes = self.control.ports();
+        let next = changes.load(Ordering::Relaxed).wrapping_add(1);
+        changes.store(next.max(1), Ordering::SeqCst);
         Ok(())
     }
 

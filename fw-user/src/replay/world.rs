@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use fw_common::abi::{
-    Event, Flow, FlowOf, Half, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveHalf, LiveLevels,
+    Event, Flow, FlowOf, Half, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveHalf, LiveLevels, LiveSent, Sent,
     LiveSource, PortConfig, Shared, Source, SourceKey,
 };
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
@@ -114,13 +114,16 @@ fn live(flow: &Flow) -> LiveFlow {
         packets: Shared::new(half.packets),
         bytes: Shared::new(half.bytes),
         last_seen: Shared::new(half.last_seen),
-        seq_end: Shared::new(half.seq_end),
-        ack: Shared::new(half.ack),
-        edge: Shared::new(half.edge),
-        window: Shared::new(half.window),
+    };
+    let sent = |sent: &Sent| LiveSent {
+        seq_end: Shared::new(sent.seq_end),
+        ack: Shared::new(sent.ack),
+        edge: Shared::new(sent.edge),
+        window: Shared::new(sent.window),
     };
     FlowOf {
         half: [half(&flow.half[0]), half(&flow.half[1])],
+        sent: [sent(&flow.sent[0]), sent(&flow.sent[1])],
         created: Shared::new(flow.created),
         state: Shared::new(flow.state),
         generation: Shared::new(flow.generation),

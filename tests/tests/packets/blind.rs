@@ -14,8 +14,8 @@ const SEGMENTS: u32 = 350_000;
 /// What a segment may not change.
 fn numbers(flow: &Flow) -> ([[u32; 4]; 2], u32, u32) {
     let half = |number: usize| {
-        let half = &flow.half[number];
-        [half.seq_end, half.ack, half.edge, half.window]
+        let sent = &flow.sent[number];
+        [sent.seq_end, sent.ack, sent.edge, sent.window]
     };
     ([half(0), half(1)], flow.state, flow.generation)
 }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap as BpfHash, Map, MapData};
 use fw_common::abi::{
-    Flow, Half, Key4, Key6, LiveFlow, LiveHalf, PRESSURE_SLOTS, Shared, Source, SourceKey, map_names,
+    Flow, Half, Key4, Key6, LiveFlow, LiveHalf, LiveSent, PRESSURE_SLOTS, Sent, Shared, Source, SourceKey, map_names,
 };
 use fw_common::fragment::{FragmentKey, LiveDatagram};
 use fw_user::dataplane::{FlowKey, FlowTable, GRACE_NS};
@@ -352,13 +352,16 @@ pub fn copy(live: &LiveFlow) -> Flow {
         packets: at(&half.packets),
         bytes: at(&half.bytes),
         last_seen: at(&half.last_seen),
-        seq_end: at(&half.seq_end),
-        ack: at(&half.ack),
-        edge: at(&half.edge),
-        window: at(&half.window),
+    };
+    let sent = |sent: &LiveSent| Sent {
+        seq_end: at(&sent.seq_end),
+        ack: at(&sent.ack),
+        edge: at(&sent.edge),
+        window: at(&sent.window),
     };
     Flow {
         half: [half(&live.half[0]), half(&live.half[1])],
+        sent: [sent(&live.sent[0]), sent(&live.sent[1])],
         state: at(&live.state),
         generation: at(&live.generation),
         flags: at(&live.flags),
@@ -374,15 +377,16 @@ pub fn copy(live: &LiveFlow) -> Flow {
 }
 
 fn words(flow: &Flow) -> [u64; 25] {
-    let [a, b] = flow.half.map(|half| {
+    let [a, b] = [0, 1].map(|side| {
+        let (half, sent) = (&flow.half[side], &flow.sent[side]);
         [
             half.packets,
             half.bytes,
             half.last_seen,
-            half.seq_end.into(),
-            half.ack.into(),
-            half.edge.into(),
-            half.window.into(),
+            sent.seq_end.into(),
+            sent.ack.into(),
+            sent.edge.into(),
+            sent.window.into(),
         ]
     });
     let mut words = [0; 25];
