@@ -65,7 +65,7 @@ fn meta_of(frame: &[u8], link: LinkKind) -> Meta {
     let mut m = Meta::EMPTY;
     // What an earlier packet left behind must not show.
     m.window.words = [0xdead_beef; 32];
-    let parsed = wire::parse(Frame(frame), link as u8, 0, false, &mut m);
+    let parsed = wire::parse(Frame(frame), link as u8, 0, &mut m);
     assert!(parsed & PARSED != 0, "reason {parsed}");
     m
 }

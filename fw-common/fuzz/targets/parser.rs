@@ -32,7 +32,7 @@ fn parse(input: &Input<'_>, bytes: &[u8], fill: u32) -> (u32, Meta) {
     frame.egress = input.egress;
     let mut meta = Meta::EMPTY;
     meta.window.words.fill(fill);
-    let status = wire::parse(frame, 1 + u8::from(input.raw), input.realm & 15, false, &mut meta);
+    let status = wire::parse(frame, 1 + u8::from(input.raw), input.realm & 15, &mut meta);
     (status, meta)
 }
 

@@ -204,7 +204,7 @@ fn steps<'a, P: Packet, T: Tables<'a>>(pkt: P, t: T, s: &mut Scratch) -> Outcome
         s.meta.segments = pkt.segments();
         return Outcome::drop(Reason::UnknownPort);
     }
-    let parsed = wire::parse(pkt, s.port.link, s.port.realm, s.missed == 0, &mut s.meta);
+    let parsed = wire::parse(pkt, s.port.link, s.port.realm, &mut s.meta);
     if parsed & wire::PARSED == 0 {
         cold_path();
         return Outcome::from_word(parsed);
@@ -302,9 +302,6 @@ fn ip<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         return tracked;
     }
     cold_path();
-    if s.meta.plain != 0 {
-        wire::fill(pkt, &mut s.meta);
-    }
     open_flow::<F, T>(t, s);
     Outcome::from_word(s.word)
 }

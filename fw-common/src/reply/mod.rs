@@ -77,6 +77,8 @@ pub fn capture<P: Packet>(pkt: P, link: u8, m: &mut Meta, reply: &mut Reply) {
     reply.len = 0;
     reply.to_group = 0;
     reply.offset = m.l3_offset;
+    // The window and where it begins are no longer a plain frame's.
+    m.plain = 0;
     if link == LinkKind::Ethernet as u8 {
         m.window_end = pkt.load(0, ETHERNET_SKIP, &mut m.window);
         swap_addresses(m, reply);

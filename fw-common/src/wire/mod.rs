@@ -372,11 +372,11 @@ impl Meta {
 /// Set in the result of [`parse`] if the packet was parsed; the low bits are the [`Kind`].
 pub const PARSED: u32 = 1 << 16;
 
-/// Parses a frame into `m`; the caller has set `m.egress` and the like. With `quick` a [`plain`] frame is read in place.
+/// Parses a frame into `m`; the caller has set `m.egress` and the like. A [`plain`] frame is read in place.
 /// Returns [`PARSED`] and the [`Kind`]'s number, or the number of the [`Reason`] for which the packet must be dropped.
 #[inline(always)]
-pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, quick: bool, m: &mut Meta) -> u32 {
-    if quick && link == LinkKind::Ethernet as u8 {
+pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) -> u32 {
+    if link == LinkKind::Ethernet as u8 {
         m.len = pkt.short_len();
         m.wire_bytes = pkt.wire_bytes(m.len);
         if pkt.plain(port_realm, m) {
@@ -388,13 +388,6 @@ pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, quick: bool, m: &mut M
     m.wire_bytes = pkt.wire_bytes(m.len);
     parse_frame(pkt, link, port_realm, m);
     m.status
-}
-
-/// Fills the window of a [`plain`] frame, for those who want more of it than `m` has.
-#[inline(always)]
-pub fn fill<P: Packet>(pkt: P, m: &mut Meta) {
-    m.window_end = pkt.load_head(m.len, &mut m.window);
-    m.plain = 0;
 }
 
 /// The result goes into `m.status`: see [`crate::classify::classes4`].

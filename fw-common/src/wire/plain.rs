@@ -1,8 +1,8 @@
 //! Frames of the most common shape, read where they lie: an Ethernet header without tags, IPv4 without options or IPv6 without
 //! extension headers, no fragment, and UDP or a TCP segment from the middle of a connection whose only option may be a timestamp.
 //!
-//! What is found is what [`super::parse`] would find, but for the window: it is filled later, by [`super::fill`], where the
-//! packet does not belong to a known flow. All places are constants here, which takes a third of the instructions.
+//! What is found is what [`super::parse`] would find, but for the window: it stays empty, because nobody wants more of such a
+//! packet than stands in [`Meta`], and an answer to it captures its own. All places are constants here, which takes a third of the instructions.
 
 use super::transport::options_to_parse;
 use super::{ETHERNET_SKIP, Kind, Meta, PARSED, ethertype, tcp_flag};

@@ -101,7 +101,7 @@ pub fn look(bytes: &[u8], link: Link) -> Seen {
         ifindex: OUTER,
         egress: false,
     };
-    wire::parse(frame, link_kind(link) as u8, 0, false, &mut scratch.meta);
+    wire::parse(frame, link_kind(link) as u8, 0, &mut scratch.meta);
     let meta = &scratch.meta;
     let source = frame::source(meta);
     let ports = (meta.sport, meta.dport);

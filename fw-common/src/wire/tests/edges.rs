@@ -95,14 +95,13 @@ fn a_super_packet_may_be_too_long_to_tell() {
 fn a_port_without_link_header_has_its_realm() {
     let bytes = packet4(&[], 0, Proto::UDP, &udp(8));
     let mut m = Meta::EMPTY;
-    let word = parse(Frame::new(&bytes), LinkKind::Raw as u8, 3, false, &mut m);
+    let word = parse(Frame::new(&bytes), LinkKind::Raw as u8, 3, &mut m);
     assert_eq!((word, m.realm), (PARSED | Kind::Ipv4 as u32, 3 << 12));
     for length in 0..20 {
         let word = parse(
             Frame::new(&bytes[..length]),
             LinkKind::Raw as u8,
             3,
-            false,
             &mut m,
         );
         assert_eq!(word, Reason::Truncated as u32);

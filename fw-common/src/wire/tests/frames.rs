@@ -76,7 +76,7 @@ impl<'a> Frame<'a> {
     /// Parses it on an Ethernet port of this realm.
     pub fn on_port(self, realm: u8) -> (Result<Kind, Reason>, Meta) {
         let mut m = dirty();
-        let word = parse(self, LinkKind::Ethernet as u8, realm, false, &mut m);
+        let word = parse(self, LinkKind::Ethernet as u8, realm, &mut m);
         (result(word), m)
     }
 }
@@ -119,7 +119,7 @@ pub fn parsed(bytes: &[u8]) -> (Result<Kind, Reason>, Meta) {
 /// Parses a packet on a port without link header.
 pub fn parsed_raw(bytes: &[u8]) -> (Result<Kind, Reason>, Meta) {
     let mut m = dirty();
-    let word = parse(Frame::new(bytes), LinkKind::Raw as u8, 0, false, &mut m);
+    let word = parse(Frame::new(bytes), LinkKind::Raw as u8, 0, &mut m);
     (result(word), m)
 }
 
