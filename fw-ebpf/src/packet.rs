@@ -6,9 +6,10 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use fw_common::abi::Mode;
 use fw_common::pipeline::{Scratch, Tables};
-use fw_common::wire::{ETHERNET_SKIP, Meta, NO_TAG, Packet, WINDOW_BYTES, Window, plain};
+use fw_common::wire::{self, ETHERNET_SKIP, Meta, NO_TAG, Packet, WINDOW_BYTES, Window, plain};
 
 use crate::kernel::{Kernel, opaque, zero};
+use crate::maps;
 
 /// A frame at the XDP hook.
 #[derive(Clone, Copy)]
@@ -224,6 +225,16 @@ impl Packet for Xdp {
         plain::parse(head, port_realm, zero(), m)
     }
 
+    /// A global function, which the verifier follows once: what is parsed in place is the common case, and everything behind
+    /// would have to be followed anew for each way through the parser.
+    #[inline(always)]
+    fn parse_whole(self, _link: u8, _port_realm: u8, m: &mut Meta) {
+        // The metadata lies in the scratch memory, which the function finds by itself, as it does the port: see `stage`.
+        let m = opaque(m);
+        dpufw_parse(self.0);
+        opaque(m);
+    }
+
     #[inline(always)]
     fn opaque<T>(self, x: &mut T) -> &mut T {
         opaque(x)
@@ -264,6 +275,16 @@ impl Packet for Xdp {
     fn came_by(self) -> u32 {
         0
     }
+}
+
+/// Parses a frame that is not a plain one, by the port in the scratch memory. Without that nothing was parsed: a drop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dpufw_parse(ctx: *mut xdp_md) -> u32 {
+    maps::scratch().map_or(0, |s| {
+        wire::parse_whole(Xdp(ctx), s.port.link, s.port.realm, &mut s.meta);
+        s.meta.status
+    })
 }
 
 /// `ETH_P_8021AD` as `__sk_buff::vlan_proto` shows it makes no difference here: one tag is one tag.

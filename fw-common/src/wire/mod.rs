@@ -110,6 +110,12 @@ pub trait Packet: Copy {
         false
     }
 
+    /// [`parse_whole`], or a function that calls it.
+    #[inline(always)]
+    fn parse_whole(self, link: u8, port_realm: u8, m: &mut Meta) {
+        parse_whole(self, link, port_realm, m);
+    }
+
     /// `x`, of whose memory the compiler forgets what it knows: [`black_box`], where that costs nothing.
     #[inline(always)]
     fn opaque<T>(self, x: &mut T) -> &mut T {
@@ -376,23 +382,26 @@ pub const PARSED: u32 = 1 << 16;
 /// Returns [`PARSED`] and the [`Kind`]'s number, or the number of the [`Reason`] for which the packet must be dropped.
 #[inline(always)]
 pub fn parse<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) -> u32 {
-    if link == LinkKind::Ethernet as u8 {
-        m.len = pkt.short_len();
-        m.wire_bytes = pkt.wire_bytes(m.len);
-        if pkt.plain(port_realm, m) {
-            return m.status;
-        }
+    if !(link == LinkKind::Ethernet as u8 && in_place(pkt, port_realm, m)) {
+        core::hint::cold_path();
+        pkt.parse_whole(link, port_realm, m);
     }
-    core::hint::cold_path();
-    m.len = pkt.len();
-    m.wire_bytes = pkt.wire_bytes(m.len);
-    parse_frame(pkt, link, port_realm, m);
     m.status
 }
 
-/// The result goes into `m.status`: see [`crate::classify::classes4`].
+/// [`plain::parse`] with the lengths that it wants.
 #[inline(always)]
-fn parse_frame<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) {
+fn in_place<P: Packet>(pkt: P, port_realm: u8, m: &mut Meta) -> bool {
+    m.len = pkt.short_len();
+    m.wire_bytes = pkt.wire_bytes(m.len);
+    pkt.plain(port_realm, m)
+}
+
+/// Parses a frame of any shape into `m`. The result goes into `m.status`: see [`crate::classify::classes4`].
+#[inline(always)]
+pub fn parse_whole<P: Packet>(pkt: P, link: u8, port_realm: u8, m: &mut Meta) {
+    m.len = pkt.len();
+    m.wire_bytes = pkt.wire_bytes(m.len);
     m.reset(pkt.zero());
     m.segments = pkt.segments();
     m.status = if link == LinkKind::Ethernet as u8 {
