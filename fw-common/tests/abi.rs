@@ -7,8 +7,8 @@ use std::path::Path;
 
 use fw_common::abi::{
     ABI_VERSION, ClassRecord, Control, Count, Event, ExtraRecord, Flow, Half, Key4, Key6, Levels, LimitKey,
-    LimitRecord, Line, MAPS, PortConfig, ProtectRecord, Reason, RuleRecord, Sent, SetHeader, Source, SourceKey,
-    V6Tree,
+    LimitRecord, Line, MAPS, PortConfig, ProtectRecord, Reason, RuleRecord, Sent, SetHeader, Source,
+    SourceKey, V6Tree,
 };
 use fw_common::fragment::{Datagram, FragmentKey};
 use fw_common::pipeline::FlowStat;

@@ -374,6 +374,13 @@ impl<'a> Tables<'a> for Kernel {
     }
 
     #[inline(always)]
+    fn store_first(self, cell: &mut u64, value: u64) {
+        // SAFETY: as in `swap`. An exchange is a full barrier (Linux memory model, `Documentation/atomic_t.txt`: value-returning
+        // operations are fully ordered; the JITs emit them so), and costs no other CPU anything: the word is this CPU's own.
+        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(cell, value) };
+    }
+
+    #[inline(always)]
     fn source(self, key: &SourceKey) -> Option<&'a LiveSource> {
         shared(pointer(&maps::SOURCES), key)
     }

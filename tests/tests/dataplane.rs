@@ -888,6 +888,44 @@ fn ports_share_slots_by_two() {
     });
 }
 
+/// The packet path keeps the port of a CPU's last packet: what changes is seen by the next one.
+#[test]
+fn a_port_is_kept_until_it_changes() {
+    alone(|| {
+        let plane = open(Options {
+            report: true,
+            ..private()
+        });
+        let tables = plane.tables();
+        let meets = |reason: Reason| {
+            for _ in 0..3 {
+                for hook in Hook::ALL {
+                    let outcome = plane.test_run(hook, &syn(), &TestContext::default()).unwrap();
+                    assert_eq!(outcome.report.unwrap().reason, reason, "{hook}");
+                }
+            }
+        };
+        let before = tables.control().ports;
+        meets(Reason::UnknownPort);
+        tables.set_port(&host_port(1, Engine::Xdp)).unwrap();
+        meets(Reason::NoPolicy);
+        tables.set_port(&host_port(2, Engine::Xdp)).unwrap();
+        meets(Reason::NoPolicy);
+        tables
+            .set_port(&PortConfig {
+                link: LinkKind::Raw as u8,
+                ..host_port(1, Engine::Xdp)
+            })
+            .unwrap();
+        meets(Reason::BadIpv4);
+        tables.clear_port(1).unwrap();
+        meets(Reason::UnknownPort);
+        tables.set_port(&host_port(1, Engine::Xdp)).unwrap();
+        meets(Reason::NoPolicy);
+        assert_eq!(tables.control().ports, before + 5);
+    });
+}
+
 #[test]
 fn denied_packets_arrive_as_events() {
     alone(|| {

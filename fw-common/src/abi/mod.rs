@@ -16,7 +16,8 @@ mod set;
 
 pub use event::{Event, EventKind};
 pub use flow::{
-    Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, LiveSent, Sent, SentOf, Shared, Side, StateWord,
+    Flow, FlowFlags, FlowOf, Half, HalfOf, LiveFlow, LiveHalf, LiveSent, Sent, SentOf, Shared, Side,
+    StateWord,
 };
 pub use key::{Ip4, Ip6, Key4, Key6, Proto};
 pub use maps::{

@@ -3,7 +3,8 @@
 use super::tables::insist;
 use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, clock, code, presence, segment};
 use crate::abi::{
-    ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, LiveSent, Proto, Reason, RuleFlags, Sent, Side, StateWord,
+    ClassFlags, Decision, FlowFlags, Half, LiveFlow, LiveHalf, LiveSent, Proto, Reason, RuleFlags, Sent,
+    Side, StateWord,
 };
 
 /// Seconds that an unanswered flow lives: the defaults of `nf_conntrack` (nf_conntrack-sysctl.rst).

@@ -50,20 +50,15 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         Step::Keep => word,
         Step::To(next) => next,
         Step::Reopen => {
-            cold_path();
             end(t, flow, word);
             return Outcome::miss();
         }
         Step::End(reason) => {
-            cold_path();
             // Where the port does not tell the two sides apart, anybody could have sent both of the segments that end a flow.
             end_if_bound(t, flow, word);
             return Outcome::drop(reason);
         }
-        Step::Drop(reason) => {
-            cold_path();
-            return Outcome::drop(reason);
-        }
+        Step::Drop(reason) => return Outcome::drop(reason),
     };
     // After the segment was found valid: a stranger's guesses must not use up what the flow may send.
     if flow.policed.load() != 0 && s.meta.forwarded == 0 {

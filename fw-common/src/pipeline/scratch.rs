@@ -2,7 +2,7 @@
 
 use super::segment::Case;
 use crate::abi::{
-    ClassRecord, Event, Flow, Half, Ip4, Ip6, Key4, Key6, LimitKey, PortConfig, Sent, Shared, Source, SourceKey,
+    ClassRecord, Event, Flow, Half, Ip4, Ip6, Key4, Key6, LimitKey, PortConfig, Sent, Source, SourceKey,
 };
 use crate::classify::{Classified, Search, Walk};
 use crate::fragment::{Datagram, FragmentKey, Scan};
@@ -11,14 +11,14 @@ use crate::wire::Meta;
 
 /// Scratch memory of one packet: too much for the 512 bytes of a BPF stack, so it lies in a per-CPU map.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scratch {
     /// What is known of the packet.
     pub meta: Meta,
     /// The port whose hook runs; kept from packet to packet.
     pub port: PortConfig,
     /// [`crate::abi::ControlOf::ports`] when `port` was looked up.
-    pub(super) ports: Shared<u64>,
+    pub(super) ports: u64,
     /// Key of an IPv4 packet's flow.
     pub key4: Key4,
     /// Key of an IPv6 packet's flow.
@@ -135,7 +135,7 @@ impl Scratch {
                 peer_role: 0,
                 pad: 0,
             },
-            ports: Shared::new(0),
+            ports: 0,
             key4: Key4 {
                 lo: ip4,
                 hi: ip4,

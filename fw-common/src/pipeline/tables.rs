@@ -180,6 +180,11 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     fn or64(self, cell: &Shared<u64>, bits: u64);
     /// Replaces a long word and returns what it was.
     fn exchange64(self, cell: &Shared<u64>, new: u64) -> u64;
+    /// Stores a word of this CPU's own memory. What is read afterwards is read after all that was read before.
+    #[inline(always)]
+    fn store_first(self, cell: &mut u64, value: u64) {
+        *cell = value;
+    }
     /// What is known of a source.
     fn source(self, key: &SourceKey) -> Option<&'a LiveSource>;
     /// Makes an entry for a source unless there is one; false if the kernel refused.

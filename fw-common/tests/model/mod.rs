@@ -7,8 +7,9 @@ use std::hash::Hash;
 
 use fw_common::abi::{
     Action, ClassFlags, Decision, Engine, Event, Flow, FlowOf, Key4, Key6, LINE_WORDS, LimitKey, Line,
-    LinkFlags, LinkKind, LiveControl, LiveFlow, LiveHalf, LiveLevels, LiveSent, LiveSource, Mode, PROTO_DIRECT,
-    PortConfig, Reason, SET_MAGIC, Screen, SetHeader, Shared, Side, Source, SourceKey, V4_LEAF, Verdict,
+    LinkFlags, LinkKind, LiveControl, LiveFlow, LiveHalf, LiveLevels, LiveSent, LiveSource, Mode,
+    PROTO_DIRECT, PortConfig, Reason, SET_MAGIC, Screen, SetHeader, Shared, Side, Source, SourceKey, V4_LEAF,
+    Verdict,
 };
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
 use fw_common::pipeline::{self, FlowMaps, FlowStat, Scratch, Stage, Tables, code};

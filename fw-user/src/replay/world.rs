@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use fw_common::abi::{
-    Event, Flow, FlowOf, Half, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveHalf, LiveLevels, LiveSent, Sent,
-    LiveSource, PortConfig, Shared, Source, SourceKey,
+    Event, Flow, FlowOf, Half, Key4, Key6, LimitKey, Line, LiveControl, LiveFlow, LiveHalf, LiveLevels,
+    LiveSent, LiveSource, PortConfig, Sent, Shared, Source, SourceKey,
 };
 use fw_common::fragment::{Datagram, FragmentKey, LiveDatagram};
 use fw_common::pipeline::{self, FlowMaps, FlowStat, Scratch, Stage, Tables, code};

@@ -98,12 +98,7 @@ fn a_port_without_link_header_has_its_realm() {
     let word = parse(Frame::new(&bytes), LinkKind::Raw as u8, 3, &mut m);
     assert_eq!((word, m.realm), (PARSED | Kind::Ipv4 as u32, 3 << 12));
     for length in 0..20 {
-        let word = parse(
-            Frame::new(&bytes[..length]),
-            LinkKind::Raw as u8,
-            3,
-            &mut m,
-        );
+        let word = parse(Frame::new(&bytes[..length]), LinkKind::Raw as u8, 3, &mut m);
         assert_eq!(word, Reason::Truncated as u32);
     }
 }

@@ -9,8 +9,7 @@ use super::frames::{
 };
 use crate::abi::{LinkKind, Proto};
 use crate::wire::{
-    ETHERNET_SKIP, FIRST, LATER, Meta, NO_TAG, PARSED, Packet, Window, ethertype, parse, plain,
-    tcp_flag,
+    ETHERNET_SKIP, FIRST, LATER, Meta, NO_TAG, PARSED, Packet, Window, ethertype, parse, plain, tcp_flag,
 };
 
 /// A frame of which the first bytes lie in one piece.
@@ -228,6 +227,23 @@ fn only_what_lies_in_the_first_piece_is_read_in_place() {
     );
     assert!(same(&long, 58, 0, &mut Meta::EMPTY.clone()));
     assert!(!same(&long, 57, 0, &mut Meta::EMPTY.clone()));
+}
+
+/// Lengths that the frame does not hold, or that hold no transport header, in every header that says one.
+#[test]
+fn lengths_are_judged_alike() {
+    let mut m = Meta::EMPTY;
+    for frame in common() {
+        let (at, real) = match frame[12] {
+            0x08 => (16, frame.len() - 14),
+            _ => (18, frame.len() - 54),
+        };
+        for length in (0..=real as u16 + 2).chain([u16::MAX - 1, u16::MAX]) {
+            let mut told = frame.clone();
+            told[at..at + 2].copy_from_slice(&length.to_be_bytes());
+            same(&told, told.len(), 0, &mut m);
+        }
+    }
 }
 
 #[test]

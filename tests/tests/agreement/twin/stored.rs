@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap as BpfHash, Map, MapData};
 use fw_common::abi::{
-    Flow, Half, Key4, Key6, LiveFlow, LiveHalf, LiveSent, PRESSURE_SLOTS, Sent, Shared, Source, SourceKey, map_names,
+    Flow, Half, Key4, Key6, LiveFlow, LiveHalf, LiveSent, PRESSURE_SLOTS, Sent, Shared, Source, SourceKey,
+    map_names,
 };
 use fw_common::fragment::{FragmentKey, LiveDatagram};
 use fw_user::dataplane::{FlowKey, FlowTable, GRACE_NS};
