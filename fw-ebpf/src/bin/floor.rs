@@ -9,7 +9,8 @@
 //! - `floor_clock`: the same, and sorts the packets of a probe by the time that they were on their way.
 //! - `floor_gap`: the same, and keeps the longest time between two packets.
 //! - `floor_open`, `floor_server`, `floor_client`: TCP connections of six packets. The first sends the SYN of a new one, the
-//!   others answer each packet with the next: SYN, SYN-ACK, request, answer with FIN, FIN, ACK.
+//!   others answer each packet with the next: SYN, SYN-ACK, request, answer with FIN, FIN, ACK. A SYN-ACK that is not the server's is
+//!   answered with the reset of RFC 9293 section 3.10.7.3; `floor_open` can be asked again for connections, and leaves out the finished.
 #![no_std]
 #![no_main]
 
@@ -52,6 +53,7 @@ mod slot {
 mod flag {
     pub const FIN: u16 = 1;
     pub const SYN: u16 = 2;
+    pub const RST: u16 = 4;
     pub const PSH: u16 = 8;
     pub const ACK: u16 = 16;
 }
@@ -125,6 +127,9 @@ static FRAMES: Array<Frame, 1> = Array::new();
 /// Each CPU's place in the list.
 #[btf_map]
 static TURN: PerCpuArray<Turn, 1> = PerCpuArray::new();
+/// 1 for each of the first connections, by number, that is finished.
+#[btf_map]
+static FINISHED: Array<u32, 65_536> = Array::new();
 /// As dpufw's map of confirmed flows. The loader sets the size.
 #[btf_map]
 static FLOWS4: HashMap<Key4, Flow, 131_073> = HashMap::new();
@@ -311,6 +316,9 @@ pub fn floor_open(ctx: XdpContext) -> u32 {
     let turn = unsafe { &mut *turn.as_ptr() };
     let number = turn.first.wrapping_add(turn.next);
     turn.next = turn.next.wrapping_add(1);
+    if finished(number).is_some_and(|word| word != 0) {
+        return xdp_code::DROP;
+    }
     let Some(frame) = lookup::<_, u32, Frame>(&FRAMES, 0) else {
         return xdp_code::DROP;
     };
@@ -326,6 +334,23 @@ pub fn floor_open(ctx: XdpContext) -> u32 {
     whole.put(TCP, (FIRST_PORT + (number >> 22)) as u16);
     whole.sums(20);
     xdp_code::TX
+}
+
+/// What [`FINISHED`] says of a connection, if it is one of the first.
+#[inline(always)]
+fn finished(number: u32) -> Option<u32> {
+    // SAFETY: an element of an array of words; only the CPU that opens connections writes it.
+    lookup::<_, u32, u32>(&FINISHED, number).map(|word| unsafe { *word.as_ptr() })
+}
+
+/// Notes that a connection is finished. False if that is known.
+#[inline(always)]
+fn finish(number: u32) -> bool {
+    let Some(word) = lookup::<_, u32, u32>(&FINISHED, number) else {
+        return true;
+    };
+    // SAFETY: as in `finished`.
+    unsafe { core::mem::replace(&mut *word.as_ptr(), 1) == 0 }
 }
 
 /// The server: answers a packet of a connection with the next one.
@@ -363,7 +388,17 @@ pub fn floor_client(ctx: XdpContext) -> u32 {
     let Some((whole, got)) = Whole::of(&ctx).and_then(Whole::segment) else {
         return xdp_code::DROP;
     };
+    // Others than our clients are somebody's inventions.
+    let number = whole.word(ETH + 16).wrapping_sub(CLIENTS);
+    if number > CLIENTS_MASK {
+        return xdp_code::DROP;
+    }
     let next = match got.flags {
+        kind::ACCEPT if got.seq != SERVER_ISN => Segment {
+            flags: flag::RST,
+            seq: got.ack,
+            ack: 0,
+        },
         kind::ACCEPT => Segment {
             flags: kind::REQUEST,
             seq: got.ack,
@@ -375,7 +410,9 @@ pub fn floor_client(ctx: XdpContext) -> u32 {
             ack: got.seq.wrapping_add(u32::from(DATA) + 1),
         },
         flag::ACK => {
-            count(slot::DONE);
+            if finish(number) {
+                count(slot::DONE);
+            }
             return xdp_code::DROP;
         }
         _ => return xdp_code::DROP,

@@ -185,6 +185,14 @@ impl Floor {
         self.turns(|_| [0, frames, 0, 0])
     }
 
+    /// Lets every CPU open connections from this number on, again where it was there before.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn begin_at(&mut self, connection: u32) -> Result<()> {
+        self.turns(|_| [connection, 0, 0, 0])
+    }
+
     fn turns(&mut self, turn: impl Fn(u32) -> [u32; 4]) -> Result<()> {
         let possible = nr_cpus().map_err(|(path, error)| anyhow!(error).context(path))? as u32;
         let turns: Vec<[u32; 4]> = (0..possible).map(turn).collect();

@@ -34,7 +34,7 @@ const CALL: Duration = Duration::from_millis(500);
 /// Connections per second before the rate is known.
 const GUESS: f64 = 10_000.0;
 /// Connections that are opened at once: all of their packets fit into what the kernel handles in one go.
-const BATCH: u32 = 8;
+pub(super) const BATCH: u32 = 8;
 /// dpufw remembers a closed connection for 120 s; see [`Tables::age`].
 const AHEAD: Duration = Duration::from_secs(118);
 /// What ageing is asked for in the end: nothing but the background outlives it.

@@ -1,5 +1,5 @@
 //! The table `syn-flood`: what is left for flows that are established while SYNs from sources that do not exist come to an
-//! open port: the flows on the first CPU, the flood on the second.
+//! open port: the flows on the first CPU, the flood on the second; and whether new connections come about meanwhile.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -14,6 +14,8 @@ use fw_user::dataplane::{FlowSizes, coarse_now};
 use super::floor::{Counter, Floor, Program};
 use super::frames::{self, Frame, SERVICE, Traffic, framed};
 use super::latency::mark;
+use super::link::XdpLink;
+use super::new_flows::BATCH;
 use super::plane::Plane;
 use super::report::{Row, Target};
 use super::stand::{Wires, mac, rounded};
@@ -39,6 +41,13 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// Goodput with the flood beside that without.
 const OF_QUIET: Target = Target::at_least(0.95);
 const NAME: &str = "1,000 established flows";
+/// New connections during the flood, each from a source of its own, and how many at once; less than [`Floor`] remembers.
+const NEWCOMERS: u32 = 4096;
+const AT_ONCE: u32 = 256;
+/// SYNs of a connection that does not come about: a client that was asked for a proof sends again after two ticks.
+const TRIES: u32 = 3;
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+const SUCCESS: Target = Target::at_least(0.99);
 
 /// A contender's goodput without and with the flood by round, packets per second, and what became of the packets.
 #[derive(Default)]
@@ -108,8 +117,62 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     }
     eprintln!("   bench  syn-flood: {} rounds", settings.rounds);
     drop(contenders);
+    drop(line);
     let grown = fates(&plane, &before)?;
-    Ok(rows(&seen, &grown))
+    let mut rows = rows(&seen, &grown);
+    rows.push(newcomers(&wires, &mut plane, &flood)?);
+    Ok(rows)
+}
+
+/// Opens connections on the first CPU while the flood goes on on the second.
+#[expect(clippy::cast_precision_loss, reason = "numbers of packets")]
+fn newcomers(wires: &Wires, plane: &mut Plane, flood: &Floor) -> Result<Row> {
+    let [syn, ..] = Traffic::Tcp4.opening(0);
+    let mut clients = Floor::load(wires.pair.inner, &[framed(&syn)?], &FlowSizes::DEFAULT)?;
+    let _ends = wires.ends(&clients, [Program::Server, Program::Client])?;
+    let _ports = wires.in_firewall(|| {
+        Ok([
+            XdpLink::attach(plane.program(), wires.pair.outer)?,
+            XdpLink::attach(plane.program(), wires.pair.inner)?,
+        ])
+    })?;
+    let (stop, before) = (AtomicBool::new(false), plane.by_reason()?);
+    std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| wires.flood(flood, 1, CALL, &stop));
+        std::thread::sleep(BEGIN);
+        let opened = (0..NEWCOMERS / AT_ONCE).try_for_each(|group| -> Result<()> {
+            for _ in 0..TRIES {
+                clients.begin_at(group * AT_ONCE)?;
+                plane.tables().beat(coarse_now());
+                wires.open(&clients, AT_ONCE, BATCH)?;
+                plane.drain();
+                std::thread::sleep(AGAIN_AFTER);
+            }
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        flooding.join().map_err(|_| anyhow!("the flood panicked"))??;
+        opened
+    })
+    .context("syn-flood: new connections")?;
+    let finished: u64 = clients.count(Counter::Done)?.iter().sum();
+    let grown = plane.since(&before)?;
+    let of = |reason: Reason| grown.get(reason.name()).copied().unwrap_or(0) as f64;
+    ensure!(
+        of(Reason::SynProved) > 0.0,
+        "nobody was asked for a proof: {grown:?}"
+    );
+    let row = Row::new(
+        Table::SynFlood.name(),
+        "new connections that came about during the flood",
+        "connections tried",
+        "connections",
+        [finished as f64, f64::from(NEWCOMERS)],
+    );
+    Ok(row.wanted(SUCCESS).with("proofs", of(Reason::SynProved)).with(
+        "SYNs of the flood",
+        of(Reason::SynProof) + of(Reason::SynProofOver),
+    ))
 }
 
 /// SYNs of random sources in no zone to the open port.
