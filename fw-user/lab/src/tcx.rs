@@ -56,7 +56,25 @@ fn instruction(code: u8, register: u8, value: i32) -> u64 {
 /// An attached program. Dropping the handle detaches it.
 #[derive(Debug)]
 pub(crate) struct Tcx {
-    _link: OwnedFd,
+    link: OwnedFd,
+}
+
+impl Drop for Tcx {
+    /// Detaches at once: closing the descriptor is not enough while a process that another thread is starting still holds a copy.
+    fn drop(&mut self) {
+        const LINK_DETACH: i64 = 34;
+        let link = DetachAttributes {
+            link: self.link.as_raw_fd().cast_unsigned(),
+        };
+        // The interface may be gone already, and the link with it.
+        let _gone = command(LINK_DETACH, &link);
+    }
+}
+
+/// `bpf_attr` of `BPF_LINK_DETACH`.
+#[repr(C)]
+struct DetachAttributes {
+    link: u32,
 }
 
 /// `bpf_attr` of `BPF_PROG_LOAD`, up to the field `expected_attach_type` (see `linux/bpf.h`).
@@ -123,7 +141,7 @@ impl Tcx {
                     namespace.name()
                 )
             })?;
-        Ok(Self { _link: link })
+        Ok(Self { link })
     }
 }
 
@@ -150,20 +168,26 @@ fn attach(ifindex: u32, way: Way, code: &[u64], flags: u32) -> io::Result<OwnedF
     bpf(LINK_CREATE, &link)
 }
 
-fn bpf<T>(command: i64, attributes: &T) -> io::Result<OwnedFd> {
+/// A command that makes a descriptor.
+fn bpf<T>(number: i64, attributes: &T) -> io::Result<OwnedFd> {
+    let fd = command(number, attributes)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn command<T>(number: i64, attributes: &T) -> io::Result<i32> {
     // SAFETY: the attributes live through the call, have the layout that the command expects, and their size is given.
-    let fd = unsafe {
+    let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            command,
+            number,
             std::ptr::from_ref(attributes),
             size_of::<T>(),
         )
     };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
+    let result = i32::try_from(result).map_err(io::Error::other)?;
+    if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(result)
 }

@@ -174,7 +174,12 @@ impl Guarded {
         let before = self.packets(reason)?;
         let result = action()?;
         let after = self.packets(reason)?;
-        ensure!(after > before, "no packet was counted as {}", reason.name());
+        ensure!(
+            after > before,
+            "no packet was counted as {}; counted were {}",
+            reason.name(),
+            self.counted()
+        );
         Ok(result)
     }
 
