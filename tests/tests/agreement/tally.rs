@@ -133,7 +133,7 @@ impl Tally {
     pub fn meet(&mut self, twin: &Twin, bytes: &[u8], via: &Via, s: &mut Scratch) -> Option<Met> {
         let shown = twin.shown(bytes, via);
         let port = twin.ports.get(via.port)?;
-        let parsed = wire::parse(shown, port.link, port.realm, false, &mut s.meta);
+        let parsed = wire::parse(shown, port.link, port.realm, &mut s.meta);
         self.note_kinds(s, parsed, via);
         let v6 = match parsed.checked_sub(wire::PARSED)? {
             kind if kind == Kind::Ipv4 as u32 => false,
