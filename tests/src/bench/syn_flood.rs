@@ -47,6 +47,8 @@ const AT_ONCE: u32 = 256;
 /// SYNs of a connection that does not come about: a client that was asked for a proof sends again after two ticks.
 const TRIES: u32 = 3;
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// Their servers, as in fw-ebpf/src/bin/floor.rs.
+const SERVERS: u32 = 251;
 const SUCCESS: Target = Target::at_least(0.99);
 
 /// A contender's goodput without and with the flood by round, packets per second, and what became of the packets.
@@ -73,11 +75,11 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
         .collect::<Result<Vec<_>>>()?;
     let mut flows = Floor::load(wires.pair.inner, &known, &FlowSizes::DEFAULT)?;
     flows.divide(FLOWS, 1)?;
-    let syns = syns()?;
+    let syns = syns(|_random| (SERVER, 80))?;
     let mut flood = Floor::load(wires.pair.inner, &syns, &FlowSizes::DEFAULT)?;
     flood.share(syns.len() as u32)?;
     let policy = format!(
-        "{}  - {{ name: web, allow: [tcp/80], from: any, to: b }}\n",
+        "{}  - {{ name: web, allow: [tcp/80, tcp/{SERVICE}], from: any, to: b }}\n",
         frames::allowing()
     );
     let mut plane = wires.in_firewall(|| {
@@ -120,13 +122,18 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
     drop(line);
     let grown = fates(&plane, &before)?;
     let mut rows = rows(&seen, &grown);
-    rows.push(newcomers(&wires, &mut plane, &flood)?);
+    rows.push(newcomers(&wires, &mut plane, flood)?);
     Ok(rows)
 }
 
 /// Opens connections on the first CPU while the flood goes on on the second.
 #[expect(clippy::cast_precision_loss, reason = "numbers of packets")]
-fn newcomers(wires: &Wires, plane: &mut Plane, flood: &Floor) -> Result<Row> {
+fn newcomers(wires: &Wires, plane: &mut Plane, mut flood: Floor) -> Result<Row> {
+    // To the servers of the new connections, each at the same rate: the flood of all destinations together.
+    flood.reload(&syns(|random| {
+        let server = u32::from(Ipv4Addr::new(10, 250, 1, 0)) + random.u32(..SERVERS);
+        (Ipv4Addr::from_bits(server), SERVICE)
+    })?)?;
     let [syn, ..] = Traffic::Tcp4.opening(0);
     let mut clients = Floor::load(wires.pair.inner, &[framed(&syn)?], &FlowSizes::DEFAULT)?;
     let _ends = wires.ends(&clients, [Program::Server, Program::Client])?;
@@ -138,7 +145,7 @@ fn newcomers(wires: &Wires, plane: &mut Plane, flood: &Floor) -> Result<Row> {
     })?;
     let (stop, before) = (AtomicBool::new(false), plane.by_reason()?);
     std::thread::scope(|scope| {
-        let flooding = scope.spawn(|| wires.flood(flood, 1, CALL, &stop));
+        let flooding = scope.spawn(|| wires.flood(&flood, 1, CALL, &stop));
         std::thread::sleep(BEGIN);
         let opened = (0..NEWCOMERS / AT_ONCE).try_for_each(|group| -> Result<()> {
             for _ in 0..TRIES {
@@ -175,13 +182,13 @@ fn newcomers(wires: &Wires, plane: &mut Plane, flood: &Floor) -> Result<Row> {
     ))
 }
 
-/// SYNs of random sources in no zone to the open port.
-fn syns() -> Result<Vec<Frame>> {
+/// SYNs of random sources in no zone.
+fn syns(to: impl Fn(&mut Rng) -> (Ipv4Addr, u16)) -> Result<Vec<Frame>> {
     let mut random = Rng::with_seed(0x000f_100d);
     (0..SYNS)
         .map(|_| {
             let from = Ipv4Addr::from_bits(random.u32(0x2000_0000..0x7f00_0000));
-            let syn = Packet::tcp((from, random.u16(1024..)), (SERVER, 80))
+            let syn = Packet::tcp((from, random.u16(1024..)), to(&mut random))
                 .flags("S")
                 .numbers(random.u32(..), 0);
             framed(&syn.macs(mac(1), mac(2)))
