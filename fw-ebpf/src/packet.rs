@@ -229,7 +229,9 @@ impl Packet for Xdp {
     /// would have to be followed anew for each way through the parser.
     #[inline(always)]
     fn parse_whole(self, _link: u8, _port_realm: u8, m: &mut Meta) {
-        // The metadata lies in the scratch memory, which the function finds by itself, as it does the port: see `stage`.
+        // The metadata lies in the scratch memory, which the function finds by itself, as it does the port: see `stage`. If it
+        // did not, nothing was parsed: a drop without reason.
+        m.status = 0;
         let m = opaque(m);
         dpufw_parse(self.0);
         opaque(m);
@@ -277,7 +279,7 @@ impl Packet for Xdp {
     }
 }
 
-/// Parses a frame that is not a plain one, by the port in the scratch memory. Without that nothing was parsed: a drop.
+/// Parses a frame that is not a plain one, by the port in the scratch memory.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn dpufw_parse(ctx: *mut xdp_md) -> u32 {

@@ -18,6 +18,10 @@ const ONE_WAY_PER_WINDOW: u32 = 1024;
 
 /// Judges a packet by the live entry of its flow. [`Outcome::miss`] if the packet ends it and opens a new one.
 #[inline(always)]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one step after the other; the marks of what is rare make it longer than 60 lines"
+)]
 pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     t: T,
     s: &mut Scratch,
@@ -50,15 +54,20 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         Step::Keep => word,
         Step::To(next) => next,
         Step::Reopen => {
+            cold_path();
             end(t, flow, word);
             return Outcome::miss();
         }
         Step::End(reason) => {
+            cold_path();
             // Where the port does not tell the two sides apart, anybody could have sent both of the segments that end a flow.
             end_if_bound(t, flow, word);
             return Outcome::drop(reason);
         }
-        Step::Drop(reason) => return Outcome::drop(reason),
+        Step::Drop(reason) => {
+            cold_path();
+            return Outcome::drop(reason);
+        }
     };
     // After the segment was found valid: a stranger's guesses must not use up what the flow may send.
     if flow.policed.load() != 0 && s.meta.forwarded == 0 {
