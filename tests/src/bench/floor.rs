@@ -84,7 +84,7 @@ impl Program {
     }
 }
 
-/// What the object counts; the numbers of `slot` in fw-ebpf/src/bin/floor.rs.
+/// What the object counts; the numbers of `slot` in fw-ebpf/src/bin/floor/main.rs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// Packets at the sink.

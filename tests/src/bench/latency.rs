@@ -33,7 +33,7 @@ const SOURCES: usize = 1000;
 const CALL: u32 = 100_000;
 /// Policies exchanged in a slice.
 const SWAPS: usize = 6;
-/// Mark and place of the time; see fw-ebpf/src/bin/floor.rs.
+/// Mark and place of the time; see fw-ebpf/src/bin/floor/main.rs.
 const MARK: [u8; 4] = 0x6470_7566_u32.to_be_bytes();
 const MARK_AT: usize = FRAME_BYTES - 12;
 const STAMP_AT: usize = FRAME_BYTES - 8;

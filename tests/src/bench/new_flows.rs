@@ -14,7 +14,6 @@ use fw_user::dataplane::{FlowSizes, Tables, coarse_now};
 
 use super::floor::{Counter, Floor, Program};
 use super::frames::{self, Traffic, framed};
-use super::link::XdpLink;
 use super::peers::Router;
 use super::plane::Plane;
 use super::report::{Row, Target};
@@ -147,12 +146,7 @@ impl<'a> Middle<'a> {
         } = *self;
         let _ends = wires.ends(floor, [Program::Server, Program::Client])?;
         let program = plane.map_or_else(|| floor.program(Program::Pass), |plane| Ok(plane.program()))?;
-        let _ports = wires.in_firewall(|| {
-            Ok([
-                XdpLink::attach(program, wires.pair.outer)?,
-                XdpLink::attach(program, wires.pair.inner)?,
-            ])
-        })?;
+        let _ports = wires.ports(program)?;
         let (stop, highest) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
             let ageing =

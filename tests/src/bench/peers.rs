@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 
 use super::floor::{Floor, Program};
 use super::frames::{Frame, Traffic};
-use super::link::XdpLink;
 use super::stand::{Outside, Wires, mac};
 use crate::lab::Namespace;
 
@@ -112,14 +111,7 @@ impl Router {
                 floor.reload(list)?;
                 floor.divide(flows, 1)?;
                 let _sinks = self.wires.sinks(floor)?;
-                let pass = floor.program(Program::Pass)?;
-                let pair = self.wires.pair;
-                let _ports = self.wires.in_firewall(|| {
-                    Ok([
-                        XdpLink::attach(pass, pair.outer)?,
-                        XdpLink::attach(pass, pair.inner)?,
-                    ])
-                })?;
+                let _ports = self.wires.ports(floor.program(Program::Pass)?)?;
                 self.wires.send(floor, end, flows)?;
             }
             if self.connections()? >= flows {

@@ -1,5 +1,6 @@
 //! The test stand: generator, firewall and sink in namespaces of their own, joined by veth pairs with two queues.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
@@ -91,7 +92,17 @@ impl Wires {
         self.ends(floor, [Program::Sink; 2])
     }
 
-    /// The same with other programs at the sink's end and at the generator's.
+    /// Puts a program at both ports of the firewall.
+    pub(super) fn ports(&self, program: BorrowedFd<'_>) -> Result<[XdpLink; 2]> {
+        self.in_firewall(|| {
+            Ok([
+                XdpLink::attach(program, self.pair.outer)?,
+                XdpLink::attach(program, self.pair.inner)?,
+            ])
+        })
+    }
+
+    /// The same as [`Wires::sinks`] with other programs at the sink's end and at the generator's.
     pub(super) fn ends(&self, floor: &Floor, [there, here]: [Program; 2]) -> Result<[XdpLink; 2]> {
         let sink = self
             .sink

@@ -2,7 +2,7 @@
 //! open port: the flows on the first CPU, the flood on the second; and whether new connections come about meanwhile.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,6 @@ use fw_user::dataplane::{FlowSizes, coarse_now};
 use super::floor::{Counter, Floor, Program};
 use super::frames::{self, Frame, SERVICE, Traffic, framed};
 use super::latency::mark;
-use super::link::XdpLink;
 use super::new_flows::BATCH;
 use super::plane::Plane;
 use super::report::{Row, Target};
@@ -47,8 +46,6 @@ const AT_ONCE: u32 = 256;
 /// SYNs of a connection that does not come about: a client that was asked for a proof sends again after two ticks.
 const TRIES: u32 = 3;
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Their servers, as in fw-ebpf/src/bin/floor.rs.
-const SERVERS: u32 = 251;
 const SUCCESS: Target = Target::at_least(0.99);
 
 /// A contender's goodput without and with the flood by round, packets per second, and what became of the packets.
@@ -75,7 +72,7 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
         .collect::<Result<Vec<_>>>()?;
     let mut flows = Floor::load(wires.pair.inner, &known, &FlowSizes::DEFAULT)?;
     flows.divide(FLOWS, 1)?;
-    let syns = syns(|_random| (SERVER, 80))?;
+    let syns = syns(|_random| (SERVER.into(), 80))?;
     let mut flood = Floor::load(wires.pair.inner, &syns, &FlowSizes::DEFAULT)?;
     flood.share(syns.len() as u32)?;
     let policy = format!(
@@ -130,19 +127,11 @@ pub(super) fn run(settings: &Settings) -> Result<Vec<Row>> {
 #[expect(clippy::cast_precision_loss, reason = "numbers of packets")]
 fn newcomers(wires: &Wires, plane: &mut Plane, mut flood: Floor) -> Result<Row> {
     // To the servers of the new connections, each at the same rate: the flood of all destinations together.
-    flood.reload(&syns(|random| {
-        let server = u32::from(Ipv4Addr::new(10, 250, 1, 0)) + random.u32(..SERVERS);
-        (Ipv4Addr::from_bits(server), SERVICE)
-    })?)?;
+    flood.reload(&syns(|random| Traffic::Tcp4.ends(random.u32(..1 << 16)).1)?)?;
     let [syn, ..] = Traffic::Tcp4.opening(0);
     let mut clients = Floor::load(wires.pair.inner, &[framed(&syn)?], &FlowSizes::DEFAULT)?;
     let _ends = wires.ends(&clients, [Program::Server, Program::Client])?;
-    let _ports = wires.in_firewall(|| {
-        Ok([
-            XdpLink::attach(plane.program(), wires.pair.outer)?,
-            XdpLink::attach(plane.program(), wires.pair.inner)?,
-        ])
-    })?;
+    let _ports = wires.ports(plane.program())?;
     let (stop, before) = (AtomicBool::new(false), plane.by_reason()?);
     std::thread::scope(|scope| {
         let flooding = scope.spawn(|| wires.flood(&flood, 1, CALL, &stop));
@@ -182,8 +171,8 @@ fn newcomers(wires: &Wires, plane: &mut Plane, mut flood: Floor) -> Result<Row> 
     ))
 }
 
-/// SYNs of random sources in no zone.
-fn syns(to: impl Fn(&mut Rng) -> (Ipv4Addr, u16)) -> Result<Vec<Frame>> {
+/// SYNs of random sources in no zone to these servers.
+fn syns(to: impl Fn(&mut Rng) -> (IpAddr, u16)) -> Result<Vec<Frame>> {
     let mut random = Rng::with_seed(0x000f_100d);
     (0..SYNS)
         .map(|_| {

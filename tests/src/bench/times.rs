@@ -62,7 +62,7 @@ const fn bounds(bucket: u32) -> [u64; 2] {
 mod tests {
     use super::{Times, bounds};
 
-    /// As fw-ebpf/src/bin/floor.rs has it.
+    /// As fw-ebpf/src/bin/floor/main.rs has it.
     fn bucket(ns: u32) -> u32 {
         if ns < 16 {
             return ns;
