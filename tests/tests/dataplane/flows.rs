@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fw_common::abi::{LimitKey, Source, SourceKey, StateWord};
 use fw_user::dataplane::{Fate, FlowKey, FlowTable, GRACE_NS};
 
-use super::{Raw, SECOND, alone, count, flow, key4, key6, open, pinned, private, raw};
+use super::{Raw, SECOND, alone, bytes, count, flow, key4, key6, open, pinned, private, raw};
 
 #[test]
 fn ageing_reports_each_ended_flow_once_and_touches_no_other() {
@@ -100,10 +100,9 @@ fn counts_of_sources_and_limits_are_written_down_anew_and_nothing_else_is() {
             banned_until: 7,
             ..Source::default()
         };
-        // SAFETY: both are made of integers without padding and have exactly these sizes.
-        let (bytes, value): ([u8; 24], [u8; 48]) =
-            unsafe { (std::mem::transmute(key), std::mem::transmute(source)) };
-        raw::<24, 48>("SOURCES").insert(bytes, value, 0).unwrap();
+        raw::<24, 48>("SOURCES")
+            .insert(bytes::<_, 24>(&key), bytes::<_, 48>(&source), 0)
+            .unwrap();
         assert_eq!(tables.source_flows().unwrap()[&key], 30);
         // The walk began at 27, the packet path has added 3 since, and the walk met 10.
         assert!(tables.mend_source(&key, 27, 10).unwrap());

@@ -209,7 +209,6 @@ fn flow(last_seen: u64, flags: u32, timeout_s: u32) -> Flow {
         packets: 3,
         bytes: 300,
         last_seen,
-        ..Half::default()
     };
     let state = StateWord::new(4, flags, timeout_s).0;
     Flow {
@@ -233,16 +232,15 @@ impl<const K: usize> Raw<K> {
     }
 
     fn insert<T: Copy>(&mut self, key: &T, flow: &Flow) {
-        assert_eq!(size_of::<T>(), K);
-        // SAFETY: keys and flows are made of integers without padding and have exactly these sizes.
-        let (key, flow) = unsafe {
-            (
-                std::ptr::from_ref(key).cast::<[u8; K]>().read(),
-                std::ptr::from_ref(flow).cast::<[u8; FLOW]>().read(),
-            )
-        };
-        self.0.insert(key, flow, 0).unwrap();
+        self.0.insert(bytes(key), bytes(flow), 0).unwrap();
     }
+}
+
+/// A key or a value as it lies in a map.
+fn bytes<T: Copy, const N: usize>(value: &T) -> [u8; N] {
+    assert_eq!(size_of::<T>(), N);
+    // SAFETY: keys and values of maps are made of integers without padding, and this one has exactly this size.
+    unsafe { std::ptr::from_ref(value).cast::<[u8; N]>().read() }
 }
 
 fn count(tables: &Tables, table: FlowTable) -> usize {

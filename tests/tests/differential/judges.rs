@@ -57,7 +57,7 @@ impl Judges {
             generation: self.plane.tables().next_generation(),
             ..Environment::sample()
         };
-        let choice = if seed / 21 % 2 == 0 {
+        let choice = if (seed / 21).is_multiple_of(2) {
             Choice::Auto
         } else {
             Choice::Only(Representation::Vectors)

@@ -108,6 +108,7 @@ fn refusals(agent: &Agent) -> Result<()> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scene, step by step")]
 fn a_running_flow_is_told_with_its_state_and_the_limits_that_strike() -> Result<()> {
     let site = Site::new(Stand::Inline, "explain-state")?;
     site.policy(&limited())?;
@@ -222,6 +223,12 @@ async fn ask(agent: &Agent, request: &Request) -> Result<Vec<Reply>> {
     Ok(replies)
 }
 
+/// A frame as `--hex` takes it.
+fn hex(frame: &[u8]) -> String {
+    let bytes: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(" ")
+}
+
 #[test]
 fn a_thousand_questions_leave_no_trace() -> Result<()> {
     let site = Site::new(Stand::Inline, "no-trace")?;
@@ -235,7 +242,7 @@ fn a_thousand_questions_leave_no_trace() -> Result<()> {
     let frame = Packet::tcp(([10, 9, 0, 1], 4711), ([10, 9, 0, 2], 80))
         .flags("S")
         .build();
-    let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&frame);
     let before = everything(&tables)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -298,6 +305,7 @@ fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scene, step by step")]
 fn captures_are_judged_by_the_policy_and_by_the_kernel() -> Result<()> {
     let site = Site::new(Stand::Inline, "pcap")?;
     let policy = site.policy(&format!("{POLICY}tcp: {{ pickup: never }}\n"))?;
@@ -358,7 +366,7 @@ fn captures_are_judged_by_the_policy_and_by_the_kernel() -> Result<()> {
             "vlan 7",
         ],
     )?;
-    let hex: String = frames[0].iter().map(|byte| format!("{byte:02x} ")).collect();
+    let hex = hex(&frames[0]);
     expect(
         &agent.ask(&["explain", "--hex", &hex])?,
         0,

@@ -193,6 +193,7 @@ rules:
 
 /// What a rule with `track: false` allows has no flow by which an error could be known, but needs path MTU discovery as well
 /// (RFC 1191, RFC 8201).
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn without_entries(net: &Net) -> Vec<Case> {
     let (client, server, router) = (net.client, net.server, net.stranger);
     let case = |name: &str| Case::new(name).with(STATELESS);

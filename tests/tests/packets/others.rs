@@ -19,6 +19,7 @@ pub fn cases(net: &Net) -> Vec<Case> {
     .concat()
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn udp(net: &Net) -> Vec<Case> {
     let query = Packet::udp((net.client, 5353), (net.server, 53)).payload(b"who?");
     let answer = query.clone().reversed();
@@ -115,7 +116,7 @@ rules:
   - { name: rdma, allow: [roce], between: [clients, servers] }
 "#;
 
-/// RoCEv2: both sides of a queue pair send to 4791, each from a port of its own (InfiniBand annex A17.9.2), so each direction
+/// `RoCEv2`: both sides of a queue pair send to 4791, each from a port of its own (InfiniBand annex A17.9.2), so each direction
 /// is a flow that nobody answers.
 fn rdma(net: &Net) -> Vec<Case> {
     let case = |name: &str| Case::new(name).with(RDMA);

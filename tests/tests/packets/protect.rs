@@ -102,6 +102,7 @@ pub fn cases(net: &Net) -> Vec<Case> {
     cases
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn floods(net: &Net) -> Vec<Case> {
     let (stranger, server) = (net.stranger, net.server);
     let elsewhere = if net.ipv6() { "fd00:2::99" } else { "10.2.0.99" };

@@ -6,7 +6,7 @@
 mod guarded;
 mod site {
     //! What the transfers need of their surroundings.
-    pub const SOON: std::time::Duration = std::time::Duration::from_secs(60);
+    pub const SOON: std::time::Duration = std::time::Duration::from_mins(1);
 }
 #[path = "../guest/transfer.rs"]
 mod transfer;
@@ -49,6 +49,10 @@ const INVALID: [Reason; 7] = [
 ];
 
 /// What both ends have agreed on.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is on or off, in all combinations"
+)]
 #[derive(Clone, Copy, Debug)]
 struct Tuning {
     sack: bool,

@@ -193,6 +193,7 @@ fn scene(stand: Stand) -> Result<Guarded> {
     Ok(guarded)
 }
 
+#[expect(clippy::too_many_lines, reason = "one scene, step by step")]
 fn syn_flood(stand: Stand, ipv6: bool) -> Result<()> {
     let _turn = turn();
     let guarded = scene(stand)?;

@@ -102,14 +102,14 @@ fn full_table_host_tc_ipv6() -> Result<()> {
 }
 
 /// What the rigs below enforce; protection is as it is by default.
-const JOB: &str = r#"
+const JOB: &str = "
 version: 1
 zones:
   gpu:    [10.1.0.0/16]
   server: [10.2.0.0/16]
 rules:
   - { name: job, allow: [tcp/7000, udp/7000], from: gpu, to: server }
-"#;
+";
 
 /// A UDP flow by its number.
 fn datagram(flow: u32) -> [Packet; 2] {

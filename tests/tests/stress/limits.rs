@@ -60,6 +60,7 @@ impl Slice {
     }
 
     /// Packets that were sent each second.
+    #[expect(clippy::cast_precision_loss, reason = "numbers of packets")]
     fn demand(&self) -> f64 {
         let sent: u64 = self
             .calls
@@ -113,6 +114,10 @@ fn judge(name: &str, rate: f64, burst: f64, mut measure: impl FnMut() -> Result<
 
 /// Measures until enough slices count. The rate must not be exceeded in any slice, whether it counts or not. The bucket is all
 /// but empty when a measurement begins: another one went before.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "numbers of packets and bytes of a slice"
+)]
 fn median(name: &str, rate: f64, burst: f64, mut measure: impl FnMut() -> Result<Slice>) -> Result<f64> {
     let cover = Duration::from_secs_f64(burst / rate);
     let (mut shares, mut demand, mut left_out) = (Vec::new(), f64::MAX, Vec::new());
@@ -169,7 +174,9 @@ fn repeat(sender: &Sender<'_>, frame: &[u8], end: Instant) -> Result<Vec<Call>> 
         });
         // As many as fill a call; the last one may overrun the slice, which is measured with it.
         let taken = (ended - begun).as_secs_f64().max(1e-6);
-        times = (f64::from(times) * CALL.as_secs_f64() / taken).clamp(100.0, 1e6) as u32;
+        #[expect(clippy::cast_sign_loss, reason = "between 100 and a million")]
+        let wanted = (f64::from(times) * CALL.as_secs_f64() / taken).clamp(100.0, 1e6) as u32;
+        times = wanted;
         begun = ended;
     }
     Ok(calls)

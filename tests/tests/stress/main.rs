@@ -18,3 +18,10 @@ mod revocation;
 mod rig;
 mod spoofed;
 mod traffic;
+
+use std::time::Duration;
+
+/// Packets that a rate per second asks for in a time.
+fn due(elapsed: Duration, rate: u32) -> u32 {
+    u32::try_from(elapsed.as_micros() * u128::from(rate) / 1_000_000).unwrap_or(u32::MAX)
+}

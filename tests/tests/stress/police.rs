@@ -1,7 +1,7 @@
 //! Limits of rules on what real sockets send.
 
 use std::net::{IpAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -9,6 +9,7 @@ use fw_common::abi::Engine::{Tc, Xdp};
 use fw_common::abi::Reason;
 use fw_tests::lab::Options;
 
+use crate::due;
 use crate::guarded::{Guarded, SHORTLY, Stand};
 use crate::rig::turn;
 
@@ -48,7 +49,7 @@ fn headers(ipv6: bool) -> usize {
 }
 
 fn cases(ipv6: bool) -> [Case; 4] {
-    let bytes = |amount: f64, payload: usize| amount / (payload + headers(ipv6)) as f64;
+    let bytes = |amount: f64, payload: usize| amount / f64::from((payload + headers(ipv6)) as u32);
     [
         Case {
             port: 6001,
@@ -97,7 +98,7 @@ fn send(case: &Case, from: IpAddr, to: IpAddr) -> Result<Duration> {
     let mut socket = UdpSocket::bind((from, port))?;
     let (begun, mut sent) = (Instant::now(), 0);
     while begun.elapsed() < SECOND {
-        let due = (begun.elapsed().as_secs_f64() * f64::from(case.sent)) as u32;
+        let due = due(begun.elapsed(), case.sent);
         while sent < due {
             socket.send_to(&payload, (to, case.port))?;
             if case.flows {
@@ -119,7 +120,7 @@ fn metered(guarded: &Guarded, ipv6: bool, case: &Case) -> Result<()> {
     let socket = server.enter(|| UdpSocket::bind((to, case.port)))??;
     socket.set_read_timeout(Some(SHORTLY))?;
     let before = guarded.packets(case.reason)?;
-    let (received, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (received, stop) = (AtomicU32::new(0), AtomicBool::new(false));
     let taken = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
@@ -133,7 +134,7 @@ fn metered(guarded: &Guarded, ipv6: bool, case: &Case) -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         taken
     })??;
-    let received = received.into_inner() as f64;
+    let received = f64::from(received.into_inner());
     let allowed = case.rate * taken.as_secs_f64() + case.burst;
     let over = guarded.packets(case.reason)? - before;
     println!(

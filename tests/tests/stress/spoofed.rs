@@ -8,6 +8,7 @@ use anyhow::Result;
 use fw_tests::packet::Packet;
 use fw_tests::wire::Wire;
 
+use crate::due;
 use crate::floods::{CLOSED, OPEN};
 use crate::guarded::Guarded;
 
@@ -87,7 +88,7 @@ pub fn flood(guarded: &Guarded, ipv6: bool, sent: &AtomicU32, stop: &AtomicBool)
     let mut spoofed = Spoofed::new(guarded, ipv6);
     let begun = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let due = (begun.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
+        let due = due(begun.elapsed(), RATE);
         // After a pause it does not catch up at once: a burst would overflow the receiver's queue, of others' packets too.
         let due = due.min(spoofed.sent + BURST);
         while spoofed.sent < due {

@@ -213,6 +213,7 @@ fn config(ifindexes: &[u32; port::COUNT]) -> Vec<PortConfig> {
 
 impl Twin {
     /// Loads both instances of the programs; `ifindexes` are those of the ports, `secret` the key of all hashes.
+    #[expect(clippy::too_many_lines, reason = "one scene, step by step")]
     pub fn new(ifindexes: [u32; port::COUNT], secret: [u64; 2]) -> Result<Self> {
         let options = Options {
             pin_dir: Some(pin_dir()),
