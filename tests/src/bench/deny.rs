@@ -24,6 +24,8 @@ const SETS: [u32; 2] = [100, 10_000];
 const RANDOM: usize = 1 << 18;
 /// Live flows.
 const LIVE: u32 = 1_000_000;
+/// The floor with a look-up.
+const LOOKUP: &str = "XDP drop with parse and one look-up";
 
 /// What dpufw's rate should be of the bare drop's: few sources; random ones with a million flows.
 const OF_DROP: Target = Target::at_least(0.55);
@@ -65,10 +67,10 @@ impl Case {
     }
 
     fn rules(self) -> Vec<u32> {
-        if self.quick {
-            vec![10, 10_000]
-        } else {
-            RULES.to_vec()
+        match (self.quick, self.live) {
+            (false, _) => RULES.to_vec(),
+            (true, 0) => vec![10, 10_000],
+            (true, _) => vec![10],
         }
     }
 
@@ -157,16 +159,14 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
         wires.in_firewall(|| rules.iter().map(|rules| open(*rules)).collect::<Result<Vec<_>>>())?;
     let before = planes.iter().map(Plane::by_reason).collect::<Result<Vec<_>>>()?;
     let peers = peers(case, &frames)?;
-    let filter = Filter::load()?;
+    // What has no target is left out of a quick run.
+    let filter = if case.quick { None } else { Some(Filter::load()?) };
     let line = Line::new(wires, &floor, Fate::Dropped)?;
     let peer_lines = peers
         .iter()
         .map(|peer| Line::new(&peer.router.wires, &peer.floor, Fate::Dropped))
         .collect::<Result<Vec<_>>>()?;
-    let mut contenders = vec![
-        Contender::new(Fate::Dropped.floor(), Judge::Bare, &line),
-        Contender::new("XDP drop with parse and one look-up", Judge::Lookup, &line),
-    ];
+    let mut contenders = vec![Contender::new(Fate::Dropped.floor(), Judge::Bare, &line)];
     for (rules, plane) in rules.iter().zip(&mut planes) {
         contenders.push(Contender::new(
             format!("dpufw with {rules} rules"),
@@ -177,7 +177,10 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
     for (peer, line) in peers.iter().zip(&peer_lines) {
         contenders.push(Contender::new(peer.name.clone(), Judge::Kernel, line));
     }
-    contenders.push(Contender::new(filter::NAME, Judge::Filter(&filter), &line));
+    if let Some(filter) = &filter {
+        contenders.push(Contender::new(LOOKUP, Judge::Lookup, &line));
+        contenders.push(Contender::new(filter::NAME, Judge::Filter(filter), &line));
+    }
     let rates = Rates::measure(&mut contenders, settings, 1, &format!("deny, {}", case.name()))?;
     let names: Vec<String> = contenders.iter().map(|one| one.name.clone()).collect();
     drop(contenders);
@@ -202,23 +205,24 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
         .rounds(compared.ratio, settings.rounds)
         .with("ns above bare", rates.compare(own, 0).above * 1e9)
     };
+    let named = |name: &str| names.iter().position(|one| one == name);
     let mut rows = Vec::new();
-    for (own, number) in (2..).zip(&rules) {
+    for (own, number) in (1..).zip(&rules) {
         rows.push(
             row(*number, own, 0)
                 .wanted(case.target())
                 .with("hot ns with 10 rules", hot[0]),
         );
-        rows.push(row(*number, own, 1));
-        if own > 2 {
-            rows.push(row(*number, own, 2).wanted(FLAT));
+        rows.extend(named(LOOKUP).map(|other| row(*number, own, other)));
+        if own > 1 {
+            rows.push(row(*number, own, 1).wanted(FLAT));
         }
     }
-    for (other, peer) in (2 + rules.len()..).zip(&peers) {
+    for (other, peer) in (1 + rules.len()..).zip(&peers) {
         // dpufw with as many rules, or with more.
         let own = rules.iter().position(|rules| *rules >= peer.rules).unwrap_or(0);
-        rows.push(row(rules[own], own + 2, other).wanted(peer.target));
+        rows.push(row(rules[own], own + 1, other).wanted(peer.target));
     }
-    rows.push(row(rules[0], 2, names.len() - 1));
+    rows.extend(named(filter::NAME).map(|other| row(rules[0], 1, other)));
     Ok(rows)
 }

@@ -32,29 +32,39 @@ const OF_IPV4: Target = Target::at_most(1.25);
 pub(super) struct Case {
     traffic: Traffic,
     flows: u32,
-    /// With the kernel's own ways beside nftables, and with dpufw at TC.
-    all: bool,
+    peers: Peers,
+}
+
+/// Who stands beside dpufw at XDP and the floors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peers {
+    /// Nobody.
+    None,
+    /// nftables, which has a target.
+    Nftables,
+    /// The kernel's own ways as well, and dpufw at TC.
+    All,
 }
 
 impl Case {
-    /// The cases: with `quick` one of each kind.
+    /// The cases: with `quick` those that show each target once.
     pub(super) fn list(quick: bool) -> Vec<Self> {
         const ALL: [Traffic; 4] = [Traffic::Udp4, Traffic::Tcp4, Traffic::Udp6, Traffic::Tcp6];
-        let case = |traffic, flows| Self {
+        let case = |traffic, flows, peers| Self {
             traffic,
             flows,
-            all: !quick,
+            peers,
         };
         if quick {
             return vec![
-                case(Traffic::Tcp4, 1000),
-                case(Traffic::Udp6, 1000),
-                case(Traffic::Udp4, 1_000_000),
+                case(Traffic::Tcp4, 1000, Peers::Nftables),
+                case(Traffic::Tcp6, 1000, Peers::None),
+                case(Traffic::Udp4, 1_000_000, Peers::None),
             ];
         }
         let flows = [1, 1000, 100_000, 1_000_000];
         ALL.into_iter()
-            .flat_map(|traffic| flows.map(|flows| case(traffic, flows)))
+            .flat_map(|traffic| flows.map(|flows| case(traffic, flows, Peers::All)))
             .collect()
     }
 
@@ -148,7 +158,7 @@ pub(super) fn measure(case: Case, wires: &Wires, settings: &Settings) -> Result<
     let policy = frames::allowing();
     let (mut plane, keys) = wires.in_firewall(|| open(Plane::open(wires.pair, sizes, &policy)))?;
     keys.iter().try_for_each(|key| floor.insert(key))?;
-    let mut tc = if case.all {
+    let mut tc = if case.peers == Peers::All {
         Some(
             wires
                 .in_firewall(|| open(Plane::at_tc(wires.pair, sizes, &policy)))?
@@ -237,6 +247,9 @@ fn row(case: Case, peer: &str, rates: &Rates, [own, other]: [usize; 2], settings
 }
 
 fn kernel(case: Case, frames: &[Frame]) -> Result<Vec<Kernel>> {
+    if case.peers == Peers::None {
+        return Ok(Vec::new());
+    }
     let nftables = (case.flows == 1000).then_some(OF_NFTABLES);
     let mut peers = vec![Kernel::new(
         "nftables, stateful forward",
@@ -245,7 +258,7 @@ fn kernel(case: Case, frames: &[Frame]) -> Result<Vec<Kernel>> {
         case,
         frames,
     )?];
-    if case.all {
+    if case.peers == Peers::All {
         peers.push(Kernel::new(
             "iptables-nft, stateful forward",
             None,
