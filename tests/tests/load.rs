@@ -13,7 +13,7 @@ use fw_user::dataplane::{DataPlane, Hook, Options};
 const BUDGET: u32 = 500_000;
 
 /// The ways to load the object. Its constants are known to the verifier, so each is a program of its own.
-fn variants() -> [(&'static str, Options); 3] {
+fn variants() -> [(&'static str, Options); 4] {
     [
         (
             "agent",
@@ -26,6 +26,13 @@ fn variants() -> [(&'static str, Options); 3] {
             "explain",
             Options {
                 dry_run: true,
+                ..Options::default()
+            },
+        ),
+        (
+            "netns",
+            Options {
+                clock_override: true,
                 ..Options::default()
             },
         ),

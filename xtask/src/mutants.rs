@@ -23,8 +23,8 @@ const LEAST: usize = 95;
 /// Change the pure core line by line and see whether the fast tests notice: at least 95 % of the changes.
 #[derive(clap::Args)]
 #[command(
-    after_help = "What is changed, and how, is in .cargo/mutants.toml; the survivors and why they survive in \
-                        tests/mutants.md.\n\nExamples:\n  cargo xtask mutants\n  cargo xtask mutants --file 'fw-common/src/tcp/**'\n  \
+    after_help = "Changed are wire, tcp, limit and classify of fw-common; what is left out, and why, is in \
+                        .cargo/mutants.toml; the survivors and why they survive in tests/mutants.md.\n\nExamples:\n  cargo xtask mutants\n  cargo xtask mutants --file 'fw-common/src/tcp/**'\n  \
                         cargo xtask mutants --shard 0/8"
 )]
 pub struct Args {

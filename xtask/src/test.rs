@@ -16,7 +16,7 @@ use crate::{bpf, build, fuzz, lab, project, vm};
 #[derive(clap::Args)]
 #[command(
     after_help = "Layers: `host` is a plain `cargo test` and needs neither root nor a BPF toolchain; `fuzz` runs \
-                        the fuzz targets shortly; the others are the files of tests/tests/.\n\nExamples:\n  cargo xtask test\n  cargo xtask test host\n  \
+                        the fuzz targets shortly; the others are the test programs of tests/tests/ (but guest, which vm runs).\n\nExamples:\n  cargo xtask test\n  cargo xtask test host\n  \
                         cargo xtask test netns\n  cargo xtask test netns -- vlan    only tests with `vlan` in their name"
 )]
 pub struct Args {

@@ -205,8 +205,8 @@ fn default_metrics() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 9465).into()
 }
 
-/// Where metrics are served: `off`, or an address of this machine's loopback with a port. They say who talks to whom, so
-/// they are not offered to the network.
+/// Where metrics are served: `off`, or an address of this machine's loopback with a port. They are for this
+/// machine's collector, so they are not offered to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metrics(pub Option<SocketAddr>);
 

@@ -12,7 +12,7 @@ use crate::files::{self, Files};
 /// Put a new policy in force on the running agent
 ///
 /// The change is atomic: no packet that both policies allow is lost, and flows that the new one denies end. A policy with
-/// an error, or one that denies your own SSH session, changes nothing.
+/// an error, one that fails its own expectations, or one that denies your own SSH session, changes nothing.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  dpufw apply policy.yaml\n  dpufw apply policy.yaml --json\n  \
@@ -21,7 +21,7 @@ use crate::files::{self, Files};
 pub(super) struct Apply {
     /// The policy file
     policy: PathBuf,
-    /// Apply it even if it denies your own session
+    /// Apply it even if it fails its own expectations or denies your own session
     #[arg(long)]
     force: bool,
     /// Print the answer as JSON

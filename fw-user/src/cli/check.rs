@@ -22,7 +22,7 @@ use crate::files;
 pub(super) struct Check {
     /// The policy file
     policy: PathBuf,
-    /// A file with more expectations (a YAML file with the key `expect` only); may be given several times
+    /// A file with more expectations (a YAML file with the key `expect`, and `version` if you like); may be given several times
     #[arg(long, value_name = "FILE")]
     tests: Vec<PathBuf>,
     /// An address of the machine that the policy is for; documentation addresses if none is given

@@ -32,7 +32,7 @@ pub(super) struct Test {
     /// Send packets through network namespaces
     #[arg(long, required = true)]
     netns: bool,
-    /// A file with more expectations (a YAML file with the key `expect` only); may be given several times
+    /// A file with more expectations (a YAML file with the key `expect`, and `version` if you like); may be given several times
     #[arg(long, value_name = "FILE")]
     tests: Vec<PathBuf>,
     /// An address of the machine that the policy is for; documentation addresses if none is given

@@ -41,7 +41,7 @@ impl FlowSizes {
         flows4: (1 << 17) + 1,
         flows6: (1 << 17) + 1,
         half4: 1 << 16,
-        half6: 1 << 15,
+        half6: 1 << 16,
         sources: 1 << 16,
         limits: 1 << 16,
         fragments: 1 << 13,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use fw_tests::bench::{self, Row, Settings, Table};
 use fw_tests::lab::require_root;
@@ -30,8 +30,8 @@ struct Args {
     /// What to measure; everything if nothing is named.
     #[arg(value_name = "TABLE", value_parser = table)]
     tables: Vec<Table>,
-    /// Few cases, the peers that have targets, short slices: two minutes for the two tables. Everything takes some 50 minutes
-    /// without, as the tables do that are named.
+    /// Few cases, the peers that have targets, short slices: two minutes for `established` and `deny`, which it measures unless
+    /// tables are named. Without it everything takes some 50 minutes.
     #[arg(long)]
     quick: bool,
     /// Writes the rows to this file.
@@ -47,7 +47,7 @@ struct Args {
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
     /// Rounds that count.
-    #[arg(long, default_value_t = 31)]
+    #[arg(long, default_value_t = 31, value_parser = rounds)]
     rounds: usize,
     /// Length of one contender's slice of a round, ms; by default 150, with --quick 100 and some 50 in between.
     #[arg(long)]
@@ -63,6 +63,13 @@ enum Command {
         /// The later one.
         new: PathBuf,
     },
+}
+
+fn rounds(number: &str) -> Result<usize, String> {
+    match number.parse() {
+        Ok(0) => Err("a bench of no rounds has no result".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
 }
 
 fn table(name: &str) -> Result<Table, String> {
@@ -88,14 +95,18 @@ fn outcome(result: Result<bool>) -> ExitCode {
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("bench: {error:#}");
-            ExitCode::from(1)
+            ExitCode::from(if error.is::<BadInput>() { 2 } else { 1 })
         }
     }
 }
 
+/// What was asked for cannot be: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("bad input")]
+struct BadInput;
+
 /// True if every target is met.
 fn measure(args: &Args) -> Result<bool> {
-    ensure!(args.rounds > 0, "a bench of no rounds has no result");
     let slice = args.slice_ms.unwrap_or(if args.quick { 100 } else { 150 });
     let settings = Settings {
         rounds: args.rounds,
@@ -112,11 +123,10 @@ fn measure(args: &Args) -> Result<bool> {
     for error in &errors {
         eprintln!("bench: {error:#}");
     }
-    ensure!(
-        !rows.is_empty() || !errors.is_empty(),
-        "no case has {:?} in its name",
-        args.case.as_deref().unwrap_or("")
-    );
+    if rows.is_empty() && errors.is_empty() {
+        let case = args.case.as_deref().unwrap_or("");
+        return Err(anyhow!("no case has {case:?} in its name").context(BadInput));
+    }
     let text = bench::markdown(&rows);
     print!("{text}");
     if let Some(path) = &args.markdown {
@@ -135,13 +145,12 @@ fn measure(args: &Args) -> Result<bool> {
 
 /// True if no target was lost.
 fn compare(old: &Path, new: &Path) -> Result<bool> {
-    let verdicts = bench::compare(&bench::read_json(old)?, &bench::read_json(new)?);
-    ensure!(
-        !verdicts.is_empty(),
-        "{} and {} have no row in common",
-        old.display(),
-        new.display()
-    );
+    let read = |path| bench::read_json(path).context(BadInput);
+    let verdicts = bench::compare(&read(old)?, &read(new)?);
+    if verdicts.is_empty() {
+        let (old, new) = (old.display(), new.display());
+        return Err(anyhow!("{old} and {new} have no row in common").context(BadInput));
+    }
     println!(
         "| table | case | peer | old | new | change | noise | |\n| --- | --- | --- | ---: | ---: | ---: | ---: | --- |"
     );

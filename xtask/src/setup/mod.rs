@@ -18,7 +18,7 @@ pub use tools::{cargo_deny, cargo_mutants};
 use crate::shell::{human, say};
 use crate::toolchain::Rust;
 
-/// Install what building, testing and the virtual machine need.
+/// Install what all commands need, or what one of them does.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask setup              everything\n  \
                         cargo xtask setup --for build  only what `cargo xtask build` needs")]
