@@ -337,9 +337,18 @@ macro_rules! tc_packet {
 
             #[inline(always)]
             fn segments(self) -> u32 {
-                // SAFETY: a context field that the verifier permits to read.
-                let segments = unsafe { (*self.0).gso_segs };
-                if segments > 1 { segments } else { 1 }
+                // SAFETY: context fields that the verifier permits to read.
+                let (segments, size, len) =
+                    unsafe { ((*self.0).gso_segs, (*self.0).gso_size, (*self.0).len) };
+                if segments > 1 {
+                    segments
+                } else if size > 1 && len > size {
+                    // A guest's super-packet (tap, virtio) has its size only until somebody cuts it (SKB_GSO_DODGY).
+                    core::hint::cold_path();
+                    len.div_ceil(size)
+                } else {
+                    1
+                }
             }
 
             #[inline(always)]

@@ -248,6 +248,8 @@ impl Scratch {
                 generation: 0,
                 rule: 0,
                 up: 0,
+                seq: 0,
+                pad: 0,
             },
             reply: Reply::EMPTY,
             counted: 0,

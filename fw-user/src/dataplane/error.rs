@@ -22,6 +22,15 @@ pub enum DataPlaneError {
         /// The missing capabilities, for people.
         missing: String,
     },
+    /// Packets may interrupt each other on one CPU.
+    #[error(
+        "this kernel is PREEMPT_RT ({path} says 1): there the work on one packet may interrupt that on another one on the same \
+         CPU, and take its memory; run a kernel without it"
+    )]
+    Realtime {
+        /// What says so.
+        path: &'static str,
+    },
     /// There is no BPF file system where one is needed.
     #[error("{path} is not on a BPF file system and cannot be made one: run `mount -t bpf bpf /sys/fs/bpf`")]
     NoBpffs {

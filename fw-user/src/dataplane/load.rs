@@ -14,7 +14,7 @@ use super::hook::Hook;
 use super::links::Links;
 use super::options::Options;
 use super::tables::Tables;
-use super::{memory, object, pins, presence, privilege, shape};
+use super::{memory, object, pins, presence, privilege, realtime, shape};
 
 /// Lines of the verifier's log that an error shows.
 const LOG_TAIL: usize = 20;
@@ -59,6 +59,7 @@ impl DataPlane {
     /// If anything does not fit, nothing has been changed: see [`DataPlaneError`].
     pub fn open(options: Options) -> Result<Self, DataPlaneError> {
         privilege::check()?;
+        realtime::check()?;
         let object = object::object()?;
         let mut warnings = Vec::new();
         if !options.dry_run {

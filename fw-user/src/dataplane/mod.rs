@@ -35,6 +35,7 @@ mod plain;
 mod presence;
 mod privilege;
 mod question;
+mod realtime;
 mod sets;
 mod shape;
 mod sys;

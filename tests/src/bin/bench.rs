@@ -68,7 +68,7 @@ enum Command {
 fn rounds(number: &str) -> Result<usize, String> {
     match number.parse() {
         Ok(0) => Err("a bench of no rounds has no result".to_owned()),
-        parsed => parsed.map_err(|error| error.to_string()),
+        parsed => parsed.map_err(|error: std::num::ParseIntError| error.to_string()),
     }
 }
 
