@@ -39,6 +39,13 @@ pub fn clear_mark(skb: *mut __sk_buff) {
     unsafe { (*skb).tc_index = 0 };
 }
 
+/// How many segments a super-packet of this length will be cut into. A function of its own: the compiler would divide
+/// for every packet rather than branch.
+#[inline(never)]
+fn pieces(len: u32, size: u32) -> u32 {
+    len.div_ceil(size)
+}
+
 /// True if the packet was marked and redirected by the pair's other port; takes the mark away. Uses the scratch memory's
 /// port, which the way of a packet fills anew.
 #[inline(always)]
@@ -338,14 +345,13 @@ macro_rules! tc_packet {
             #[inline(always)]
             fn segments(self) -> u32 {
                 // SAFETY: context fields that the verifier permits to read.
-                let (segments, size, len) =
-                    unsafe { ((*self.0).gso_segs, (*self.0).gso_size, (*self.0).len) };
+                let (segments, size) = unsafe { ((*self.0).gso_segs, (*self.0).gso_size) };
                 if segments > 1 {
                     segments
-                } else if size > 1 && len > size {
+                } else if size != 0 {
                     // A guest's super-packet (tap, virtio) has its size only until somebody cuts it (SKB_GSO_DODGY).
                     core::hint::cold_path();
-                    len.div_ceil(size)
+                    pieces(self.len(), size)
                 } else {
                     1
                 }
