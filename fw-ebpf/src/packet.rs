@@ -39,8 +39,8 @@ pub fn clear_mark(skb: *mut __sk_buff) {
     unsafe { (*skb).tc_index = 0 };
 }
 
-/// How many segments a super-packet of this length will be cut into. A function of its own: the compiler would divide
-/// for every packet rather than branch.
+/// How many segments a super-packet of this length will be cut into; now and then one more, because its headers count here. A function of
+/// its own: the compiler would divide for every packet rather than branch.
 #[inline(never)]
 fn pieces(len: u32, size: u32) -> u32 {
     len.div_ceil(size)
@@ -346,7 +346,7 @@ macro_rules! tc_packet {
             fn segments(self) -> u32 {
                 // SAFETY: context fields that the verifier permits to read.
                 let (segments, size) = unsafe { ((*self.0).gso_segs, (*self.0).gso_size) };
-                if segments > 1 {
+                if segments != 0 {
                     segments
                 } else if size != 0 {
                     // A guest's super-packet (tap, virtio) has its size only until somebody cuts it (SKB_GSO_DODGY).
