@@ -88,6 +88,7 @@ enum Stateless {
 #[inline(always)]
 fn stateless<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, opener_hi: u32) -> Stateless {
     s.opener_hi = opener_hi;
+    s.asks_planes = 0;
     let told = t.stage(F::AGAIN, s);
     let decision = Decision(s.class.decision);
     if told == Reason::TableCorrupt as u32 {
@@ -140,7 +141,7 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
         return Outcome::drop(Reason::IcmpBadQuote);
     }
     if again::is_older(flow, s)
-        && let Err(reason) = again::judge_again::<F, T>(t, s, flow)
+        && let Err(reason) = again::judge_again::<F, T>(t, s, flow, false)
     {
         return Outcome::drop(reason);
     }
