@@ -145,9 +145,7 @@ impl Watched {
 
     fn remember(&mut self, reason: Reason) {
         let opens = matches!(reason, Reason::Rule | Reason::PickedUp);
-        if self.forwarded() && !opens {
-            return;
-        }
+        // What is forwarded moves the flow that knows it where it leaves, too.
         let (identity, sender) = self.last();
         let now = self.world.now.get();
         let packets = self.passed.entry(identity).or_default();
