@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 /// The kernels of Debian that are booted: the tested floor, and the one between it and what the tests run on.
 const FLOOR: &str = "6.1";
 const BETWEEN: &str = "6.12";
-/// The XDP program and TC's two directions, each as the agent, `explain` and the tests load it.
-const LOADS: usize = 9;
+/// The XDP program and TC's two directions, each as the agent, `explain`, `dpufw test --netns` and the tests load it.
+const LOADS: usize = 12;
 
 /// What xtask puts before the guest's lines.
 const GUEST: &str = "guest| ";
