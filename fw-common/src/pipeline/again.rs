@@ -40,7 +40,7 @@ pub(super) fn ask_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> 
                 && !police::expired(t, s) =>
         {
             s.policed = create::policed(s, decision);
-            if s.asks_planes == 0 {
+            if s.spares_planes != 0 {
                 return Reason::Established as u32;
             }
             screened(t, s, lines)
@@ -77,8 +77,8 @@ fn screened<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines) -> u32 {
 }
 
 /// Judges a flow of an older generation again, whichever side sent this packet: stamps it if the policy in force allows
-/// it, ends it if not. The key in `s` must be the flow's. `own_packet`: the packet in `s` is one of the flow's, and no error about it,
-/// which comes another way; only then are planes asked.
+/// it, ends it if not. The key in `s` must be the flow's. Planes are asked unless
+/// `s.spares_planes` is set.
 ///
 /// # Errors
 /// The reason to drop the packet.
@@ -87,9 +87,7 @@ pub(super) fn judge_again<'a, F: Family, T: Tables<'a>>(
     t: T,
     s: &mut Scratch,
     flow: &LiveFlow,
-    own_packet: bool,
 ) -> Result<(), Reason> {
-    s.asks_planes = u32::from(own_packet);
     s.opener_hi = u32::from(FlowFlags(flow.flags.load()).opener_hi());
     let answer = t.stage(F::AGAIN, s);
     if answer == Reason::Established as u32 {

@@ -44,7 +44,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     }
     if again::is_older(flow, s) {
         cold_path();
-        if let Err(reason) = again::judge_again::<F, T>(t, s, flow, true) {
+        if let Err(reason) = again::judge_again::<F, T>(t, s, flow) {
             return Outcome::drop(reason);
         }
     }

@@ -15,7 +15,9 @@ pub(super) fn judge<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Ke
     t: T,
     s: &mut Scratch,
 ) {
+    s.spares_planes = 1;
     s.word = error::<F, P, T>(pkt, t, s).word();
+    s.spares_planes = 0;
 }
 
 #[inline(always)]
@@ -88,7 +90,6 @@ enum Stateless {
 #[inline(always)]
 fn stateless<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, opener_hi: u32) -> Stateless {
     s.opener_hi = opener_hi;
-    s.asks_planes = 0;
     let told = t.stage(F::AGAIN, s);
     let decision = Decision(s.class.decision);
     if told == Reason::TableCorrupt as u32 {
@@ -141,7 +142,7 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
         return Outcome::drop(Reason::IcmpBadQuote);
     }
     if again::is_older(flow, s)
-        && let Err(reason) = again::judge_again::<F, T>(t, s, flow, false)
+        && let Err(reason) = again::judge_again::<F, T>(t, s, flow)
     {
         return Outcome::drop(reason);
     }
