@@ -154,9 +154,7 @@ fn layouts() -> String {
             first,
             generation,
             rule,
-            up,
-            seq,
-            pad
+            up
         }
     );
     layout!(out, Count { packets, bytes });

@@ -49,20 +49,19 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         }
     }
     let word = StateWord(flow.state.load());
-    let measured = flow.policed.load() != 0 && (s.meta.forwarded == 0 || leaves_only(flow, reply));
-    let stepped = step(t, s, flow, word, (reply, measured), now);
+    let stepped = step(t, s, flow, word, reply, now);
     let next = match stepped {
         Step::Keep => word,
         Step::To(next) => next,
         Step::Reopen => {
             cold_path();
-            end(t, flow, word, (reply, now));
+            end(t, flow, word);
             return Outcome::miss();
         }
         Step::End(reason) => {
             cold_path();
             // Where the port does not tell the two sides apart, anybody could have sent both of the segments that end a flow.
-            end_if_bound(t, flow, word, (reply, now));
+            end_if_bound(t, flow, word);
             return Outcome::drop(reason);
         }
         Step::Drop(reason) => {
@@ -71,20 +70,17 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         }
     };
     // After the segment was found valid: a stranger's guesses must not use up what the flow may send.
-    if measured {
+    if flow.policed.load() != 0 && s.meta.forwarded == 0 {
         cold_path();
+        s.policed = flow.policed.load();
         s.reversed = u32::from(reply);
-        let refused = police(t, s, flow);
+        let refused = Outcome::from_word(t.stage(Stage::Police, s));
         if !refused.is_miss() {
             return refused;
         }
     }
     if t.dry_run() {
         return Outcome::deliver(s, to, Reason::Established);
-    }
-    // Whoever finds the new word finds the time that its timeout counts from.
-    if next != word {
-        seen(flow, word, reply, now);
     }
     let changed = next == word || t.swap(&flow.state, word.0, next.0);
     s.reversed = u32::from(reply);
@@ -121,23 +117,17 @@ fn step<'a, T: Tables<'a>>(
     s: &mut Scratch,
     flow: &LiveFlow,
     word: StateWord,
-    (reply, measured): (bool, bool),
+    reply: bool,
     now: u64,
 ) -> Step {
+    // A forwarded packet that leaves went through the machine when it came in; a later fragment has no transport header.
+    if s.meta.forwarded != 0 || (later_fragment(s) && s.meta.proto == Proto::TCP) {
+        cold_path();
+        return Step::Keep;
+    }
     let next = if s.meta.proto == Proto::TCP {
-        if later_fragment(s) {
-            cold_path();
-            segment::go_on(t, s, flow, reply);
-            return Step::Keep;
-        }
-        match segment::judge(t, s, flow, word, (reply, measured)) {
+        match segment::judge(t, s, flow, word, reply) {
             tcp::Outcome::Pass(next) => next,
-            // What is forwarded was judged when it came in. It moves this flow all the same: where an address, a port or a tag is
-            // changed on the way (NAT), nobody has seen it by this key. Where not, it is a retransmission.
-            _ if s.meta.forwarded != 0 && !leaves_only(flow, reply) => {
-                cold_path();
-                return Step::Keep;
-            }
             tcp::Outcome::Reopen => return Step::Reopen,
             tcp::Outcome::End(reason) => return Step::End(reason),
             tcp::Outcome::Drop(reason) => return Step::Drop(reason),
@@ -162,35 +152,11 @@ fn judge_word_again<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, n
     let word = StateWord(flow.state.load());
     let reply = s.reversed != 0;
     s.word = word.0;
-    if let Step::To(next) = step(t, s, flow, word, (reply, false), now)
+    if let Step::To(next) = step(t, s, flow, word, reply, now)
         && t.swap(&flow.state, word.0, next.0)
     {
         s.word = next.0;
     }
-}
-
-/// True for packets that this machine meets only where they leave it: those of the opener of a flow that began there, being
-/// forwarded under another address or tag than they came in by.
-#[inline(always)]
-fn leaves_only(flow: &LiveFlow, reply: bool) -> bool {
-    !reply && flow.flags.load() & FlowFlags::FORWARDED != 0
-}
-
-/// Measures the packet by the rule of its flow, `s.reversed` telling its direction. What the segment tells of the numbers is
-/// stored afterwards: one that is refused here never arrives.
-#[inline(always)]
-fn police<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow) -> Outcome {
-    s.policed = flow.policed.load();
-    // Another CPU may have stamped the flow with a newer policy than the one this packet has read: the rule's number is of that.
-    let newest = flow.generation.load();
-    if tcp::before(s.generation, newest) {
-        s.generation = newest;
-    }
-    let refused = Outcome::from_word(t.stage(Stage::Police, s));
-    if refused.is_miss() && s.meta.proto == Proto::TCP && !later_fragment(s) && !t.dry_run() {
-        segment::note(s, flow, s.reversed != 0);
-    }
-    refused
 }
 
 /// True for a fragment without transport header.
@@ -208,19 +174,17 @@ pub(super) fn leaves_a_host(s: &Scratch) -> bool {
 
 /// Marks an entry as over if its two sides are told apart by their ports.
 #[inline(never)]
-fn end_if_bound<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord, by: (bool, u64)) {
+fn end_if_bound<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord) {
     let flags = FlowFlags(flow.flags.load());
     if flags.opener() as u8 != flags.peer() as u8 {
-        end(t, flow, word, by);
+        end(t, flow, word);
     }
 }
 
-/// Marks an entry as over, so that it is a miss from now on. `by`: whether the answering side's packet ends it, and when; the
-/// agent leaves it where it is for a while from then on, because other CPUs may hold it.
+/// Marks an entry as over, so that it is a miss from now on.
 #[inline(always)]
-fn end<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord, (reply, now): (bool, u64)) {
+fn end<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord) {
     if !t.dry_run() {
-        seen(flow, word, reply, now);
         let _lost_race = t.swap(&flow.state, word.0, word.0 | StateWord::DEAD);
     }
 }
@@ -291,17 +255,7 @@ fn one_way_left<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) -> bool {
     true
 }
 
-/// Notes the time of a packet. What comes after a reset does not keep the entry alive.
-#[inline(always)]
-pub(super) fn seen(flow: &LiveFlow, word: StateWord, reply: bool, now: u64) {
-    if word.state() != tcp::State::Close as u32 {
-        let half = if reply { &flow.half[1] } else { &flow.half[0] };
-        half.last_seen.store(now);
-    }
-}
-
-/// Writes what this packet adds to its direction's half. A forwarded packet that leaves was noted when it came in, by
-/// this flow or by the one that it came in by.
+/// Writes what this packet adds to its direction's half. A forwarded packet that leaves was noted when it came in.
 #[inline(always)]
 fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     t: T,
@@ -312,13 +266,13 @@ fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     now: u64,
 ) {
     let reply = s.reversed != 0;
-    seen(flow, word, reply, now);
     let half = if reply { &flow.half[1] } else { &flow.half[0] };
-    if s.meta.forwarded != 0 && !leaves_only(flow, reply) {
+    // What comes after a reset does not keep the entry alive.
+    if word.state() != tcp::State::Close as u32 {
+        half.last_seen.store(now);
+    }
+    if s.meta.forwarded != 0 {
         cold_path();
-        if reply && !in_main && s.meta.proto != Proto::TCP && !word.has(StateWord::REPLIED) {
-            answered_under_another_key(t, s);
-        }
         return;
     }
     if reply && !in_main {
@@ -329,12 +283,6 @@ fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     half.packets
         .store(half.packets.load() + u64::from(s.meta.segments));
     half.bytes.store(half.bytes.load() + u64::from(s.meta.wire_bytes));
-}
-
-/// The first answer of a flow that is seen by its key only where it leaves.
-#[inline(never)]
-fn answered_under_another_key<'a, T: Tables<'a>>(t: T, s: &mut Scratch) {
-    source::answered(t, s);
 }
 
 /// Counts a packet of the answering side on a half-open entry, which the opener's CPU may be moving to the main map at this
@@ -354,7 +302,7 @@ fn note_half_open<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     let moved = before & Flow::TAKEN != 0;
     if moved && let Some(new) = t.main(F::key(s)) {
         new.half[1].packets.store(new.half[1].packets.load() + packets);
-        if s.meta.proto == Proto::TCP && !later_fragment(s) {
+        if s.meta.proto == Proto::TCP {
             segment::note(s, new, true);
         }
     }

@@ -64,15 +64,14 @@ mod code {
 }
 
 /// Judges the segment in `s` by its flow, and notes what it changes if it passes: before the word is changed, so that whoever
-/// finds the new word finds the numbers that belong to it. They stay in `s.tcp` for [`note`]; where the packet is `measured` by its rule,
-/// those of all but the common case are left to it.
+/// finds the new word finds the numbers that belong to it. They stay in `s.tcp` for [`note`].
 #[inline(always)]
 pub(super) fn judge<'a, T: Tables<'a>>(
     t: T,
     s: &mut Scratch,
     flow: &LiveFlow,
     word: StateWord,
-    (reply, measured): (bool, bool),
+    reply: bool,
 ) -> Outcome {
     let (own, peer) = if reply {
         (&flow.sent[1], &flow.sent[0])
@@ -102,27 +101,10 @@ pub(super) fn judge<'a, T: Tables<'a>>(
     s.tcp.reply = u32::from(reply);
     s.tcp.loose = flow.flags.load() & FlowFlags::PICKED_UP;
     t.stage(Stage::Segment, s);
-    // A packet that is measured changes nothing before that: see `hit::police`.
-    if s.tcp.code == code::PASS && !measured && !t.dry_run() {
+    if s.tcp.code == code::PASS && !t.dry_run() {
         note(s, flow, reply);
     }
     outcome(s)
-}
-
-/// A later fragment of a segment: its bytes are sent too, so that the other side may acknowledge them. The numbers were
-/// found by [`crate::fragment::LiveDatagram::fill_in`].
-#[inline(never)]
-pub(super) fn go_on<'a, T: Tables<'a>>(t: T, s: &Scratch, flow: &LiveFlow, reply: bool) {
-    /// Bytes of the longest datagram.
-    const LONGEST: u32 = 1 << 16;
-    if t.dry_run() || StateWord(flow.state.load()).state() < State::Established as u32 {
-        return;
-    }
-    let sender = if reply { &flow.sent[1] } else { &flow.sent[0] };
-    let (known, end) = (sender.seq_end.load(), s.meta.seq.wrapping_add(s.meta.payload));
-    if tcp::before(known, end) && end.wrapping_sub(known) <= LONGEST {
-        sender.seq_end.store(end);
-    }
 }
 
 /// Stores what the segment has changed: its own side's numbers, where they differ. `flow` may be the entry that took the

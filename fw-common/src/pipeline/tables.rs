@@ -24,7 +24,7 @@ pub enum FlowStat {
     EventsLost = 4,
     /// Promotions of one-way flows that waited for the next window.
     OneWayWaits = 5,
-    /// Flows that stay half-open because the main table is full: where nobody ages it, a lifeline's, and other ones than TCP's.
+    /// Flows that stay half-open because the main table is full and nobody ages it, or because they are a lifeline's.
     StaysHalfOpen = 6,
     /// Insertions that were tried again because the table was locked or had no free entry at hand.
     InsertRetries = 7,
