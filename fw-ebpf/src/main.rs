@@ -2,7 +2,7 @@
 //!
 //! `dpufw_xdp` judges what a port receives, natively; `dpufw_tc_in` does the same where a port has no native XDP;
 //! `dpufw_tc_out` judges what this machine sends. All rules live in `fw-common`; all unsafe code lives in `kernel.rs`,
-//! `maps.rs` and `packet.rs`.
+//! `maps.rs`, `packet.rs` and `respond.rs`.
 #![no_std]
 #![no_main]
 #![allow(

@@ -24,11 +24,11 @@ pub enum DataPlaneError {
     },
     /// Packets may interrupt each other on one CPU.
     #[error(
-        "this kernel is PREEMPT_RT ({path} says 1): there the work on one packet may interrupt that on another one on the same \
+        "this kernel is PREEMPT_RT, or {path} cannot be read: there the work on one packet may interrupt that on another one on the same \
          CPU, and take its memory; run a kernel without it"
     )]
     Realtime {
-        /// What says so.
+        /// What would say 0, or not exist, on another kernel.
         path: &'static str,
     },
     /// There is no BPF file system where one is needed.

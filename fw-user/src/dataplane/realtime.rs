@@ -5,7 +5,7 @@
 //! 3253cb49cbad of 2025 (kernel/softirq.c), unless the kernel is built with `CONFIG_PREEMPT_RT_NEEDS_BH_LOCK`; nothing in /sys tells
 //! how it was built. Fail closed: no data plane there.
 
-use std::fs;
+use std::{fs, io};
 
 use super::error::DataPlaneError;
 
@@ -14,24 +14,30 @@ const REALTIME: &str = "/sys/kernel/realtime";
 
 /// Refuses such kernels.
 pub(super) fn check() -> Result<(), DataPlaneError> {
-    if says_so(fs::read_to_string(REALTIME).ok().as_deref()) {
-        return Err(DataPlaneError::Realtime { path: REALTIME });
+    if is_another(fs::read_to_string(REALTIME)) {
+        return Ok(());
     }
-    Ok(())
+    Err(DataPlaneError::Realtime { path: REALTIME })
 }
 
-/// What the file's text means; `None`: there is none.
-fn says_so(text: Option<&str>) -> bool {
-    text.is_some_and(|text| text.trim() != "0")
+/// True if the file surely says that the kernel is another one: it does not exist, or holds a 0.
+fn is_another(read: io::Result<String>) -> bool {
+    match read {
+        Ok(text) => text.trim() == "0",
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::says_so;
+    use std::io;
+
+    use super::is_another;
 
     #[test]
-    fn whatever_is_not_surely_another_kernel_is_refused() {
-        assert!(!says_so(None) && !says_so(Some("0\n")));
-        assert!(says_so(Some("1\n")) && says_so(Some("")));
+    fn what_is_not_surely_another_kernel_is_refused() {
+        assert!(is_another(Ok("0\n".to_owned())) && is_another(Err(io::ErrorKind::NotFound.into())));
+        assert!(!is_another(Ok("1\n".to_owned())) && !is_another(Ok(String::new())));
+        assert!(!is_another(Err(io::ErrorKind::PermissionDenied.into())));
     }
 }
