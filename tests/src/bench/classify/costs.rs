@@ -35,26 +35,27 @@ pub(super) fn measure(prefixes: usize, settings: &Settings) -> Result<Vec<Row>> 
     let (fed, prefixes) = known.fed(&known.many(prefixes), feed.path());
     std::fs::write(feed.path(), &prefixes)
         .with_context(|| format!("cannot write {}", feed.path().display()))?;
-    let cases = [
-        Case {
-            name: "10,000 rules".to_owned(),
-            text: Rules { rules: 10_000 }.text(),
-            named: 0,
-            limit: 0.3,
-        },
-        Case {
-            name: "100,000 rules".to_owned(),
-            text: Rules { rules: 100_000 }.text(),
-            named: 0,
-            limit: 3.0,
-        },
-        Case {
-            name: "1,000,000 prefixes from a file".to_owned(),
-            text: fed,
-            named: prefixes.len(),
-            limit: 3.0,
-        },
+    let rules = [
+        (10, "10", 0.3),
+        (100, "100", 0.3),
+        (1000, "1,000", 0.3),
+        (10_000, "10,000", 0.3),
+        (100_000, "100,000", 3.0),
     ];
+    let mut cases: Vec<Case> = rules
+        .map(|(rules, name, limit)| Case {
+            name: format!("{name} rules"),
+            text: Rules { rules }.text(),
+            named: 0,
+            limit,
+        })
+        .into();
+    cases.push(Case {
+        name: "1,000,000 prefixes from a file".to_owned(),
+        text: fed,
+        named: prefixes.len(),
+        limit: 3.0,
+    });
     let plane = DataPlane::open(Options {
         sizes: SIZES,
         ..Options::default()
