@@ -154,7 +154,9 @@ fn layouts() -> String {
             first,
             generation,
             rule,
-            up
+            up,
+            seq,
+            pad
         }
     );
     layout!(out, Count { packets, bytes });

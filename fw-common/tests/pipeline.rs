@@ -151,7 +151,9 @@ fn a_flow_that_the_kernel_refuses_is_tried_again_and_reported_with_the_errno() {
 #[test]
 fn a_promotion_that_the_kernel_refuses_is_tried_again_and_reported_with_the_errno() {
     for (faults, reason, again, errno) in FAULTS {
-        let reason = if reason.allows() {
+        // A full table leaves a datagram's flow where it is; other refusals cut it.
+        let (moves, full) = (reason.allows(), reason == Reason::TableFull);
+        let reason = if moves || full {
             Reason::Established
         } else {
             reason
@@ -167,8 +169,9 @@ fn a_promotion_that_the_kernel_refuses_is_tried_again_and_reported_with_the_errn
         assert_eq!(world.send(Frame::new(&ask, 2)).1, reason);
         told(&world, reason, errno);
         assert_eq!(world.stat(FlowStat::InsertRetries), again);
-        assert_eq!(world.main4.borrow().len(), usize::from(reason.allows()));
-        assert_eq!(world.half4.borrow().len(), usize::from(!reason.allows()));
+        assert_eq!(world.stat(FlowStat::StaysHalfOpen), u64::from(full));
+        assert_eq!(world.main4.borrow().len(), usize::from(moves));
+        assert_eq!(world.half4.borrow().len(), usize::from(!moves));
         // The flow is still there; its next packet moves it.
         assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Established);
         assert_eq!(world.main4.borrow().len(), 1);
@@ -190,19 +193,29 @@ fn a_successor_that_the_kernel_refuses_is_tried_again() {
     assert_eq!(world.half4.borrow().len(), 1);
 }
 
-/// A table that is full by the agent's count refuses without asking the kernel: there is no errno.
+/// A table that is full by the agent's count refuses without asking the kernel: there is no errno. A datagram's flow that was
+/// answered goes on where it is.
 #[test]
 fn a_table_without_room_has_no_errno() {
-    let world = World::new(&[Proto::UDP]);
+    let world = World::new(&[Proto::UDP, Proto::TCP]);
     let ask = udp(A, B, (5000, 53));
     assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Rule);
     assert_eq!(
         world.send(Frame::new(&udp(B, A, (53, 5000)), 3)).1,
         Reason::Established
     );
+    for (frame, port) in [
+        (tcp(A, B, (4000, 80), SYN, 100, 0), 2),
+        (tcp(B, A, (80, 4000), SYN | ACK, 500, 101), 3),
+    ] {
+        assert!(world.send(Frame::new(&frame, port)).1.allows());
+    }
     world.levels.room[0].store(0);
     world.events.borrow_mut().clear();
-    assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::TableFull);
+    assert_eq!(world.send(Frame::new(&ask, 2)).1, Reason::Established);
+    assert_eq!(world.stat(FlowStat::StaysHalfOpen), 1);
+    let completes = tcp(A, B, (4000, 80), ACK, 101, 501);
+    assert_eq!(world.send(Frame::new(&completes, 2)).1, Reason::TableFull);
     told(&world, Reason::TableFull, 0);
 }
 

@@ -381,6 +381,12 @@ impl<'a> Tables<'a> for Kernel {
     }
 
     #[inline(always)]
+    fn read_again<N: Copy>(self, cell: &N) -> N {
+        // SAFETY: a reference is valid for reads; a volatile one is an ordinary load, which the compiler does not leave out.
+        unsafe { core::ptr::from_ref(cell).read_volatile() }
+    }
+
+    #[inline(always)]
     fn source(self, key: &SourceKey) -> Option<&'a LiveSource> {
         shared(pointer(&maps::SOURCES), key)
     }

@@ -27,6 +27,9 @@ struct Kept {
     halves: [[u64; 7]; 2],
 }
 
+/// Place of a half's time in [`Kept::halves`].
+const LAST_SEEN: usize = 2;
+
 impl Watched {
     /// A world whose policy allows these protocols.
     pub fn new(allowed: &[u8]) -> Self {
@@ -64,12 +67,18 @@ impl Watched {
         reason
     }
 
-    /// A dropped packet may end a flow, never change it.
+    /// A dropped packet may end a flow, which then tells when, but never change it.
     fn unchanged(&self, before: &[(usize, Kept)], reason: Reason) {
-        let after = self.kept();
+        let (after, flows) = (self.kept(), self.flows());
         assert_eq!(before.len(), after.len(), "{reason:?}: another number of flows");
-        for ((place, was), (_, is)) in before.iter().zip(&after) {
-            assert_eq!(was, is, "{reason:?}: flow {place}");
+        for (((place, was), (_, mut is)), flow) in before.iter().zip(after).zip(flows) {
+            if flow.state.load() & StateWord::DEAD != 0 {
+                for (was, is) in was.halves.iter().zip(&mut is.halves) {
+                    assert!(is[LAST_SEEN] >= was[LAST_SEEN], "{reason:?}: flow {place}");
+                    is[LAST_SEEN] = was[LAST_SEEN];
+                }
+            }
+            assert_eq!(*was, is, "{reason:?}: flow {place}");
         }
     }
 
@@ -136,9 +145,7 @@ impl Watched {
 
     fn remember(&mut self, reason: Reason) {
         let opens = matches!(reason, Reason::Rule | Reason::PickedUp);
-        if self.forwarded() && !opens {
-            return;
-        }
+        // What is forwarded moves the flow that knows it where it leaves, too.
         let (identity, sender) = self.last();
         let now = self.world.now.get();
         let packets = self.passed.entry(identity).or_default();

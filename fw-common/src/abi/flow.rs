@@ -148,7 +148,8 @@ impl Side {
 /// Constant facts of a flow, packed.
 ///
 /// bit 0: the opener is the key's `hi` side; bits 1..2: opener's [`Side`]; bits 3..4: the answering side's [`Side`];
-/// bit 5: the flow was picked up in the middle; bit 6: one of its ends is a lifeline; bits 16..31: ifindex of the opener's port, low 16 bits.
+/// bit 5: the flow was picked up in the middle; bit 6: one of its ends is a lifeline; bit 7: it counts as half open; bit 8: it began where a
+/// forwarded packet leaves; bits 16..31: ifindex of the opener's port, low 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowFlags(pub u32);
 
@@ -159,6 +160,9 @@ impl FlowFlags {
     pub const PICKED_UP: u32 = 1 << 5;
     /// Set where an end of the flow lies in a lifeline zone.
     pub const LIFELINE: u32 = 1 << 6;
+    /// Set where the flow's first packet left this machine under another key than it came in by (NAT): its opener's packets are
+    /// met at the way out only.
+    pub const FORWARDED: u32 = 1 << 8;
     /// Set where the flow counts as half open for its destination, until its handshake is complete.
     pub const COUNTED: u32 = 1 << 7;
 
@@ -301,8 +305,10 @@ impl LiveFlow {
     #[inline(always)]
     #[must_use]
     pub fn alive(&self, now: u64) -> bool {
+        // The word first: its writer has stored the time before.
+        let word = StateWord(self.state.load());
         let (original, reply) = (self.half[0].last_seen.load(), self.half[1].last_seen.load());
         let last_seen = if original > reply { original } else { reply };
-        !StateWord(self.state.load()).expired(last_seen, now)
+        !word.expired(last_seen, now)
     }
 }

@@ -37,4 +37,4 @@ pub use set::{
 
 /// Version of every layout in this module. It is part of the pin path, so programs of one version never meet maps of
 /// another.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;

@@ -8,8 +8,8 @@ mod ranges;
 
 pub use ranges::{Cover, Piece, Scan, arrive};
 
-use crate::abi::Shared;
-use crate::wire::Meta;
+use crate::abi::{Proto, Shared};
+use crate::wire::{Meta, tcp_flag};
 
 /// Ranges of bytes that a datagram may have passed in at a time: with 8, seven holes. Reordering in a network makes one or two.
 pub const MAX_RANGES: usize = 8;
@@ -88,6 +88,11 @@ pub struct DatagramOf<A32, A64> {
     pub rule: A32,
     /// 1 if the first fragment was handed to this machine's stack, or left it.
     pub up: A32,
+    /// TCP: the segment's sequence number less the bytes before its payload, so that the number of a byte is this and its place in
+    /// the datagram.
+    pub seq: A32,
+    /// 0.
+    pub pad: A32,
 }
 
 /// A datagram that can be copied: the template of an insertion.
@@ -96,8 +101,8 @@ pub type Datagram = DatagramOf<u32, u64>;
 pub type LiveDatagram = DatagramOf<Shared<u32>, Shared<u64>>;
 
 const _: () = assert!(size_of::<FragmentKey>() == 44 && align_of::<FragmentKey>() == 4);
-const _: () = assert!(size_of::<Datagram>() == 72 && align_of::<Datagram>() == 8);
-const _: () = assert!(size_of::<LiveDatagram>() == 72 && align_of::<LiveDatagram>() == 8);
+const _: () = assert!(size_of::<Datagram>() == 80 && align_of::<Datagram>() == 8);
+const _: () = assert!(size_of::<LiveDatagram>() == 80 && align_of::<LiveDatagram>() == 8);
 
 /// Values of [`DatagramOf::progress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +119,7 @@ impl Progress {
 }
 
 /// Word [`DatagramOf::first`]: what became of the first fragment, its protocol and selector in one word, so that it is
-/// read as a whole. bits 0..15: selector; 16..23: protocol; 24: allowed; 25: denied; 26: allowed without a flow.
+/// read as a whole. bits 0..15: selector; 16..23: protocol; 24: allowed; 25: denied; 26: allowed without a flow; 27: a segment with FIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct First(pub u32);
 
@@ -125,6 +130,8 @@ impl First {
     pub const DENIED: u32 = 1 << 25;
     /// The first fragment passed, and no flow was made for it.
     pub const UNTRACKED: u32 = 1 << 26;
+    /// The first fragment is that of a segment with FIN, which stands behind its last byte (RFC 9293 section 3.4).
+    pub const FIN: u32 = 1 << 27;
 
     /// True if a first fragment was seen.
     #[inline(always)]
@@ -168,11 +175,23 @@ impl LiveDatagram {
     #[inline(always)]
     pub fn note_first(&self, m: &Meta, outcome: u32) {
         self.ports.store((u32::from(m.sport) << 16) | u32::from(m.dport));
+        let tcp = m.proto == Proto::TCP;
+        if tcp {
+            // All that stands before the payload in the fragmented part: in IPv6 extension headers too.
+            let header = m.frag_len.wrapping_sub(m.payload);
+            self.seq.store(m.seq.wrapping_sub(header));
+        }
+        let fin = if tcp && m.tcp_flags & tcp_flag::FIN != 0 {
+            First::FIN
+        } else {
+            0
+        };
         self.first
-            .store(outcome | (u32::from(m.proto) << 16) | u32::from(m.selector));
+            .store(outcome | fin | (u32::from(m.proto) << 16) | u32::from(m.selector));
     }
 
-    /// Gives a later fragment the protocol, ports and selector of the first one.
+    /// Gives a later fragment the protocol, ports and selector of the first one; in TCP, the sequence number of its first byte, and how
+    /// many numbers it takes.
     #[inline(always)]
     pub fn fill_in(&self, m: &mut Meta) {
         let (first, ports) = (self.first(), self.ports.load());
@@ -180,6 +199,10 @@ impl LiveDatagram {
         m.selector = first.selector();
         m.sport = (ports >> 16) as u16;
         m.dport = ports as u16;
+        if m.proto == Proto::TCP {
+            m.seq = self.seq.load().wrapping_add(m.frag_offset);
+            m.payload = m.frag_len + u32::from(first.has(First::FIN) && m.frag_more == 0);
+        }
     }
 }
 

@@ -95,7 +95,12 @@ fn fill_fresh<'a, T: Tables<'a>>(t: T, s: &mut Scratch, reply: bool) {
     s.fresh.dst_zone = if reply { from } else { to };
     let lifeline = (s.class.src.flags | s.class.dst.flags) & ClassFlags::LIFELINE != 0;
     let counted = if s.counted != 0 { FlowFlags::COUNTED } else { 0 };
-    s.fresh.flags = flags.0 | counted | if lifeline { FlowFlags::LIFELINE } else { 0 };
+    let forwarded = if s.meta.forwarded != 0 {
+        FlowFlags::FORWARDED
+    } else {
+        0
+    };
+    s.fresh.flags = flags.0 | counted | forwarded | if lifeline { FlowFlags::LIFELINE } else { 0 };
     s.fresh.policed = policed(s, Decision(s.class.decision));
     s.fresh.answer = 0;
     s.fresh.carried_packets = 0;

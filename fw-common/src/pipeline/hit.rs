@@ -30,9 +30,12 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     now: u64,
 ) -> Outcome {
     let flags = FlowFlags(flow.flags.load());
-    let reply = flags.opener_hi() != (s.meta.from_hi != 0);
+    // In arithmetic, and from memory: see `way`.
+    s.reversed = (flags.0 ^ u32::from(s.meta.from_hi)) & FlowFlags::OPENER_HI;
+    let reply = t.read_again(&s.reversed) != 0;
     let to = Side::from_bits(flags.side_of(!reply));
-    if u32::from(s.meta.side) != flags.side_of(reply) && !leaves_a_host(s) {
+    note_where(t, s, flags);
+    if u32::from(s.meta.side) != flags.side_of(reply) && !leaves_a_host(t, s) {
         cold_path();
         return Outcome::drop(Reason::WrongSide);
     }
@@ -55,13 +58,13 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         Step::To(next) => next,
         Step::Reopen => {
             cold_path();
-            end(t, flow, word);
+            end(t, s, flow, word);
             return Outcome::miss();
         }
         Step::End(reason) => {
             cold_path();
             // Where the port does not tell the two sides apart, anybody could have sent both of the segments that end a flow.
-            end_if_bound(t, flow, word);
+            end_if_bound(t, s, flow, word);
             return Outcome::drop(reason);
         }
         Step::Drop(reason) => {
@@ -70,11 +73,10 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         }
     };
     // After the segment was found valid: a stranger's guesses must not use up what the flow may send.
-    if flow.policed.load() != 0 && s.meta.forwarded == 0 {
+    if flow.policed.load() != 0 {
         cold_path();
-        s.policed = flow.policed.load();
-        s.reversed = u32::from(reply);
-        let refused = Outcome::from_word(t.stage(Stage::Police, s));
+        police(t, s, flow);
+        let refused = Outcome::from_word(s.word);
         if !refused.is_miss() {
             return refused;
         }
@@ -82,8 +84,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     if t.dry_run() {
         return Outcome::deliver(s, to, Reason::Established);
     }
-    let changed = next == word || t.swap(&flow.state, word.0, next.0);
-    s.reversed = u32::from(reply);
+    let changed = next == word || change(t, s, flow, word, next);
     note::<F, T>(t, s, flow, in_main, word, now);
     // Another CPU has changed the word meanwhile: this packet is judged once more by the word that stands now, so that no
     // FIN is lost. If that fails too, its transition is left to the sender's next packet.
@@ -120,12 +121,12 @@ fn step<'a, T: Tables<'a>>(
     reply: bool,
     now: u64,
 ) -> Step {
-    // A forwarded packet that leaves went through the machine when it came in; a later fragment has no transport header.
-    if s.meta.forwarded != 0 || (later_fragment(s) && s.meta.proto == Proto::TCP) {
-        cold_path();
-        return Step::Keep;
-    }
     let next = if s.meta.proto == Proto::TCP {
+        if later_fragment(s) {
+            cold_path();
+            segment::go_on(t, s, flow);
+            return Step::Keep;
+        }
         match segment::judge(t, s, flow, word, reply) {
             tcp::Outcome::Pass(next) => next,
             tcp::Outcome::Reopen => return Step::Reopen,
@@ -152,11 +153,66 @@ fn judge_word_again<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, n
     let word = StateWord(flow.state.load());
     let reply = s.reversed != 0;
     s.word = word.0;
-    if let Step::To(next) = step(t, s, flow, word, reply, now)
-        && t.swap(&flow.state, word.0, next.0)
-    {
-        s.word = next.0;
+    if let Step::To(next) = step(t, s, flow, word, reply, now) {
+        if s.meta.proto == Proto::TCP {
+            // It was measured already, where it is.
+            segment::note(t, s, flow);
+        }
+        if t.swap(&flow.state, word.0, next.0) {
+            s.word = next.0;
+        }
     }
+}
+
+/// Says in `s.came_before` whether the packet was judged and counted already when it came in. Not so for those of the opener of a flow that
+/// began where they leave: forwarded under another address or tag than they came in by, this is the only place where they are
+/// met by its key. Without a branch: the verifier would walk all that follows once more.
+#[inline(always)]
+fn note_where<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flags: FlowFlags) {
+    let not_here_only = !(flags.0 >> FlowFlags::FORWARDED.trailing_zeros()) | t.read_again(&s.reversed);
+    s.came_before = u32::from(t.read_again(&s.meta.forwarded)) & not_here_only;
+}
+
+/// Index of the packet's direction in a flow's halves. An index, not a choice: the verifier of 6.1 follows each choice
+/// between two places in an entry as two ways, whatever it was told by an earlier one.
+#[inline(always)]
+pub(super) fn way<'a, T: Tables<'a>>(t: T, s: &Scratch) -> usize {
+    (t.read_again(&s.reversed) & 1) as usize
+}
+
+/// Changes a flow's word, after the time that its timeout counts from: whoever finds the new word finds that too. False if another
+/// CPU has changed it.
+#[inline(always)]
+fn change<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, word: StateWord, next: StateWord) -> bool {
+    cold_path();
+    seen_before(t, s, flow, word);
+    t.swap(&flow.state, word.0, next.0)
+}
+
+#[inline(never)]
+fn seen_before<'a, T: Tables<'a>>(t: T, s: &Scratch, flow: &LiveFlow, word: StateWord) {
+    seen(flow, word, way(t, s), s.now);
+}
+
+/// Measures the packet by the rule of its flow, `s.reversed` telling its direction; the outcome goes into `s.word`. What the
+/// segment tells of the numbers is stored afterwards: one that is refused here never arrives.
+#[inline(never)]
+fn police<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow) {
+    if s.came_before != 0 {
+        s.word = Outcome::miss().word();
+        return;
+    }
+    s.policed = flow.policed.load();
+    // Another CPU may have stamped the flow with a newer policy than the one this packet has read: the rule's number is of that.
+    let newest = flow.generation.load();
+    if tcp::before(s.generation, newest) {
+        s.generation = newest;
+    }
+    let refused = Outcome::from_word(t.stage(Stage::Police, s));
+    if refused.is_miss() && s.meta.proto == Proto::TCP && !later_fragment(s) && !t.dry_run() {
+        segment::note(t, s, flow);
+    }
+    s.word = refused.word();
 }
 
 /// True for a fragment without transport header.
@@ -168,23 +224,25 @@ pub(super) fn later_fragment(s: &Scratch) -> bool {
 /// True for what leaves a machine in mode `host`. Containers, bridges and VLAN devices of the machine stand between its
 /// ports, so what leaves may have come by any of them; only what comes in from the wire can lie about its side.
 #[inline(always)]
-pub(super) fn leaves_a_host(s: &Scratch) -> bool {
-    s.meta.egress != 0 && (s.port.mode == Mode::Host as u8 || s.meta.forwarded != 0)
+pub(super) fn leaves_a_host<'a, T: Tables<'a>>(t: T, s: &Scratch) -> bool {
+    s.meta.egress != 0 && (s.port.mode == Mode::Host as u8 || t.read_again(&s.meta.forwarded) != 0)
 }
 
 /// Marks an entry as over if its two sides are told apart by their ports.
 #[inline(never)]
-fn end_if_bound<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord) {
+fn end_if_bound<'a, T: Tables<'a>>(t: T, s: &Scratch, flow: &LiveFlow, word: StateWord) {
     let flags = FlowFlags(flow.flags.load());
     if flags.opener() as u8 != flags.peer() as u8 {
-        end(t, flow, word);
+        end(t, s, flow, word);
     }
 }
 
-/// Marks an entry as over, so that it is a miss from now on.
+/// Marks an entry as over, so that it is a miss from now on. The agent leaves it where it is for a while after this packet's
+/// time, because other CPUs may hold it.
 #[inline(always)]
-fn end<'a, T: Tables<'a>>(t: T, flow: &LiveFlow, word: StateWord) {
+fn end<'a, T: Tables<'a>>(t: T, s: &Scratch, flow: &LiveFlow, word: StateWord) {
     if !t.dry_run() {
+        seen(flow, word, way(t, s), s.now);
         let _lost_race = t.swap(&flow.state, word.0, word.0 | StateWord::DEAD);
     }
 }
@@ -255,7 +313,16 @@ fn one_way_left<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) -> bool {
     true
 }
 
-/// Writes what this packet adds to its direction's half. A forwarded packet that leaves was noted when it came in.
+/// Notes the time of a packet. What comes after a reset does not keep the entry alive.
+#[inline(always)]
+pub(super) fn seen(flow: &LiveFlow, word: StateWord, way: usize, now: u64) {
+    if word.state() != tcp::State::Close as u32 {
+        flow.half[way & 1].last_seen.store(now);
+    }
+}
+
+/// Writes what this packet adds to its direction's half. A forwarded packet that leaves was noted when it came in, by
+/// this flow or by the one that it came in by.
 #[inline(always)]
 fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     t: T,
@@ -265,34 +332,39 @@ fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     word: StateWord,
     now: u64,
 ) {
-    let reply = s.reversed != 0;
-    let half = if reply { &flow.half[1] } else { &flow.half[0] };
-    // What comes after a reset does not keep the entry alive.
-    if word.state() != tcp::State::Close as u32 {
-        half.last_seen.store(now);
+    let way = way(t, s);
+    seen(flow, word, way, now);
+    if !in_main && t.read_again(&s.reversed) != 0 {
+        cold_path();
+        note_half_open::<F, T>(t, s, flow, word);
+        return;
     }
-    if s.meta.forwarded != 0 {
+    if t.read_again(&s.came_before) != 0 {
         cold_path();
         return;
     }
-    if reply && !in_main {
-        cold_path();
-        note_half_open::<F, T>(t, s, flow);
-        return;
-    }
+    let half = &flow.half[way];
     half.packets
         .store(half.packets.load() + u64::from(s.meta.segments));
     half.bytes.store(half.bytes.load() + u64::from(s.meta.wire_bytes));
 }
 
 /// Counts a packet of the answering side on a half-open entry, which the opener's CPU may be moving to the main map at this
-/// moment: see [`super::promote`].
+/// moment: see [`super::promote`]. `word`: the flow's before this packet.
 #[inline(never)]
 fn note_half_open<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     t: T,
     s: &mut Scratch,
     flow: &LiveFlow,
+    word: StateWord,
 ) {
+    if s.came_before != 0 {
+        // The first answer of a flow that is met by its key only here.
+        if s.meta.proto != Proto::TCP && !word.has(StateWord::REPLIED) {
+            source::answered(t, s);
+        }
+        return;
+    }
     let (packets, bytes) = (u64::from(s.meta.segments), u64::from(s.meta.wire_bytes));
     let half = &flow.half[1];
     let before = t.add64(&half.packets, packets);
@@ -302,8 +374,8 @@ fn note_half_open<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     let moved = before & Flow::TAKEN != 0;
     if moved && let Some(new) = t.main(F::key(s)) {
         new.half[1].packets.store(new.half[1].packets.load() + packets);
-        if s.meta.proto == Proto::TCP {
-            segment::note(s, new, true);
+        if s.meta.proto == Proto::TCP && !later_fragment(s) {
+            segment::note(t, s, new);
         }
     }
     if t.add64(&half.bytes, bytes) & Flow::TAKEN != 0

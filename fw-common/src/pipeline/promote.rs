@@ -45,7 +45,8 @@ fn to_main<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
             t.stat(FlowStat::PromotionWaits);
             Outcome::deliver(s, to, Reason::Established)
         }
-        Insert::Full if lifeline || !admit::agent_alive(t) => {
+        // It was answered, and it was admitted when there was room: a datagram's sender would not even learn why it is cut.
+        Insert::Full if lifeline || s.meta.proto != Proto::TCP || !admit::agent_alive(t) => {
             t.stat(FlowStat::StaysHalfOpen);
             Outcome::deliver(s, to, Reason::Established)
         }

@@ -15,7 +15,9 @@ pub(super) fn judge<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Ke
     t: T,
     s: &mut Scratch,
 ) {
+    s.spares_planes = 1;
     s.word = error::<F, P, T>(pkt, t, s).word();
+    s.spares_planes = 0;
 }
 
 #[inline(always)]
@@ -115,7 +117,7 @@ fn back_to_the_sender<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
         return screened;
     }
     let from_own = s.class.src.flags & ClassFlags::OWN != 0;
-    if from_own && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(s) {
+    if from_own && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(t, s) {
         return Outcome::drop(Reason::WrongSide);
     }
     let to = peer_side(s);
@@ -133,7 +135,7 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
     } else {
         (flags.peer(), flags.opener())
     };
-    if s.meta.side != from as u8 && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(s) {
+    if s.meta.side != from as u8 && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(t, s) {
         return Outcome::drop(Reason::WrongSide);
     }
     if s.meta.proto == Proto::TCP && !was_sent(s, flow, quoted_reply) {

@@ -39,6 +39,10 @@ pub struct Scratch {
     pub kind: u32,
     /// 1 if the opener of the flow that is asked about is the key's `hi` side.
     pub opener_hi: u32,
+    /// 1 while a flow is judged again by an error about it, which comes another way than its packets: planes are not asked then.
+    pub(super) spares_planes: u32,
+    /// 1 if the packet was judged and counted already when it came in: it is forwarded, and leaves by a flow that knows it.
+    pub(super) came_before: u32,
     /// Number of the rule that measures this packet; see [`Flow::policed`].
     pub policed: u32,
     /// What follows the stage that opens flows: [`super::open::then`].
@@ -192,6 +196,8 @@ impl Scratch {
             one_way_left: 0,
             kind: 0,
             opener_hi: 0,
+            spares_planes: 0,
+            came_before: 0,
             policed: 0,
             then: 0,
             to: 0,
@@ -248,6 +254,8 @@ impl Scratch {
                 generation: 0,
                 rule: 0,
                 up: 0,
+                seq: 0,
+                pad: 0,
             },
             reply: Reply::EMPTY,
             counted: 0,

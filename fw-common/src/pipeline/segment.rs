@@ -3,7 +3,7 @@
 //! The common case is judged in line. Everything else is a stage of its own, which finds its question in
 //! [`Scratch::tcp`] and leaves its answer there.
 
-use super::{Scratch, Stage, Tables};
+use super::{Scratch, Stage, Tables, hit};
 use crate::abi::{ControlFlags, FlowFlags, LiveFlow, LiveSent, Reason, Shared, StateWord};
 use crate::tcp::window::fits;
 use crate::tcp::{self, Judged, Known, Numbers, Outcome, Segment, State};
@@ -28,6 +28,9 @@ pub struct Case {
     pub loose: u32,
     /// What happens to the segment: one of `code`.
     pub code: u32,
+    /// Not 0 if the segment passes only if its rule's limits let it: [`crate::abi::FlowOf::policed`]; then, whether [`note`] is left to
+    /// what measures it.
+    pub measured: u32,
 }
 
 impl Case {
@@ -48,6 +51,7 @@ impl Case {
             reply: 0,
             loose: 0,
             code: 0,
+            measured: 0,
         }
     };
 }
@@ -64,7 +68,8 @@ mod code {
 }
 
 /// Judges the segment in `s` by its flow, and notes what it changes if it passes: before the word is changed, so that whoever
-/// finds the new word finds the numbers that belong to it. They stay in `s.tcp` for [`note`].
+/// finds the new word finds the numbers that belong to it. They stay in `s.tcp` for [`note`]; where the packet is `measured` by its rule,
+/// those of all but the common case are left to it.
 #[inline(always)]
 pub(super) fn judge<'a, T: Tables<'a>>(
     t: T,
@@ -73,13 +78,9 @@ pub(super) fn judge<'a, T: Tables<'a>>(
     word: StateWord,
     reply: bool,
 ) -> Outcome {
-    let (own, peer) = if reply {
-        (&flow.sent[1], &flow.sent[0])
-    } else {
-        (&flow.sent[0], &flow.sent[1])
-    };
-    let sender = own;
-    let (own, peer) = (load(own), load(peer));
+    let way = hit::way(t, s);
+    let sender = &flow.sent[way];
+    let (own, peer) = (load(sender), load(&flow.sent[way ^ 1]));
     if tcp::is_common(word, s.meta.tcp_flags) && s.meta.tcp_options == 0 {
         s.meta.sack = s.meta.ack;
         let segment = segment(s);
@@ -100,11 +101,29 @@ pub(super) fn judge<'a, T: Tables<'a>>(
     s.tcp.word = word.0;
     s.tcp.reply = u32::from(reply);
     s.tcp.loose = flow.flags.load() & FlowFlags::PICKED_UP;
+    s.tcp.measured = flow.policed.load();
     t.stage(Stage::Segment, s);
-    if s.tcp.code == code::PASS && !t.dry_run() {
-        note(s, flow, reply);
+    // A packet that is measured changes nothing before that: see `hit::police`.
+    if s.tcp.code | s.tcp.measured == 0 && !t.dry_run() {
+        note(t, s, flow);
     }
     outcome(s)
+}
+
+/// A later fragment of a segment: its bytes are sent too, so that the other side may acknowledge them. The numbers were
+/// found by [`crate::fragment::LiveDatagram::fill_in`].
+#[inline(never)]
+pub(super) fn go_on<'a, T: Tables<'a>>(t: T, s: &Scratch, flow: &LiveFlow) {
+    /// Bytes of the longest datagram.
+    const LONGEST: u32 = 1 << 16;
+    if t.dry_run() || StateWord(flow.state.load()).state() < State::Established as u32 {
+        return;
+    }
+    let sender = &flow.sent[hit::way(t, s)];
+    let (known, end) = (sender.seq_end.load(), s.meta.seq.wrapping_add(s.meta.payload));
+    if tcp::before(known, end) && end.wrapping_sub(known) <= LONGEST {
+        sender.seq_end.store(end);
+    }
 }
 
 /// Stores what the segment has changed: its own side's numbers, where they differ. `flow` may be the entry that took the
@@ -114,8 +133,8 @@ pub(super) fn judge<'a, T: Tables<'a>>(
 /// connection is established its numbers only go forward ([`Numbers::after`]), so one that was overtaken by the other
 /// CPU's is left out. Before that, and where a connection was adopted, they are set anew.
 #[inline(always)]
-pub(super) fn note(s: &Scratch, flow: &LiveFlow, reply: bool) {
-    let sender = if reply { &flow.sent[1] } else { &flow.sent[0] };
+pub(super) fn note<'a, T: Tables<'a>>(t: T, s: &Scratch, flow: &LiveFlow) {
+    let sender = &flow.sent[hit::way(t, s)];
     let established = StateWord(flow.state.load()).state() >= State::Established as u32;
     let forward = established && flow.flags.load() & FlowFlags::PICKED_UP == 0;
     keep(sender, s.tcp.own, forward);
@@ -155,6 +174,16 @@ pub(super) fn stage<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
         loose: s.tcp.loose != 0 || loose(t),
     };
     let judged = tcp::step(StateWord(s.tcp.word), s.tcp.reply != 0, segment(s), &known);
+    if s.came_before != 0 {
+        s.tcp.measured = 0;
+        // It was judged when it came in. It moves this flow all the same: where an address, a port or a tag is changed on the
+        // way (NAT), nobody has seen it by this key. Where not, it is a retransmission.
+        if !matches!(judged.outcome, Outcome::Pass(_)) {
+            s.tcp.answered = 0;
+            s.tcp.code = code::PASS;
+            return 0;
+        }
+    }
     answer(s, judged);
     0
 }

@@ -24,7 +24,7 @@ pub enum FlowStat {
     EventsLost = 4,
     /// Promotions of one-way flows that waited for the next window.
     OneWayWaits = 5,
-    /// Flows that stay half-open because the main table is full and nobody ages it, or because they are a lifeline's.
+    /// Flows that stay half-open because the main table is full: where nobody ages it, a lifeline's, and other ones than TCP's.
     StaysHalfOpen = 6,
     /// Insertions that were tried again because the table was locked or had no free entry at hand.
     InsertRetries = 7,
@@ -184,6 +184,12 @@ pub trait Tables<'a>: Copy + FlowMaps<'a, Key4> + FlowMaps<'a, Key6> {
     #[inline(always)]
     fn store_first(self, cell: &mut u64, value: u64) {
         *cell = value;
+    }
+    /// Reads a number in this CPU's own memory once more, whatever the compiler knows of it: the verifier follows two ways from
+    /// there on as one where neither tells it the number.
+    #[inline(always)]
+    fn read_again<N: Copy>(self, cell: &N) -> N {
+        *cell
     }
     /// What is known of a source.
     fn source(self, key: &SourceKey) -> Option<&'a LiveSource>;

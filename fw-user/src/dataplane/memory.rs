@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(memory(map_names::FLOWS6, 1).per_entry, 216);
         assert_eq!(memory(map_names::SOURCES, 1).per_entry, 120);
         assert_eq!(memory(map_names::LIMITS, 1).per_entry, 96);
-        assert_eq!(memory(map_names::FRAGMENTS, 1).per_entry, 168);
+        assert_eq!(memory(map_names::FRAGMENTS, 1).per_entry, 176);
         assert_eq!(memory(map_names::SOURCE_BITS, 32_768).bytes, 256 << 10);
         assert_eq!(memory(map_names::COUNTERS, 512).bytes, 512 * 16 * 4);
     }

@@ -101,6 +101,10 @@ fn inline_tc_tc() -> Result<()> {
 /// The scenarios between two networks: all but those of the link itself.
 const ROUTED: &[(&str, Scenario)] = &[
     ("counted once, at the way in", router::counted_once),
+    (
+        "addresses and ports that are translated on the way",
+        router::translated,
+    ),
     ("a page by HTTP", clients::page),
     ("ten pages over one connection by HTTP/2", clients::http2),
     ("a port that a rule denies", clients::denied_by_rule),

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use fw_common::abi::{Proto, Reason};
 use fw_tests::lab::{TcpService, UdpEcho};
 
 use crate::clients::{closed, fetch, udp_socket};
-use crate::guarded::{Guarded, SOON};
+use crate::guarded::{Guarded, POLICY, SOON};
 
 /// Packets so far that opened a flow and that followed one.
 fn passed(guarded: &Guarded) -> Result<[u64; 2]> {
@@ -31,6 +31,51 @@ fn noted(guarded: &Guarded, proto: u8, port: u16) -> Result<(u64, u64)> {
 pub fn counted_once(guarded: &Guarded, ipv6: bool) -> Result<()> {
     datagrams(guarded, ipv6)?;
     connection(guarded, ipv6)
+}
+
+/// A connection to a port of the router that is translated to the server's (DNAT), and leaves with the router's own address
+/// (masquerade): two flows, of which the firewall meets one direction each where it leaves. Both come to their end.
+pub fn translated(guarded: &Guarded, ipv6: bool) -> Result<()> {
+    const PUBLISHED: u16 = 8088;
+    const PORT: u16 = 80;
+    let router = guarded.scene.guard();
+    let (family, server) = if ipv6 {
+        ("ip6", format!("[{}]", guarded.server(true)))
+    } else {
+        ("ip", guarded.server(false).to_string())
+    };
+    let rules = format!(
+        "table inet translated {{
+           chain in {{ type nat hook prerouting priority -100; meta nfproto {} tcp dport {PUBLISHED} dnat {family} to {server}:{PORT}; }}
+           chain out {{ type nat hook postrouting priority 100; oifname down0 tcp dport {PORT} masquerade; }}
+         }}",
+        if ipv6 { "ipv6" } else { "ipv4" }
+    );
+    guarded.apply(&POLICY.replace(
+        "rules:",
+        "rules:\n  - { name: published, allow: [tcp/8088], from: client, to: self }\n  \
+         - { name: behind, allow: [http], from: self, to: server, limit: [{ packets: 100000/s }] }",
+    ))?;
+    router.namespace.check(&["nft", &rules], SOON)?;
+    let _http = TcpService::start(&guarded.scene.server.namespace, guarded.server(ipv6), PORT)?;
+    let invalid = || -> Result<u64> {
+        [Reason::TcpInvalid, Reason::TcpOutOfWindow, Reason::TcpNoFlow]
+            .into_iter()
+            .map(|reason| guarded.packets(reason))
+            .sum()
+    };
+    let before = invalid()?;
+    let done = fetch(&guarded.scene.client, router.address(ipv6), PUBLISHED)
+        .and_then(|()| closed(guarded, PUBLISHED))
+        .and_then(|()| closed(guarded, PORT));
+    router
+        .namespace
+        .check(&["nft", "delete", "table", "inet", "translated"], SOON)?;
+    guarded.apply(POLICY)?;
+    done.with_context(|| format!("counted: {}", guarded.counted()))?;
+    let wrong = invalid()? - before;
+    ensure!(wrong == 0, "{wrong} packets did not fit: {}", guarded.counted());
+    Ok(())
 }
 
 fn datagrams(guarded: &Guarded, ipv6: bool) -> Result<()> {

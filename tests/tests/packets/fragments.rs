@@ -3,8 +3,9 @@
 use fw_common::abi::Reason::{
     BadIpv6, BadNd, DenyDefault, Established, FragmentBad, FragmentDenied, FragmentDuplicate, FragmentEarly,
     FragmentEarlyPass, FragmentOverlap, FragmentOverrun, FragmentPass, FragmentRanges, FragmentTiny,
-    PolicyRevoked, Rule, Truncated, Untracked,
+    PolicyRevoked, Rule, TcpOutOfWindow, Truncated, Untracked,
 };
+use fw_common::tcp::State;
 use fw_tests::packet::Packet;
 
 use crate::case::{Case, Net, POLICY, v6};
@@ -249,8 +250,9 @@ fn bounds(net: &Net) -> Vec<Case> {
 
 fn kinds(net: &Net) -> Vec<Case> {
     let ping = Packet::echo_request(net.client, net.server, 7, 1).payload(&[7; 2000]);
-    let segment = net.connection(80).c("A", 1001, 5001).payload(&[7; 2000]);
     let c = net.connection(80);
+    let segment = c.c("A", 1001, 5001).payload(&[7; 2000]);
+    let last = c.c("FA", 1001, 5001).payload(&[7; 2000]);
     vec![
         Case::new("a large echo")
             .outer(ping.clone().fragment(0, 1000, 9), Rule)
@@ -267,9 +269,23 @@ fn kinds(net: &Net) -> Vec<Case> {
                     .fragment(1000, 9000, 4),
                 Established,
             ),
-        c.established(Case::new("a TCP segment in fragments"))
-            .outer(segment.clone().fragment(0, 1000, 9), Established)
-            .outer(segment.fragment(1000, 9000, 9), Established),
+        c.established(Case::new(
+            "a TCP segment in fragments, acknowledged when all of it was sent",
+        ))
+        .outer(segment.clone().fragment(0, 1000, 9), Established)
+        .inner(c.s("A", 5001, 3001), TcpOutOfWindow)
+        .outer(segment.fragment(1000, 9000, 9), Established)
+        .inner(c.s("A", 5001, 3002), TcpOutOfWindow)
+        .inner(c.s("A", 5001, 3001), Established)
+        .outer(c.c("A", 3001, 5001), Established),
+        c.established(Case::new("a FIN at the end of a segment in fragments"))
+            .outer(last.clone().fragment(0, 1000, 9), Established)
+            .outer(last.clone().fragment(1000, 1496, 9), Established)
+            .outer(last.fragment(1496, 9000, 9), Established)
+            .inner(c.s("A", 5001, 3003), TcpOutOfWindow)
+            .inner(c.s("FA", 5001, 3002), Established)
+            .outer(c.c("A", 3002, 5002), Established)
+            .state(State::TimeWait),
         Case::new("without an entry")
             .with(EARLY)
             .outer(unfollowed(net).fragment(0, 1000, 9), Untracked)

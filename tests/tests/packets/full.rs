@@ -17,7 +17,7 @@ zones:
   clients: { addresses: [10.1.0.0/16, "fd00:1::/64"] }
   bastion: { addresses: [10.3.0.1, "fd00:3::1"], lifeline: true }
   servers: { addresses: [10.2.0.0/16, "fd00:2::/64"] }
-rules: [{ name: web, allow: [http, ssh], from: [clients, bastion], to: servers }]
+rules: [{ name: web, allow: [http, ssh, dns], from: [clients, bastion], to: servers }]
 "#;
 
 /// The kernel gives a preallocated hash a few entries more than asked for, one for each CPU.
@@ -61,7 +61,23 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old() -> Result<()> {
             let mut rig = Rig::with_sizes(stand, SMALL)?;
             rig.apply(POLICY)?;
             let net = Net::new(ipv6, stand.inline());
+            let query = Packet::udp((net.client, 5353), (net.server, 53)).payload(b"who?");
+            let ask = |rig: &mut Rig, way, packet: &Packet, wanted| -> Result<()> {
+                let report = rig.send(way, &packet.clone().build())?;
+                ensure!(report.reason == wanted, "{stand:?}: a datagram: {report:?}");
+                Ok(())
+            };
+            ask(&mut rig, Way::Outer, &query, Reason::Rule)?;
+            ask(
+                &mut rig,
+                Way::Inner,
+                &query.clone().reversed(),
+                Reason::Established,
+            )?;
             let (established, refused) = fill(&mut rig, &net)?;
+            // Answered, but not moved to the main table while there was room.
+            ask(&mut rig, Way::Outer, &query, Reason::Established)?;
+            ask(&mut rig, Way::Outer, &query, Reason::Established)?;
             let room = rig.plane().tables().levels().room[usize::from(ipv6)];
             ensure!(
                 established.len() as u64 == room && refused > 0,

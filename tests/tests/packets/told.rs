@@ -227,7 +227,7 @@ fn super_packets_count_as_their_segments() -> Result<()> {
         rig.apply(POLICY)?;
         for ipv6 in [false, true] {
             let net = Net::new(ipv6, stand.inline());
-            let packet = Packet::udp((net.client, 5000), (net.server, 1000)).payload(&[7; 1200]);
+            let packet = Packet::udp((net.client, 5000), (net.server, 1000)).payload(&[7; 1100]);
             let frame = packet.build();
             let hook = rig.prepare(Way::Outer)?;
             ensure!(hook == Hook::TcIn);

@@ -240,7 +240,7 @@ impl Twin {
     /// Returns how many there are.
     pub fn compare_rest(&self) -> Result<(usize, usize)> {
         let map = Map::from_map_data(MapData::from_pin(pin_dir().join(map_names::FRAGMENTS))?)?;
-        let kernel: BpfHash<MapData, [u32; 11], [u64; 9]> = map.try_into()?;
+        let kernel: BpfHash<MapData, [u32; 11], [u64; 10]> = map.try_into()?;
         let datagrams = self.world.datagrams.borrow();
         for (key, live) in datagrams.iter() {
             let known = datagram_words(live);
@@ -434,8 +434,8 @@ fn key_words(key: &FragmentKey) -> [u32; 11] {
 }
 
 /// A datagram as it lies in the map.
-fn datagram_words(live: &LiveDatagram) -> [u64; 9] {
-    let mut half = [0; 16];
+fn datagram_words(live: &LiveDatagram) -> [u64; 10] {
+    let mut half = [0; 18];
     for (word, range) in half.iter_mut().zip(&live.ranges) {
         *word = range.load();
     }
@@ -448,11 +448,13 @@ fn datagram_words(live: &LiveDatagram) -> [u64; 9] {
         &live.generation,
         &live.rule,
         &live.up,
+        &live.seq,
+        &live.pad,
     ];
     for (word, cell) in half[8..].iter_mut().zip(rest) {
         *word = cell.load();
     }
-    let mut words = [live.created.load(), 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut words = [live.created.load(), 0, 0, 0, 0, 0, 0, 0, 0, 0];
     for (word, pair) in words[1..].iter_mut().zip(half.chunks_exact(2)) {
         let bytes = [pair[0].to_ne_bytes(), pair[1].to_ne_bytes()].concat();
         *word = bytes.try_into().map_or(0, u64::from_ne_bytes);
