@@ -121,6 +121,23 @@ pub type Source = SourceOf<u32, u64>;
 /// A source in the map.
 pub type LiveSource = SourceOf<Shared<u32>, Shared<u64>>;
 
+impl Source {
+    /// The entry that an insertion of this one makes.
+    #[must_use]
+    pub const fn live(self) -> LiveSource {
+        LiveSource {
+            window: Shared::new(self.window),
+            opened: Shared::new(self.opened),
+            flows: Shared::new(self.flows),
+            pad: Shared::new(self.pad),
+            proved_until: Shared::new(self.proved_until),
+            completed: Shared::new(self.completed),
+            denied: Shared::new(self.denied),
+            banned_until: Shared::new(self.banned_until),
+        }
+    }
+}
+
 /// Key of a limit's bucket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -12,7 +12,7 @@ use crate::limit::{self, Taken};
 /// [`Outcome::miss`] if the flow may be opened.
 #[inline(always)]
 pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
-    let Some(lines) = t.lines(s.generation) else {
+    let Some(lines) = t.lines_in_place(s.generation) else {
         return Outcome::drop(Reason::TableCorrupt);
     };
     let Some(protect) = classify::protect(lines) else {
@@ -126,19 +126,19 @@ const TICK_SHIFT: u32 = 8;
 
 /// Gives back what a flow drew that is not half open any more: its handshake is complete. What took longer than the burst has
 /// drained already: given back it would make room for others. The packet in `s` is the opener's, and `s.fresh` a copy of
-/// the flow.
+/// the flow. `now`: coarse time, ns.
 #[inline(always)]
-pub(super) fn completed<'a, T: Tables<'a>>(t: T, s: &Scratch) {
+pub(super) fn completed<'a, T: Tables<'a>>(t: T, s: &Scratch, now: u64) {
     if s.fresh.flags & FlowFlags::COUNTED == 0 {
         return;
     }
-    let Some(lines) = t.lines(s.generation) else {
+    let Some(lines) = t.lines_in_place(s.generation) else {
         return;
     };
     let Some(rate) = limits::rate(lines, threshold::SYN) else {
         return;
     };
-    if t.now().saturating_sub(s.fresh.created) >= rate.burst >> TICK_SHIFT {
+    if now.saturating_sub(s.fresh.created) >= rate.burst >> TICK_SHIFT {
         return;
     }
     let secret = t.control().map_or(0, |control| control.secret[1].load());

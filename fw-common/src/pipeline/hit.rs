@@ -183,7 +183,13 @@ pub(super) fn way<'a, T: Tables<'a>>(t: T, s: &Scratch) -> usize {
 /// Changes a flow's word, after the time that its timeout counts from: whoever finds the new word finds that too. False if another
 /// CPU has changed it.
 #[inline(always)]
-fn change<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, word: StateWord, next: StateWord) -> bool {
+fn change<'a, T: Tables<'a>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    word: StateWord,
+    next: StateWord,
+) -> bool {
     cold_path();
     seen_before(t, s, flow, word);
     t.swap(&flow.state, word.0, next.0)

@@ -20,7 +20,7 @@ pub(super) enum Draw {
 /// What one limit has given is not taken back if the next one refuses: a sender over one limit does not get more of another.
 #[inline(always)]
 pub(super) fn draw<'a, T: Tables<'a>>(t: T, s: &mut Scratch, draw: Draw) -> u32 {
-    let Some(lines) = t.lines(s.generation) else {
+    let Some(lines) = t.lines_in_place(s.generation) else {
         return Reason::TableCorrupt as u32;
     };
     let (first, count) = (s.class.rule_limits >> 8, s.class.rule_limits & 0xff);
@@ -40,12 +40,10 @@ pub(super) fn draw<'a, T: Tables<'a>>(t: T, s: &mut Scratch, draw: Draw) -> u32 
 
 #[inline(always)]
 fn one<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines, number: u32, draw: Draw) -> u32 {
-    let (Some(id), Some(what)) = (
-        classify::limit_word(lines, number, 0),
-        classify::limit_word(lines, number, 1),
-    ) else {
+    let Some(record) = classify::limit(lines, number) else {
         return Reason::TableCorrupt as u32;
     };
+    let (id, what) = (record.word(0), record.word(1));
     let kind = what & 0xff;
     let opening = matches!(draw, Draw::Opening);
     let (units, reason) = match kind {
@@ -58,9 +56,7 @@ fn one<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines, number: u32, d
         return 0;
     }
     key(s, id, what);
-    let Some(rate) = rate(lines, number) else {
-        return Reason::TableCorrupt as u32;
-    };
+    let rate = rate_of(record);
     let within = if kind == LimitKind::Flows as u32 {
         flows(t, s, rate.mantissa)
     } else {
@@ -72,13 +68,16 @@ fn one<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines, number: u32, d
 /// The rate of limit record `number`.
 #[inline(always)]
 pub(super) fn rate<'a, L: classify::Lines<'a>>(lines: L, number: u32) -> Option<Rate> {
-    let low = classify::limit_word(lines, number, 4)?;
-    let high = classify::limit_word(lines, number, 5)?;
-    Some(Rate {
-        mantissa: classify::limit_word(lines, number, 2)?,
-        shift: classify::limit_word(lines, number, 3)?,
-        burst: (u64::from(high) << 32) | u64::from(low),
-    })
+    classify::limit(lines, number).map(rate_of)
+}
+
+#[inline(always)]
+fn rate_of(record: classify::LimitWords) -> Rate {
+    Rate {
+        mantissa: record.word(2),
+        shift: record.word(3),
+        burst: (u64::from(record.word(5)) << 32) | u64::from(record.word(4)),
+    }
 }
 
 /// Makes the key of the bucket.

@@ -8,7 +8,7 @@ use crate::classify;
 /// Judges a packet of a flow by the rule with the number `s.policed`. [`Outcome::miss`]: within its measure.
 #[inline(always)]
 pub(super) fn judge<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
-    let Some(lines) = t.lines(s.generation) else {
+    let Some(lines) = t.lines_in_place(s.generation) else {
         return Outcome::drop(Reason::TableCorrupt);
     };
     if !classify::rule_of(lines, s.policed, &mut s.class) {

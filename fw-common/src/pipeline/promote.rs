@@ -3,7 +3,7 @@
 use super::create::{fresh_copy, refused_by_kernel};
 use super::tables::insist;
 use super::{Family, FlowMaps, FlowStat, Insert, Outcome, Scratch, Tables, admit, clock, code, source};
-use crate::abi::{Flow, FlowFlags, LiveFlow, LiveSent, Proto, Reason, Shared, Side, StateWord};
+use crate::abi::{Flow, FlowFlags, LiveFlow, LiveSent, Proto, Reason, Sent, Shared, Side, StateWord};
 use crate::tcp;
 
 /// Moves a flow to the main map, so that a look-up in this order (main, half-open, main) always finds it. While an expired
@@ -60,51 +60,69 @@ fn moved<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &mut Scra
         let family = usize::from(s.meta.family == 6);
         t.add64(&levels.used[family], 1);
     }
-    if let Some(new) = t.main(F::key(s)) {
-        hand_over(t, s, old, new);
-    }
+    hand_over::<F, T>(t, s, old);
     t.delete_half_open(F::key(s));
     t.stat(FlowStat::Promoted);
     let now = clock::now(t, s);
     source::confirms(t, s, s.meta.proto == Proto::TCP, now);
-    admit::completed(t, s);
+    admit::completed(t, s, now);
 }
 
 /// The answering side's packets may run on another CPU and have been written to the old entry after it was copied: their
 /// counts go into the new entry's `carried` words, which nobody else writes, and their numbers move it forward. A packet that
 /// comes later to the old entry finds [`Flow::TAKEN`] and goes to the new one.
+///
+/// Most often there was none, and the new entry stays as it was inserted: it is looked up for those only.
 #[inline(always)]
-fn hand_over<'a, T: Tables<'a>>(t: T, s: &Scratch, old: &LiveFlow, new: &LiveFlow) {
-    let (from, into) = (&old.half[1], &new.half[1]);
-    let packets = t.exchange64(&from.packets, Flow::TAKEN);
-    let bytes = t.exchange64(&from.bytes, Flow::TAKEN);
-    new.carried_packets
-        .store(packets.wrapping_sub(s.fresh.half[1].packets) as u32);
-    new.carried_bytes
-        .store(bytes.wrapping_sub(s.fresh.half[1].bytes) as u32);
+fn hand_over<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(t: T, s: &Scratch, old: &LiveFlow) {
+    let (from, copied) = (&old.half[1], &s.fresh.half[1]);
+    let packets = t
+        .exchange64(&from.packets, Flow::TAKEN)
+        .wrapping_sub(copied.packets);
+    let bytes = t.exchange64(&from.bytes, Flow::TAKEN).wrapping_sub(copied.bytes);
+    let word = last_word(t, s, old);
+    let since = (packets | bytes) != 0 || from.last_seen.load() != copied.last_seen || word != s.fresh.state;
+    if !since && same(&old.sent[1], &s.fresh.sent[1]) {
+        return;
+    }
+    core::hint::cold_path();
+    let Some(new) = t.main(F::key(s)) else { return };
+    new.carried_packets.store(packets as u32);
+    new.carried_bytes.store(bytes as u32);
+    let into = &new.half[1];
     if into.last_seen.load() < from.last_seen.load() {
         into.last_seen.store(from.last_seen.load());
     }
     numbers(t, &old.sent[1], &new.sent[1]);
-    last_word(t, s, old, new);
+    if word != s.fresh.state {
+        let _newer_still = t.swap(&new.state, s.fresh.state, word);
+    }
 }
 
-/// A FIN or a reset of the answering side may have changed the old entry's word since it was copied. The old entry is over then:
-/// who still holds it loses the exchange and leaves the transition to its sender's next packet; and should the deletion fail,
-/// the entry is a miss.
+/// True if a side's numbers are those that were copied.
 #[inline(always)]
-fn last_word<'a, T: Tables<'a>>(t: T, s: &Scratch, old: &LiveFlow, new: &LiveFlow) {
+fn same(sent: &LiveSent, copied: &Sent) -> bool {
+    let differ = (sent.seq_end.load() ^ copied.seq_end)
+        | (sent.ack.load() ^ copied.ack)
+        | (sent.edge.load() ^ copied.edge)
+        | (sent.window.load() ^ copied.window);
+    differ == 0
+}
+
+/// Ends the old entry and returns its last word: a FIN or a reset of the answering side may have changed it since it was
+/// copied. The old entry is over then: who still holds it loses the exchange and leaves the transition to its sender's next
+/// packet; and should the deletion fail, the entry is a miss.
+#[inline(always)]
+fn last_word<'a, T: Tables<'a>>(t: T, s: &Scratch, old: &LiveFlow) -> u32 {
     let mut tries = 0;
     while tries < 2 {
         let word = old.state.load();
         if t.swap(&old.state, word, word | StateWord::DEAD) {
-            if word != s.fresh.state {
-                let _newer_still = t.swap(&new.state, s.fresh.state, word);
-            }
-            return;
+            return word;
         }
         tries += 1;
     }
+    s.fresh.state
 }
 
 #[inline(always)]

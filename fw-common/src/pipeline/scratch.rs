@@ -73,8 +73,10 @@ pub struct Scratch {
     pub noted: u8,
     /// Key of the source's entry.
     pub source_key: SourceKey,
-    /// A source's entry to be inserted: all zero.
+    /// A source's entry to be inserted: all zero, but while one is made for a flow that its source opens.
     pub source: Source,
+    /// 1 if the source had no entry when it was asked for its caps.
+    pub(super) new_source: u32,
     /// Key of a limit's bucket.
     pub limit_key: LimitKey,
     /// Key of a fragmented datagram.
@@ -227,6 +229,7 @@ impl Scratch {
                 denied: 0,
                 banned_until: 0,
             },
+            new_source: 0,
             limit_key: LimitKey {
                 limit: 0,
                 realm: 0,

@@ -60,12 +60,15 @@ fn opened(source: &LiveSource, now: u64) -> u32 {
     }
 }
 
-/// Caps and bans of a known source; 0 or the number of the reason to drop. The key in `s` must be made.
+/// Caps and bans of a known source; 0 or the number of the reason to drop. The key in `s` must be made. Notes whether the
+/// source is known, for [`opens`].
 #[inline(always)]
-pub(super) fn caps<'a, T: Tables<'a>>(t: T, s: &Scratch, protect: &[u32; 16], now: u64) -> u32 {
+pub(super) fn caps<'a, T: Tables<'a>>(t: T, s: &mut Scratch, protect: &[u32; 16], now: u64) -> u32 {
     let Some(source) = t.source(&s.source_key) else {
+        s.new_source = 1;
         return 0;
     };
+    s.new_source = 0;
     if source.banned_until.load() > now {
         return Reason::Banned as u32;
     }
@@ -104,17 +107,31 @@ fn entry<'a, T: Tables<'a>>(t: T, s: &Scratch) -> Option<&'a LiveSource> {
     t.source(&s.source_key)
 }
 
-/// Counts a flow that the source opens.
+/// Counts a flow that the source opens. [`caps`] was asked before.
 #[inline(always)]
-pub(super) fn opens<'a, T: Tables<'a>>(t: T, s: &Scratch, now: u64) {
-    let Some(source) = entry(t, s) else { return };
+pub(super) fn opens<'a, T: Tables<'a>>(t: T, s: &mut Scratch, now: u64) {
     let window = (now >> WINDOW_SHIFT) as u32;
+    if s.new_source != 0 && first_opens(t, s, window) {
+        return;
+    }
+    let Some(source) = entry(t, s) else { return };
     if source.window.load() != window {
         source.window.store(window);
         source.opened.store(1);
         return;
     }
     t.add(&source.opened, 1);
+}
+
+/// Makes the entry of a source with its first flow counted in it; false if it has one by now, or the kernel refused.
+#[inline(always)]
+fn first_opens<'a, T: Tables<'a>>(t: T, s: &mut Scratch, window: u32) -> bool {
+    s.source.window = window;
+    s.source.opened = 1;
+    let made = t.insert_source(&s.source_key, &s.source);
+    s.source.window = 0;
+    s.source.opened = 0;
+    made
 }
 
 #[inline(always)]

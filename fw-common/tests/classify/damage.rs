@@ -2,8 +2,8 @@
 
 use fw_common::abi::{BEYOND, Ip4, Ip6, Line, PairEntry, Reason, V6_SUBTREE};
 use fw_common::classify::{
-    CORRUPT, Classified, Search, Service, allowed_protocols, class_flags, classify, decide, features,
-    limit_word, plane_roles, protect, realm_record, rule_of,
+    CORRUPT, Classified, Search, Service, allowed_protocols, class_flags, classify, decide, features, limit,
+    plane_roles, protect, realm_record, rule_of,
 };
 
 use crate::example::{Fixture, class, fixture, without_walk};
@@ -22,7 +22,7 @@ fn numbers_beyond_the_tables() {
     assert_eq!(out, Classified::default());
     assert_eq!((protocols(lines, far, 0), protocols(lines, 0, far)), (0, 0));
     assert_eq!(class_flags(&lines[..], far), 0);
-    assert_eq!(limit_word(&lines[..], far, 0), None);
+    assert_eq!(limit(&lines[..], far).map(|record| record.word(0)), None);
     for (src, dst) in [(far, 0), (0, far), (CORRUPT, 0), (0, CORRUPT)] {
         let mut out = Classified {
             found: 1,
@@ -66,7 +66,7 @@ fn all_answers(lines: &[Line]) -> Vec<Result<u32, Reason>> {
             Ok(word)
         }
     };
-    all.push(or_corrupt(limit_word(lines, 8, 7)));
+    all.push(or_corrupt(limit(lines, 8).map(|record| record.word(7))));
     all.push(or_corrupt(protect(lines).map(|line| line.w[3])));
     all.push(or_corrupt(plane_roles(lines, 31)));
     all.push(or_none(features(lines)));

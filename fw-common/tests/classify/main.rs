@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use fw_common::abi::{Ip4, Ip6, Line, PairEntry, Reason};
 use fw_common::classify::{
     self, Address, Classified, Lines, Search, Service, Walk, allowed_protocols, class_flags, classify,
-    decide, features, limit_word, plane_roles, protect, realm_record, rule_of,
+    decide, features, limit, plane_roles, protect, realm_record, rule_of,
 };
 use proptest::prelude::*;
 
@@ -126,7 +126,10 @@ fn every_record_beside_the_look_up() {
         assert_eq!(found, (rule.id, rule.flags, rule.limits, rule.until));
     }
     for (n, word) in model.limits.iter().enumerate() {
-        assert_eq!(limit_word(&lines[..], n as u32 / 8, n as u32 % 8), Some(*word));
+        assert_eq!(
+            limit(&lines[..], n as u32 / 8).map(|record| record.word(n as u32 % 8)),
+            Some(*word)
+        );
     }
     assert_eq!(protect(&lines[..]), Some(&model.protect));
     for plane in 0..64 {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use fw_common::abi::{
@@ -257,11 +258,12 @@ impl<'a> Tables<'a> for &'a World {
         self.sources.borrow().get(key).copied()
     }
 
-    fn insert_source(self, key: &SourceKey, _source: &Source) -> bool {
-        self.sources
-            .borrow_mut()
-            .entry(*key)
-            .or_insert_with(|| Box::leak(Box::default()));
+    fn insert_source(self, key: &SourceKey, source: &Source) -> bool {
+        let mut sources = self.sources.borrow_mut();
+        let Entry::Vacant(place) = sources.entry(*key) else {
+            return false;
+        };
+        place.insert(Box::leak(Box::new(source.live())));
         true
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use fw_common::abi::{
@@ -251,11 +252,12 @@ impl<'m> Tables<'m> for &World<'m> {
         self.sources.borrow().get(key).copied()
     }
 
-    fn insert_source(self, key: &SourceKey, _empty: &Source) -> bool {
+    fn insert_source(self, key: &SourceKey, source: &Source) -> bool {
         let mut sources = self.sources.borrow_mut();
-        sources
-            .entry(*key)
-            .or_insert_with(|| self.memory.sources.alloc(LiveSource::default()));
+        let Entry::Vacant(place) = sources.entry(*key) else {
+            return false;
+        };
+        place.insert(self.memory.sources.alloc(source.live()));
         true
     }
 
