@@ -1,6 +1,7 @@
 //! Frames as XDP and TC hand them over.
 
 use core::ffi::c_void;
+use core::hint::cold_path;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
@@ -279,6 +280,20 @@ impl Packet for Xdp {
     }
 }
 
+/// Segments of a super-packet. That of a guest (tap, virtio) has only their size until somebody cuts it (`SKB_GSO_DODGY`,
+/// `include/linux/skbuff.h`); then what lies behind the shortest headers is divided, which may make one too many.
+#[inline(never)]
+fn super_packet(skb: *mut __sk_buff) -> u32 {
+    /// Ethernet, IPv4 and TCP.
+    const HEADERS: u32 = 54;
+    // SAFETY: context fields that the verifier permits to read.
+    let (segments, size, len) = unsafe { ((*skb).gso_segs, (*skb).gso_size, (*skb).len) };
+    if segments != 0 || size == 0 {
+        return segments.max(1);
+    }
+    len.saturating_sub(HEADERS).div_ceil(size).max(1)
+}
+
 /// Parses a frame that is not a plain one, by the port in the scratch memory.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -338,9 +353,12 @@ macro_rules! tc_packet {
             #[inline(always)]
             fn segments(self) -> u32 {
                 // SAFETY: a context field that the verifier permits to read.
-                let segments = unsafe { (*self.0).gso_segs };
-                // 1 where there are none, without a branch: the verifier of 6.1 would walk all that follows twice.
-                segments.wrapping_add(segments.wrapping_sub(1) >> 31)
+                if unsafe { (*self.0).gso_size } == 0 {
+                    1
+                } else {
+                    cold_path();
+                    super_packet(self.0)
+                }
             }
 
             #[inline(always)]

@@ -42,7 +42,7 @@ impl FlowSizes {
         flows6: (1 << 17) + 1,
         half4: 1 << 16,
         half6: 1 << 16,
-        sources: (1 << 16) + 1,
+        sources: 1 << 16,
         limits: 1 << 16,
         fragments: 1 << 13,
     };

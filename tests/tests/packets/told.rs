@@ -219,20 +219,20 @@ fn answers_have_a_budget() -> Result<()> {
     Ok(())
 }
 
-/// A super-packet counts as its segments, with the headers that each will have.
+/// A super-packet counts as its segments, with the headers that each will have; also a guest's, which has their size only.
 #[test]
 fn super_packets_count_as_their_segments() -> Result<()> {
     for stand in [Stand::HostTc, Stand::InlineTc] {
         let mut rig = Rig::new(stand)?;
         rig.apply(POLICY)?;
-        for ipv6 in [false, true] {
+        for (ipv6, gso_segs) in [(false, 3), (true, 3), (false, 0), (true, 0)] {
             let net = Net::new(ipv6, stand.inline());
             let packet = Packet::udp((net.client, 5000), (net.server, 1000)).payload(&[7; 1100]);
             let frame = packet.build();
             let hook = rig.prepare(Way::Outer)?;
             ensure!(hook == Hook::TcIn);
             let context = TestContext {
-                gso_segs: 3,
+                gso_segs,
                 gso_size: 400,
                 wire_len: frame.len() as u32 + 2 * 42,
                 ..TestContext::on(1)
