@@ -9,6 +9,7 @@
 
 mod classify;
 mod compare;
+mod counters;
 mod deny;
 mod established;
 mod filter;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use fw_common::abi::{Reason, Side};
 use fw_user::dataplane::{FlowKey, FlowSizes, Hook};
 
+use super::counters::Counters;
 use super::floor::{Floor, Program};
 use super::frames::{SERVICE, Traffic, ZONES};
 use super::link::XdpLink;
@@ -320,7 +321,12 @@ struct Times {
     packets: u64,
     met: u64,
     others: BTreeMap<&'static str, u64>,
+    /// What the CPU counted for a packet, by round; of packets that are repeated, where the machine has counters.
+    own_counts: Counts,
+    peer_counts: Counts,
 }
+
+type Counts = BTreeMap<&'static str, Vec<f64>>;
 
 /// The table.
 ///
@@ -366,9 +372,14 @@ fn at(hook: Hook, ways: &[Way], wires: &Wires, settings: &Settings) -> Result<Ve
     let mut times: Vec<Times> = ways.iter().map(|_| Times::default()).collect();
     // The thread ends with this table's program.
     pin(0)?;
+    let mut counters = Counters::of_the_cpu()
+        .inspect_err(|error| eprintln!("   bench  ns: the CPU's counters are not to be had: {error}"))
+        .ok();
     for round in 0..=settings.rounds {
         for (way, times) in ways.iter().zip(&mut times) {
-            turn(way, round, times, &mut plane, &floor, wires).with_context(|| case(hook, &way.name))?;
+            let judges = (&mut plane, &floor);
+            turn(way, round, times, judges, wires, counters.as_mut())
+                .with_context(|| case(hook, &way.name))?;
         }
     }
     eprintln!("   bench  ns: {} ways, {} rounds", ways.len(), settings.rounds);
@@ -398,10 +409,11 @@ fn turn(
     way: &Way,
     round: usize,
     times: &mut Times,
-    plane: &mut Plane,
-    floor: &Floor,
+    (plane, floor): (&mut Plane, &Floor),
     wires: &Wires,
+    mut counters: Option<&mut Counters>,
 ) -> Result<()> {
+    let counted = way.runs == Runs::Same && round > 0;
     let ifindex = port(wires, way.side);
     plane.report(way.events);
     let before: BTreeMap<_, _> = plane.by_reason()?.into_iter().collect();
@@ -409,7 +421,9 @@ fn turn(
         for packet in ahead {
             plane.time_on(ifindex, packet, 1)?;
         }
-        Ok(plane.time_on(ifindex, frame, repeat)?.as_secs_f64())
+        let time = || plane.time_on(ifindex, frame, repeat);
+        let counters = counters.as_deref_mut().filter(|_| counted);
+        Ok(count(counters, &mut times.own_counts, repeat, time)??.as_secs_f64())
     })?;
     for (reason, packets) in plane.by_reason()? {
         let grown = packets - before.get(reason).unwrap_or(&0);
@@ -423,13 +437,34 @@ fn turn(
     times.packets += u64::from(if way.runs == Runs::Same { REPEAT } else { FRESH });
     let (program, _) = way.peer();
     let peer = once(way, round, |_, frame, repeat| {
-        Ok(floor.time(program, ifindex, frame, repeat)?.as_secs_f64())
+        let time = || floor.time(program, ifindex, frame, repeat);
+        let counters = counters.as_deref_mut().filter(|_| counted);
+        Ok(count(counters, &mut times.peer_counts, repeat, time)??.as_secs_f64())
     })?;
     if round > 0 {
         times.own.push(own * 1e9);
         times.peer.push(peer * 1e9);
     }
     Ok(())
+}
+
+/// Does the work for `repeat` packets, with the CPU's counters around it if there are any.
+fn count<T>(
+    counters: Option<&mut Counters>,
+    into: &mut Counts,
+    repeat: u32,
+    work: impl FnOnce() -> T,
+) -> Result<T> {
+    let Some(counters) = counters else {
+        return Ok(work());
+    };
+    let (done, counts) = counters.around(work)?;
+    for (name, count) in counts {
+        into.entry(name)
+            .or_default()
+            .push(count as f64 / f64::from(repeat));
+    }
+    Ok(done)
 }
 
 /// Seconds for a packet of a way: the mean of a repeated one, the median of fresh ones.
@@ -448,6 +483,13 @@ fn once(way: &Way, round: usize, mut time: impl FnMut(&[Vec<u8>], &[u8], u32) ->
     Ok(Summary::of(seconds).median)
 }
 
+/// The row with what the CPU counted for a packet.
+fn with_counts(row: Row, whose: &str, counts: &Counts) -> Row {
+    counts.iter().fold(row, |row, (name, rounds)| {
+        row.with(&format!("{whose}{name}"), Summary::of(rounds.clone()).median)
+    })
+}
+
 /// A row for each way beside its peer, and what ways cost beside each other.
 fn rows(hook: Hook, ways: &[Way], times: &[Times], verified: u32) -> Vec<Row> {
     let row = |way: &str, peer: &str, own: &[f64], other: &[f64]| {
@@ -457,7 +499,11 @@ fn rows(hook: Hook, ways: &[Way], times: &[Times], verified: u32) -> Vec<Row> {
     let mut rows: Vec<Row> = ways
         .iter()
         .zip(times)
-        .map(|(way, times)| row(&way.name, way.peer().1, &times.own, &times.peer))
+        .map(|(way, times)| {
+            let row = row(&way.name, way.peer().1, &times.own, &times.peer);
+            let row = with_counts(row, "", &times.own_counts);
+            with_counts(row, "peer's ", &times.peer_counts)
+        })
         .collect();
     let find = |name: &str| ways.iter().zip(times).find(|(way, _)| way.name == name);
     let beside = |own: &str, other: &str, target: Option<Target>| {
