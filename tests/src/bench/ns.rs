@@ -449,6 +449,7 @@ fn turn(
 }
 
 /// Does the work for `repeat` packets, with the CPU's counters around it if there are any.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn count<T>(
     counters: Option<&mut Counters>,
     into: &mut Counts,
