@@ -284,8 +284,8 @@ impl Packet for Xdp {
 /// `include/linux/skbuff.h`); then what lies behind the shortest headers is divided, which may make one too many.
 #[inline(never)]
 fn super_packet(skb: *mut __sk_buff) -> u32 {
-    /// Ethernet, IPv4 and TCP.
-    const HEADERS: u32 = 54;
+    /// Ethernet, IPv4 and UDP, or IPv4 and TCP where there is no Ethernet.
+    const HEADERS: u32 = 40;
     // SAFETY: context fields that the verifier permits to read.
     let (segments, size, len) = unsafe { ((*skb).gso_segs, (*skb).gso_size, (*skb).len) };
     if segments != 0 || size == 0 {

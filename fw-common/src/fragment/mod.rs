@@ -119,7 +119,8 @@ impl Progress {
 }
 
 /// Word [`DatagramOf::first`]: what became of the first fragment, its protocol and selector in one word, so that it is
-/// read as a whole. bits 0..15: selector; 16..23: protocol; 24: allowed; 25: denied; 26: allowed without a flow; 27: a segment with FIN.
+/// read as a whole. bits 0..15: selector; 16..23: protocol; 24: allowed; 25: denied; 26: allowed without a flow; 27: a segment with FIN;
+/// 28: a segment whose later fragments count as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct First(pub u32);
 
@@ -132,6 +133,10 @@ impl First {
     pub const UNTRACKED: u32 = 1 << 26;
     /// The first fragment is that of a segment with FIN, which stands behind its last byte (RFC 9293 section 3.4).
     pub const FIN: u32 = 1 << 27;
+
+    /// The first fragment is that of a segment with ACK and without SYN or RST. Such a one passes only where its numbers fit the flow (RFC
+    /// 9293 section 3.10.7.4), while a SYN of any number passes without effect: what follows it says nothing of its sender.
+    pub const FITS: u32 = 1 << 28;
 
     /// True if a first fragment was seen.
     #[inline(always)]
@@ -181,13 +186,12 @@ impl LiveDatagram {
             let header = m.frag_len.wrapping_sub(m.payload);
             self.seq.store(m.seq.wrapping_sub(header));
         }
-        let fin = if tcp && m.tcp_flags & tcp_flag::FIN != 0 {
-            First::FIN
-        } else {
-            0
-        };
+        let has = |flag: u8, bit: u32| if tcp && m.tcp_flags & flag != 0 { bit } else { 0 };
+        let fin = has(tcp_flag::FIN, First::FIN);
+        let opens_or_ends = has(tcp_flag::SYN | tcp_flag::RST, First::FITS);
+        let fits = has(tcp_flag::ACK, First::FITS) & !opens_or_ends;
         self.first
-            .store(outcome | fin | (u32::from(m.proto) << 16) | u32::from(m.selector));
+            .store(outcome | fin | fits | (u32::from(m.proto) << 16) | u32::from(m.selector));
     }
 
     /// Gives a later fragment the protocol, ports and selector of the first one; in TCP, the sequence number of its first byte, and how

@@ -1,7 +1,7 @@
 //! A flow of an older policy: may it go on?
 
-use super::{Family, Scratch, Tables, clock, create, hit, police, screens};
-use crate::abi::{ClassFlags, FlowFlags, LiveFlow, Mode, Proto, Reason, RuleFlags, StateWord};
+use super::{Family, Scratch, Tables, clock, create, hit, police};
+use crate::abi::{FlowFlags, LiveFlow, Proto, Reason, RuleFlags, StateWord};
 use crate::classify::{self, Service, classify};
 use crate::tcp;
 use crate::wire::echo_request;
@@ -40,45 +40,15 @@ pub(super) fn ask_again<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch) -> 
                 && !police::expired(t, s) =>
         {
             s.policed = create::policed(s, decision);
-            if s.spares_planes != 0 {
-                return Reason::Established as u32;
-            }
-            screened(t, s, lines)
+            Reason::Established as u32
         }
         Ok(_) => Reason::PolicyRevoked as u32,
         Err(_) => Reason::TableCorrupt as u32,
     }
 }
 
-/// The screens of addresses under the policy in force (planes above all), asked of this packet as they are of one that opens a flow.
-/// In mode `host` they say something of the port that one end's packets come by: what comes from the answering side of what is routed may
-/// come by another one than its opener did, and is not asked.
-#[inline(always)]
-fn screened<'a, T: Tables<'a>>(t: T, s: &mut Scratch, lines: T::Lines) -> u32 {
-    let turned = (s.opener_hi != 0) != (s.meta.from_hi != 0);
-    let ends_here = (s.class.src.flags | s.class.dst.flags) & ClassFlags::OWN != 0;
-    if s.meta.forwarded != 0 || (turned && s.port.mode == Mode::Host as u8 && !ends_here) {
-        return Reason::Established as u32;
-    }
-    if turned {
-        core::mem::swap(&mut s.class.src, &mut s.class.dst);
-    }
-    let outcome = screens::addresses(t, s, lines);
-    if turned {
-        core::mem::swap(&mut s.class.src, &mut s.class.dst);
-    }
-    if outcome.is_miss() {
-        Reason::Established as u32
-    } else if outcome.reason() == Reason::TableCorrupt as u8 {
-        Reason::TableCorrupt as u32
-    } else {
-        Reason::PolicyRevoked as u32
-    }
-}
-
 /// Judges a flow of an older generation again, whichever side sent this packet: stamps it if the policy in force allows
-/// it, ends it if not. The key in `s` must be the flow's. Planes are asked unless
-/// `s.spares_planes` is set.
+/// it, ends it if not. The key in `s` must be the flow's. The number of the rule that measures it is in `s.policed` then.
 ///
 /// # Errors
 /// The reason to drop the packet.

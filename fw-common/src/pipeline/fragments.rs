@@ -104,6 +104,7 @@ fn follow<'a, T: Tables<'a>>(
     let first = datagram.first();
     if first.has(First::ALLOWED) {
         datagram.fill_in(&mut s.meta);
+        s.goes_on = u32::from(first.has(First::FITS));
         return Outcome::miss();
     }
     if first.has(First::UNTRACKED) && datagram.generation.load() == s.generation {

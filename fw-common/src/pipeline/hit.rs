@@ -45,6 +45,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         cold_path();
         return Outcome::drop(Reason::IcmpNoFlow);
     }
+    s.policed = flow.policed.load();
     if again::is_older(flow, s) {
         cold_path();
         if let Err(reason) = again::judge_again::<F, T>(t, s, flow) {
@@ -73,7 +74,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         }
     };
     // After the segment was found valid: a stranger's guesses must not use up what the flow may send.
-    if flow.policed.load() != 0 {
+    if t.read_again(&s.policed) != 0 {
         cold_path();
         police(t, s, flow);
         let refused = Outcome::from_word(s.word);
@@ -92,7 +93,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         next
     } else {
         cold_path();
-        again(t, s, flow, now)
+        again::<F, T>(t, s, flow, now)
     };
     // By a packet of the opener only: its own CPU has just written the opener's half, and no other one copies it too early.
     if !in_main && !reply && next.has(StateWord::CONFIRMED) {
@@ -142,14 +143,28 @@ fn step<'a, T: Tables<'a>>(
 /// Judges the packet once more by the word that another CPU has written. The packet passes whatever comes out: it was valid
 /// when it came. The word goes into `s.word`: see [`crate::classify::classes4`].
 #[inline(always)]
-fn again<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, now: u64) -> StateWord {
-    judge_word_again(t, s, flow, now);
+fn again<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    now: u64,
+) -> StateWord {
+    judge_word_again::<F, T>(t, s, flow, now);
     StateWord(s.word)
 }
 
 #[inline(never)]
-fn judge_word_again<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow, now: u64) {
+fn judge_word_again<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
+    t: T,
+    s: &mut Scratch,
+    flow: &LiveFlow,
+    now: u64,
+) {
     t.stat(FlowStat::StateRaces);
+    let ended = StateWord(flow.state.load()).has(StateWord::DEAD);
+    // An entry that was moved meanwhile: what this packet changes belongs to the new one.
+    let moved = if ended { t.main(F::key(s)) } else { None };
+    let flow = moved.unwrap_or(flow);
     let word = StateWord(flow.state.load());
     let reply = s.reversed != 0;
     s.word = word.0;
@@ -208,13 +223,17 @@ fn police<'a, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveFlow) {
         s.word = Outcome::miss().word();
         return;
     }
-    s.policed = flow.policed.load();
     // Another CPU may have stamped the flow with a newer policy than the one this packet has read: the rule's number is of that.
     let newest = flow.generation.load();
     if tcp::before(s.generation, newest) {
         s.generation = newest;
+        s.policed = flow.policed.load();
     }
-    let refused = Outcome::from_word(t.stage(Stage::Police, s));
+    let refused = if s.policed == 0 {
+        Outcome::miss()
+    } else {
+        Outcome::from_word(t.stage(Stage::Police, s))
+    };
     if refused.is_miss() && s.meta.proto == Proto::TCP && !later_fragment(s) && !t.dry_run() {
         segment::note(t, s, flow);
     }
@@ -345,14 +364,24 @@ fn note<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
         note_half_open::<F, T>(t, s, flow, word);
         return;
     }
+    let half = &flow.half[way];
     if t.read_again(&s.came_before) != 0 {
         cold_path();
+        met_here_only(t, s, flow);
         return;
     }
-    let half = &flow.half[way];
     half.packets
         .store(half.packets.load() + u64::from(s.meta.segments));
     half.bytes.store(half.bytes.load() + u64::from(s.meta.wire_bytes));
+}
+
+/// A forwarded packet of the opener, whose packets nobody has counted where they come in: they come in by another key, and the flow was
+/// picked up by a packet of its answering side. From now on they are counted and measured here.
+#[inline(never)]
+fn met_here_only<'a, T: Tables<'a>>(t: T, s: &Scratch, flow: &LiveFlow) {
+    if way(t, s) == 0 && flow.half[0].packets.load() == 0 {
+        flow.flags.store(flow.flags.load() | FlowFlags::FORWARDED);
+    }
 }
 
 /// Counts a packet of the answering side on a half-open entry, which the opener's CPU may be moving to the main map at this

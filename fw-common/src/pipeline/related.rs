@@ -15,9 +15,7 @@ pub(super) fn judge<'a, F: Family, P: Packet, T: Tables<'a> + FlowMaps<'a, F::Ke
     t: T,
     s: &mut Scratch,
 ) {
-    s.spares_planes = 1;
     s.word = error::<F, P, T>(pkt, t, s).word();
-    s.spares_planes = 0;
 }
 
 #[inline(always)]

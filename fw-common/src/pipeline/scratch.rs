@@ -39,10 +39,10 @@ pub struct Scratch {
     pub kind: u32,
     /// 1 if the opener of the flow that is asked about is the key's `hi` side.
     pub opener_hi: u32,
-    /// 1 while a flow is judged again by an error about it, which comes another way than its packets: planes are not asked then.
-    pub(super) spares_planes: u32,
     /// 1 if the packet was judged and counted already when it came in: it is forwarded, and leaves by a flow that knows it.
     pub(super) came_before: u32,
+    /// Of a later fragment: 1 if it belongs to a segment that fits its flow; see [`crate::fragment::First::FITS`].
+    pub(super) goes_on: u32,
     /// Number of the rule that measures this packet; see [`Flow::policed`].
     pub policed: u32,
     /// What follows the stage that opens flows: [`super::open::then`].
@@ -198,8 +198,8 @@ impl Scratch {
             one_way_left: 0,
             kind: 0,
             opener_hi: 0,
-            spares_planes: 0,
             came_before: 0,
+            goes_on: 0,
             policed: 0,
             then: 0,
             to: 0,

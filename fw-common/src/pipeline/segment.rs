@@ -28,8 +28,7 @@ pub struct Case {
     pub loose: u32,
     /// What happens to the segment: one of `code`.
     pub code: u32,
-    /// Not 0 if the segment passes only if its rule's limits let it: [`crate::abi::FlowOf::policed`]; then, whether [`note`] is left to
-    /// what measures it.
+    /// Not 0 if the segment's [`note`] is left to what measures it.
     pub measured: u32,
 }
 
@@ -101,7 +100,6 @@ pub(super) fn judge<'a, T: Tables<'a>>(
     s.tcp.word = word.0;
     s.tcp.reply = u32::from(reply);
     s.tcp.loose = flow.flags.load() & FlowFlags::PICKED_UP;
-    s.tcp.measured = flow.policed.load();
     t.stage(Stage::Segment, s);
     // A packet that is measured changes nothing before that: see `hit::police`.
     if s.tcp.code | s.tcp.measured == 0 && !t.dry_run() {
@@ -110,21 +108,25 @@ pub(super) fn judge<'a, T: Tables<'a>>(
     outcome(s)
 }
 
-/// A later fragment of a segment: its bytes are sent too, so that the other side may acknowledge them. The numbers were
-/// found by [`crate::fragment::LiveDatagram::fill_in`].
+/// A later fragment of a segment that fits: its bytes are sent too, so that the other side may acknowledge them. Its numbers were
+/// found by [`crate::fragment::LiveDatagram::fill_in`]. Not beyond what the other side has room for, and what follows what is known.
 #[inline(never)]
 pub(super) fn go_on<'a, T: Tables<'a>>(t: T, s: &Scratch, flow: &LiveFlow) {
-    /// Bytes of the longest datagram.
-    const LONGEST: u32 = 1 << 16;
-    if t.dry_run() || StateWord(flow.state.load()).state() < State::Established as u32 {
+    let established = StateWord(flow.state.load()).state() >= State::Established as u32;
+    if t.dry_run() || !established || s.goes_on == 0 {
         return;
     }
-    let sender = &flow.sent[hit::way(t, s)];
+    let way = hit::way(t, s);
+    let (sender, receiver) = (&flow.sent[way], &flow.sent[way ^ 1]);
     let (known, end) = (sender.seq_end.load(), s.meta.seq.wrapping_add(s.meta.payload));
-    if tcp::before(known, end) && end.wrapping_sub(known) <= LONGEST {
+    let further = tcp::before(known, end) && end.wrapping_sub(known) <= LONGEST;
+    if further && !tcp::before(receiver.edge.load(), end) {
         sender.seq_end.store(end);
     }
 }
+
+/// Bytes of the longest datagram.
+const LONGEST: u32 = 1 << 16;
 
 /// Stores what the segment has changed: its own side's numbers, where they differ. `flow` may be the entry that took the
 /// judged one's place in the main map.
@@ -174,6 +176,7 @@ pub(super) fn stage<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> u32 {
         loose: s.tcp.loose != 0 || loose(t),
     };
     let judged = tcp::step(StateWord(s.tcp.word), s.tcp.reply != 0, segment(s), &known);
+    s.tcp.measured = s.policed;
     if s.came_before != 0 {
         s.tcp.measured = 0;
         // It was judged when it came in. It moves this flow all the same: where an address, a port or a tag is changed on the

@@ -253,6 +253,7 @@ fn kinds(net: &Net) -> Vec<Case> {
     let c = net.connection(80);
     let segment = c.c("A", 1001, 5001).payload(&[7; 2000]);
     let last = c.c("FA", 1001, 5001).payload(&[7; 2000]);
+    let strange = c.c("S", 1001, 0).payload(&[7; 2000]);
     vec![
         Case::new("a large echo")
             .outer(ping.clone().fragment(0, 1000, 9), Rule)
@@ -278,6 +279,12 @@ fn kinds(net: &Net) -> Vec<Case> {
         .inner(c.s("A", 5001, 3002), TcpOutOfWindow)
         .inner(c.s("A", 5001, 3001), Established)
         .outer(c.c("A", 3001, 5001), Established),
+        // Any number passes in a SYN, without effect: what follows it must not have any either.
+        c.established(Case::new("a stranger's SYN in fragments, which moves nothing"))
+            .outer(strange.clone().fragment(0, 1000, 9), Established)
+            .outer(strange.fragment(1000, 9000, 9), Established)
+            .inner(c.s("A", 5001, 3001), TcpOutOfWindow)
+            .inner(c.s("A", 5001, 1001), Established),
         c.established(Case::new("a FIN at the end of a segment in fragments"))
             .outer(last.clone().fragment(0, 1000, 9), Established)
             .outer(last.clone().fragment(1000, 1496, 9), Established)

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use fw_common::abi::EventKind::Noted;
 use fw_common::abi::Reason::{
-    self, BadLength, DenyDefault, Established, ImpossibleSource, Land, OwnSource, PlaneMismatch,
-    PolicyRevoked, Rule, SourceRoute, TcpFinNoAck, TcpNoFlow, TcpNull, TcpSynFin, TcpSynRst, TcpXmas,
-    TtlZero,
+    self, BadLength, DenyDefault, Established, ImpossibleSource, Land, OwnSource, PlaneMismatch, Rule,
+    SourceRoute, TcpFinNoAck, TcpNoFlow, TcpNull, TcpSynFin, TcpSynRst, TcpXmas, TtlZero,
 };
 use fw_tests::packet::Packet;
 
@@ -162,33 +161,7 @@ pub fn cases(net: &Net) -> Vec<Case> {
         });
     }
     cases.extend(mixed(net));
-    cases.extend(swapped(net));
     cases
-}
-
-/// A new policy binds the plane of a flow's opener to another port: the flow ends, whichever side speaks first.
-fn swapped(net: &Net) -> Vec<Case> {
-    let answer = || planar(net, 1).reversed().flags("SA");
-    vec![
-        Case::new("a plane that a new policy binds to another port, its opener first")
-            .with(SKIP)
-            .outer(planar(net, 1), Rule)
-            .apply(DROP)
-            .outer(planar(net, 1), PolicyRevoked)
-            .apply(SKIP),
-        Case::new("a plane that a new policy binds to another port, its other side first")
-            .with(SKIP)
-            .outer(planar(net, 1), Rule)
-            .apply(DROP)
-            .inner(answer(), PolicyRevoked)
-            .apply(SKIP),
-        Case::new("a plane that a new policy leaves where it is")
-            .with(SKIP)
-            .outer(planar(net, 0), Rule)
-            .apply(DROP)
-            .outer(planar(net, 0), Established)
-            .apply(SKIP),
-    ]
 }
 
 fn neighbours(net: &Net) -> Vec<Case> {

@@ -129,8 +129,8 @@ impl Packet for Shown<'_> {
     fn segments(self) -> u32 {
         match self.super_packet {
             None => 1,
-            // A guest's: what lies behind 54 bytes of headers is divided by the size.
-            Some((0, _)) => self.len().saturating_sub(54).div_ceil(SEGMENT).max(1),
+            // A guest's: what lies behind 40 bytes of headers is divided by the size.
+            Some((0, _)) => self.len().saturating_sub(40).div_ceil(SEGMENT).max(1),
             Some((segments, _)) => segments,
         }
     }
