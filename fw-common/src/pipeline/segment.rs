@@ -28,7 +28,7 @@ pub struct Case {
     pub loose: u32,
     /// What happens to the segment: one of `code`.
     pub code: u32,
-    /// Not 0 if the segment's [`note`] is left to what measures it.
+    /// Not 0 if what the segment changes is left to what measures it to be stored.
     pub measured: u32,
 }
 

@@ -3,7 +3,7 @@
 use fw_common::abi::{
     Features, LimitKind, LimitPer, ProtectMode, Reason, RuleFlags, Screen, SetHeader, threshold,
 };
-use fw_common::classify::{self, Classified, limit_word, plane_roles, realm_record};
+use fw_common::classify::{self, Classified, plane_roles, realm_record};
 use fw_common::limit::Rate;
 use fw_policy::model::{Pickup, Tags};
 use fw_policy::{Environment, Policy, TableSet, check, compile};
@@ -44,7 +44,8 @@ fn rule(tables: &TableSet, number: u32) -> Classified {
 
 /// A limit record: what, and the rate.
 fn limit(tables: &TableSet, number: u32) -> (u32, Rate) {
-    let word = |index| limit_word(tables.lines.as_slice(), number, index).expect("a whole set");
+    let record = classify::limit(tables.lines.as_slice(), number).expect("a whole set");
+    let word = |index| record.word(index);
     let rate = Rate::from_words([word(2), word(3), word(4), word(5)]);
     assert_eq!((word(6), word(7)), (0, 0));
     (word(1), rate)
@@ -142,7 +143,8 @@ fn limits_follow_the_thresholds() {
     assert_eq!(what_bytes, what(LimitKind::Bytes, LimitPer::Source, 32, 64));
     assert_eq!(bytes, Rate::new(65_536, second, 1 << 20).expect("a rate"));
     let ids: std::collections::BTreeSet<_> = (0..first + 5)
-        .map(|number| limit_word(tables.lines.as_slice(), number, 0).expect("a whole set"))
+        .map(|number| classify::limit(tables.lines.as_slice(), number).expect("a whole set"))
+        .map(|record| record.word(0))
         .collect();
     assert_eq!(ids.len() as u32, first + 5, "each limit has an id of its own");
     assert_eq!(tables.stats.limits, 5);
