@@ -30,6 +30,8 @@ fn warmed(agent: Agent) -> Result<Agent> {
     until("the agent answers questions", || {
         Ok(asked().is_ok_and(|answer| answer.code() == Some(0)))
     })?;
+    // Before the first ageing nobody counts flows, so that no limit on them strikes.
+    until("the heart beats", || Ok(agent.status()?.heartbeat.beats > 0))?;
     Ok(agent)
 }
 
