@@ -12,7 +12,7 @@ pub(super) fn judge(word: StateWord, state: State, reply: bool, segment: Segment
     if exact(state, reply, segment, known) {
         return Outcome::Pass(moved(word, State::Close, 0));
     }
-    if harmless(state, reply, segment, known) {
+    if late(word, reply, segment, known) || harmless(state, reply, segment, known) {
         Outcome::Pass(word)
     } else {
         Outcome::Drop(Reason::RstInvalid)
@@ -31,6 +31,19 @@ fn exact(state: State, reply: bool, segment: Segment, known: &Known) -> bool {
         (State::SynRecv, true) => segment.seq == own.end || segment.seq == known.answer,
         _ => segment.seq == own.end || segment.seq == peer.ack,
     }
+}
+
+/// True if the reset passes without effect because its sender is gone after its FIN: what was on its way to it then is refused by the number
+/// that it acknowledged (RFC 9293 section 3.10.7.1), which is the FIN's own. The receiver, if it has acknowledged the FIN meanwhile,
+/// drops it in silence.
+#[inline(always)]
+const fn late(word: StateWord, reply: bool, segment: Segment, known: &Known) -> bool {
+    let fin = if reply {
+        StateWord::FIN_REPLY
+    } else {
+        StateWord::FIN_ORIGINAL
+    };
+    word.has(fin) && segment.seq.wrapping_add(1) == known.own.end
 }
 
 /// True if the reset passes without effect: it lies between the receiver's last acknowledgement, which is behind what the

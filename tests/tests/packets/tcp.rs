@@ -171,6 +171,17 @@ fn resets(c: &Connection) -> Vec<Case> {
             .wait(11)
             .outer(c.c("A", 1001, 5001), Established),
         c.established(case(
+            "the RST of a side that is gone after its FIN, for what was on its way to it",
+        ))
+        .inner(c.s("FA", 5001, 1001), Established)
+        .outer(c.c("A", 1001, 5002), Established)
+        .state(State::CloseWait)
+        .inner(c.s("R", 5001, 0), Established)
+        .inner(c.s("R", 5000, 0), RstInvalid)
+        .outer(c.c("R", 1000, 0), RstInvalid)
+        .state(State::CloseWait)
+        .outer(c.c("A", 1001, 5002).payload(b"x"), Established),
+        c.established(case(
             "a RST behind the window, where old data still passes (RFC 5961 section 3.2)",
         ))
         .inner(c.s("R", 5000, 0), RstInvalid)
