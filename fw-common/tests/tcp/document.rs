@@ -61,7 +61,9 @@ picked up, whose scales nobody knows, what does not fit passes and leaves the nu
 ## Resets
 A reset ends the flow if its sequence number is exactly the peer's last acknowledgement or the sender's `end`; in SYN_SENT, if it
 acknowledges the SYN. One between the peer's last acknowledgement and rule 1 passes and ends nothing: its receiver challenges it (RFC
-5961 section 3.2). Behind that acknowledgement it is dropped, however far old data may be late. In TIME_WAIT and CLOSE those that fit rules 1
+5961 section 3.2). Behind that acknowledgement it is dropped, however far old data may be late; but for that of a side which is gone
+after its FIN: it refuses what was on its way with the number of the FIN, which may have been acknowledged meanwhile, and passes
+without effect. In TIME_WAIT and CLOSE those that fit rules 1
 and 2 pass: each segment on its way to a side that has gone is refused by the number that it acknowledges. One that
 does not acknowledge the SYN passes in SYN_SENT (`ack` 0, or no ACK and `seq` 0), and so does the refusal of a SYN that passed. Any other
 is dropped as `rst_invalid`. In loose flows everything that is not older than the peer's last acknowledgement passes; what ends
