@@ -4,9 +4,11 @@
 //! SIGCOMM 1999) over the layout of [`crate::abi::SetHeader`]. No step loops over rules; in sets of vectors one loops over
 //! blocks of 512 of them, at most 64 times.
 
+mod limits;
 mod v6;
 mod vectors;
 
+pub use limits::{LimitWords, limit};
 pub use v6::{Walk, walk6};
 pub use vectors::{NOTHING, Search, search};
 
@@ -493,37 +495,6 @@ fn rule<'a, L: Lines<'a>>(lines: L, base: u32, number: u32, out: &mut Classified
 pub fn rule_of<'a, L: Lines<'a>>(lines: L, number: u32, out: &mut Classified) -> bool {
     let Some(header) = lines.line(0) else { return false };
     rule(lines, header.w[14], number, out).is_some()
-}
-
-/// A limit record: half a line.
-#[derive(Clone, Copy, Debug)]
-pub struct LimitWords<'a> {
-    line: &'a Line,
-    first: u32,
-}
-
-impl LimitWords<'_> {
-    /// Words of a record.
-    const COUNT: u32 = 8;
-
-    /// Word `index` of the record; it wraps.
-    #[inline(always)]
-    #[must_use]
-    pub const fn word(self, index: u32) -> u32 {
-        let at = self.first | (index & (Self::COUNT - 1));
-        self.line.w[at as usize & (LINE_WORDS - 1)]
-    }
-}
-
-/// Limit record `number`.
-#[inline(always)]
-pub fn limit<'a, L: Lines<'a>>(lines: L, number: u32) -> Option<LimitWords<'a>> {
-    const IN_LINE: u32 = LINE_WORDS as u32 / LimitWords::COUNT;
-    let base = lines.line(1)?.w[4];
-    Some(LimitWords {
-        line: lines.line(base.wrapping_add(number / IN_LINE))?,
-        first: number % IN_LINE * LimitWords::COUNT,
-    })
 }
 
 /// The line of the [`crate::abi::ProtectRecord`], which ends in a 0.

@@ -100,7 +100,7 @@ pub fn finish<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Outcome) -> Out
     }
     let outcome = within_limit_of_answers(t, s, outcome);
     let passes = matches!(outcome.verdict(), Verdict::Pass | Verdict::Forward);
-    if !passes || t.read_again(&s.meta.forwarded) == 0 {
+    if !passes || s.meta.forwarded == 0 {
         t.count_number(u32::from(outcome.reason()), s.meta.segments, s.meta.wire_bytes);
     }
     if (!passes || s.event_kind != 0) && may_report(t, s) {
@@ -118,7 +118,7 @@ fn within_limit_of_answers<'a, T: Tables<'a>>(t: T, s: &mut Scratch, outcome: Ou
     }
     core::hint::cold_path();
     // The sender of what this machine forwards is behind another port.
-    if t.read_again(&s.meta.forwarded) != 0 {
+    if s.meta.forwarded != 0 {
         return outcome.silent();
     }
     let window = (clock::now(t, s) >> EVENT_WINDOW_SHIFT) as u32;

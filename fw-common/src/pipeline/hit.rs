@@ -35,7 +35,7 @@ pub(super) fn judge<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     let reply = t.read_again(&s.reversed) != 0;
     let to = Side::from_bits(flags.side_of(!reply));
     note_where(t, s, flags);
-    if u32::from(s.meta.side) != flags.side_of(reply) && !leaves_a_host(t, s) {
+    if u32::from(s.meta.side) != flags.side_of(reply) && !leaves_a_host(s) {
         cold_path();
         return Outcome::drop(Reason::WrongSide);
     }
@@ -163,8 +163,10 @@ fn judge_word_again<'a, F: Family, T: Tables<'a> + FlowMaps<'a, F::Key>>(
     t.stat(FlowStat::StateRaces);
     let ended = StateWord(flow.state.load()).has(StateWord::DEAD);
     // An entry that was moved meanwhile: what this packet changes belongs to the new one.
-    let moved = if ended { t.main(F::key(s)) } else { None };
-    let flow = moved.unwrap_or(flow);
+    let flow = match t.main(F::key(s)) {
+        Some(new) if ended && new.alive(now) => new,
+        _ => flow,
+    };
     let word = StateWord(flow.state.load());
     let reply = s.reversed != 0;
     s.word = word.0;
@@ -249,8 +251,8 @@ pub(super) fn later_fragment(s: &Scratch) -> bool {
 /// True for what leaves a machine in mode `host`. Containers, bridges and VLAN devices of the machine stand between its
 /// ports, so what leaves may have come by any of them; only what comes in from the wire can lie about its side.
 #[inline(always)]
-pub(super) fn leaves_a_host<'a, T: Tables<'a>>(t: T, s: &Scratch) -> bool {
-    s.meta.egress != 0 && (s.port.mode == Mode::Host as u8 || t.read_again(&s.meta.forwarded) != 0)
+pub(super) fn leaves_a_host(s: &Scratch) -> bool {
+    s.meta.egress != 0 && (s.port.mode == Mode::Host as u8 || s.meta.forwarded != 0)
 }
 
 /// Marks an entry as over if its two sides are told apart by their ports.

@@ -115,7 +115,7 @@ fn back_to_the_sender<'a, T: Tables<'a>>(t: T, s: &mut Scratch) -> Outcome {
         return screened;
     }
     let from_own = s.class.src.flags & ClassFlags::OWN != 0;
-    if from_own && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(t, s) {
+    if from_own && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(s) {
         return Outcome::drop(Reason::WrongSide);
     }
     let to = peer_side(s);
@@ -133,7 +133,7 @@ fn quoted_flow<'a, F: Family, T: Tables<'a>>(t: T, s: &mut Scratch, flow: &LiveF
     } else {
         (flags.peer(), flags.opener())
     };
-    if s.meta.side != from as u8 && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(t, s) {
+    if s.meta.side != from as u8 && s.meta.side != Side::Own as u8 && !hit::leaves_a_host(s) {
         return Outcome::drop(Reason::WrongSide);
     }
     if s.meta.proto == Proto::TCP && !was_sent(s, flow, quoted_reply) {

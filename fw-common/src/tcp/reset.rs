@@ -3,7 +3,7 @@
 //! that the receiver may challenge it; any other is dropped.
 
 use super::opening::{answers, syn_window};
-use super::{Known, Outcome, Segment, State, before, moved, window};
+use super::{Known, Outcome, Segment, State, before, moved, own_fin, window};
 use crate::abi::{Reason, StateWord};
 use crate::wire::tcp_flag;
 
@@ -38,12 +38,7 @@ fn exact(state: State, reply: bool, segment: Segment, known: &Known) -> bool {
 /// drops it in silence.
 #[inline(always)]
 const fn late(word: StateWord, reply: bool, segment: Segment, known: &Known) -> bool {
-    let fin = if reply {
-        StateWord::FIN_REPLY
-    } else {
-        StateWord::FIN_ORIGINAL
-    };
-    word.has(fin) && segment.seq.wrapping_add(1) == known.own.end
+    word.has(own_fin(reply)) && segment.seq.wrapping_add(1) == known.own.end
 }
 
 /// True if the reset passes without effect: it lies between the receiver's last acknowledgement, which is behind what the
